@@ -1,0 +1,130 @@
+# `make demo` and `make test` are all a newcomer needs: each sets up what is missing, in .venv beside this file.
+# They need Python 3.11 or newer (its venv module included) and make; nothing else is installed outside .venv.
+#
+#   PYTHON=python3.12 make test    uses that interpreter, and makes .venv anew if it was made with another
+#   VENV=.venv312 make test        keeps the environment elsewhere
+
+PYTHON ?=
+VENV ?= .venv
+BIN := $(VENV)/bin
+CANDIDATES := python3.13 python3.12 python3.11 python3.14 python3 python
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+unexport PYTHONPATH PYTHONHOME
+
+.PHONY: help demo test lint format lock clean remake check-ruff check-format check-types check-layers check-tests
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1 /p' $(MAKEFILE_LIST) | while read -r target text; do printf '  make %-8s %s\n' "$$target" "$$text"; done
+
+demo: $(VENV)/.run  ## show what plait can do, without a key or a network
+	@$(BIN)/plait demo
+
+test: $(VENV)/.dev  ## run every check: style, types, layers, tests with coverage
+	@$(MAKE) --no-print-directory --keep-going check-ruff check-format check-types check-layers check-tests \
+		|| { echo "plait: some checks failed; the steps above say which"; exit 1; }
+	@echo "plait: all checks passed"
+
+lint: check-ruff check-format check-types check-layers  ## run the checks that need no test run
+
+format: $(VENV)/.dev  ## format the code and mend what ruff can mend
+	@$(BIN)/python -m ruff format
+	@$(BIN)/python -m ruff check --fix
+
+check-ruff: $(VENV)/.dev
+	@echo "plait: ruff check"
+	@$(BIN)/python -m ruff check --quiet
+
+check-format: $(VENV)/.dev
+	@echo "plait: ruff format --check"
+	@$(BIN)/python -m ruff format --check --output-format concise || { echo "plait: not formatted; 'make format' does it"; exit 1; }
+
+check-types: $(VENV)/.dev
+	@echo "plait: mypy"
+	@$(BIN)/python -m mypy --no-error-summary
+
+check-layers: $(VENV)/.dev
+	@echo "plait: lint-imports"
+	@$(BIN)/python -c 'import sys; from importlinter.cli import lint_imports_command; sys.exit(lint_imports_command())' \
+		> $(VENV)/layers.log 2>&1 || { cat $(VENV)/layers.log; exit 1; }
+
+check-tests: $(VENV)/.dev
+	@echo "plait: pytest"
+	@$(BIN)/python -m coverage erase
+	@$(BIN)/python -m coverage run -m pytest
+	@$(BIN)/python -m coverage combine --quiet
+	@$(BIN)/python -m coverage report
+
+# --- set-up: each stamp file stands for what is installed ------------------------------------------------------------
+
+# An environment belongs to one folder and one interpreter; .made names both.
+MADE := $(shell cat $(VENV)/.made 2>/dev/null)
+ifneq ($(MADE),$(CURDIR) $(or $(PYTHON),$(lastword $(MADE))))
+$(VENV)/.made: remake
+endif
+
+$(VENV)/.made:
+	@for python in $(or $(PYTHON),$(CANDIDATES)) ""; do \
+		test -n "$$python" || { \
+			echo "plait: needs Python 3.11 or newer, and found none (tried: $(or $(PYTHON),$(CANDIDATES)));" \
+				"install one, or name it with PYTHON=/path/to/python make ..." >&2; exit 1; }; \
+		"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; \
+	done; \
+	version=$$("$$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	if ! "$$python" -c 'import venv, ensurepip' 2>/dev/null; then \
+		package="python$$version-venv"; \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			echo "plait: this Python $$version cannot make environments; installing $$package with apt-get"; \
+			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y "$$package" >/dev/null || exit 1; \
+		else \
+			echo "plait: this Python $$version cannot make environments, for it lacks venv or ensurepip." \
+				"On Debian or Ubuntu: sudo apt-get install $$package; then run make again." >&2; exit 1; \
+		fi; \
+	fi; \
+	echo "plait: making $(VENV) with Python $$version"; \
+	"$$python" -m venv --clear "$(VENV)" && echo "$(CURDIR) $$python" > $@
+
+# Progress: pip names each package it collects; every tenth is told, and each new try when the network fails.
+define install
+@total=$$(grep -c '^[^ #].*==' $(1)); log=$(VENV)/install.log; \
+echo "plait: installing $$total pinned packages into $(VENV)"; \
+{ PYTHONUNBUFFERED=1 $(BIN)/python -m pip install --disable-pip-version-check --no-input --progress-bar off \
+	--require-hashes -r $(1) && \
+PYTHONUNBUFFERED=1 $(BIN)/python -m pip install --disable-pip-version-check --no-input --no-index \
+	--no-build-isolation --no-deps --editable . && echo INSTALLED; } 2>&1 | tee $$log | awk -v total=$$total \
+	'/^(Collecting|Requirement already)/ && !/^Requirement.*(from .*->)/ && ++n % 10 == 0 { print "         " n " of " total; fflush() } /^WARNING: Retrying/ { print; fflush() }'; \
+tail -n 1 $$log | grep -q INSTALLED || { cat $$log; echo "plait: the installation failed; the lines above say why" >&2; exit 1; }
+endef
+
+$(VENV)/.run: $(VENV)/.made requirements/run.txt pyproject.toml
+	$(call install,requirements/run.txt)
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.made requirements/dev.txt pyproject.toml
+	$(call install,requirements/dev.txt)
+	@touch $(VENV)/.run $@
+
+# --- pinned requirements --------------------------------------------------------------------------------------------
+
+# Compiled with the oldest Python, which needs the most packages. Local package folders are set aside, so that the hashes
+# are those of every file of a release (UPGRADE=--upgrade takes the newest releases; otherwise pins stay while they fit).
+COMPILE = CUSTOM_COMPILE_COMMAND="make lock" PIP_CONFIG_FILE=/dev/null env -u PIP_FIND_LINKS -u PIP_EXTRA_INDEX_URL \
+	$(VENV)-lock/bin/python -m piptools compile --quiet --generate-hashes --allow-unsafe --strip-extras \
+	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options $(UPGRADE)
+
+lock:  ## pin the requirements anew (UPGRADE=--upgrade: the newest releases); needs python3.11
+	@echo "plait: preparing $(VENV)-lock"
+	@python3.11 -m venv --clear $(VENV)-lock
+	@$(VENV)-lock/bin/python -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements/lock.txt
+	@echo "plait: requirements/dev.txt (a minute)"
+	@$(COMPILE) -o requirements/dev.txt pyproject.toml requirements/run.in requirements/dev.in
+	@echo "plait: requirements/run.txt"
+	@$(COMPILE) -c requirements/dev.txt -o requirements/run.txt pyproject.toml requirements/run.in
+	@echo "plait: requirements/lock.txt"
+	@$(COMPILE) -o requirements/lock.txt requirements/lock.in
+
+clean:  ## remove the environments and everything the checks left behind
+	@rm -rf $(VENV) $(VENV)-lock build dist .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,293 @@
+"""plait: LLM agents that can be trusted in production.
+
+::
+
+    import asyncio
+    from plait import Agent
+
+    print(asyncio.run(Agent(role="You are helpful.").chat("Hello!")))
+
+Every public name is imported from here, and loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module, metadata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from plait.agent import Agent as Agent
+    from plait.agent import AgentRun as AgentRun
+    from plait.agent import RunOptions as RunOptions
+    from plait.agent import TextStream as TextStream
+    from plait.agent import create_agent as create_agent
+    from plait.builtin import search_documents as search_documents
+    from plait.context import LastN as LastN
+    from plait.context import MemoryStrategy as MemoryStrategy
+    from plait.context import get_memory_strategy as get_memory_strategy
+    from plait.definition import AgentDefinition as AgentDefinition
+    from plait.definition import AgentTemplates as AgentTemplates
+    from plait.errors import AgentError as AgentError
+    from plait.errors import AlreadyAnswered as AlreadyAnswered
+    from plait.errors import Cancelled as Cancelled
+    from plait.errors import ConfigurationError as ConfigurationError
+    from plait.errors import CorruptRecord as CorruptRecord
+    from plait.errors import DeadlockError as DeadlockError
+    from plait.errors import EmptyAnswer as EmptyAnswer
+    from plait.errors import Expired as Expired
+    from plait.errors import GuardrailError as GuardrailError
+    from plait.errors import InvalidReply as InvalidReply
+    from plait.errors import LimitExceeded as LimitExceeded
+    from plait.errors import MissingExtra as MissingExtra
+    from plait.errors import ModelError as ModelError
+    from plait.errors import NotReplayable as NotReplayable
+    from plait.errors import NothingToResume as NothingToResume
+    from plait.errors import OutputInvalid as OutputInvalid
+    from plait.errors import PlaitError as PlaitError
+    from plait.errors import ProtocolViolation as ProtocolViolation
+    from plait.errors import ProviderError as ProviderError
+    from plait.errors import RateLimited as RateLimited
+    from plait.errors import Refused as Refused
+    from plait.errors import ReplyError as ReplyError
+    from plait.errors import SecurityError as SecurityError
+    from plait.errors import SessionGone as SessionGone
+    from plait.errors import StaleInteraction as StaleInteraction
+    from plait.errors import StateConflict as StateConflict
+    from plait.errors import StoreError as StoreError
+    from plait.errors import StoreUnavailable as StoreUnavailable
+    from plait.errors import StreamTruncated as StreamTruncated
+    from plait.errors import ToolError as ToolError
+    from plait.errors import TransportError as TransportError
+    from plait.errors import UnknownThread as UnknownThread
+    from plait.errors import WrongInteraction as WrongInteraction
+    from plait.events import Answer as Answer
+    from plait.events import Delta as Delta
+    from plait.events import DetailsDelta as DetailsDelta
+    from plait.events import Event as Event
+    from plait.events import FinishDelta as FinishDelta
+    from plait.events import MessageAdded as MessageAdded
+    from plait.events import ModelDelta as ModelDelta
+    from plait.events import ReasoningDelta as ReasoningDelta
+    from plait.events import RefusalDelta as RefusalDelta
+    from plait.events import RunFinished as RunFinished
+    from plait.events import RunStarted as RunStarted
+    from plait.events import StopReason as StopReason
+    from plait.events import TextDelta as TextDelta
+    from plait.events import ToolCallDelta as ToolCallDelta
+    from plait.events import ToolCallFinished as ToolCallFinished
+    from plait.events import ToolCallStarted as ToolCallStarted
+    from plait.events import Usage as Usage
+    from plait.events import UsageDelta as UsageDelta
+    from plait.frozen import Frozen as Frozen
+    from plait.frozen import FrozenDict as FrozenDict
+    from plait.hooks import Veto as Veto
+    from plait.interrupts import Secret as Secret
+    from plait.log import Entry as Entry
+    from plait.log import events as events
+    from plait.log import history as history
+    from plait.log import stats as stats
+    from plait.log import usage as usage
+    from plait.messages import AssistantMessage as AssistantMessage
+    from plait.messages import AudioPart as AudioPart
+    from plait.messages import FilePart as FilePart
+    from plait.messages import ImagePart as ImagePart
+    from plait.messages import Message as Message
+    from plait.messages import ReasoningPart as ReasoningPart
+    from plait.messages import SystemMessage as SystemMessage
+    from plait.messages import TextPart as TextPart
+    from plait.messages import ToolCall as ToolCall
+    from plait.messages import ToolMessage as ToolMessage
+    from plait.messages import ToolResult as ToolResult
+    from plait.messages import UserMessage as UserMessage
+    from plait.promises import Promise as Promise
+    from plait.promises import Scope as Scope
+    from plait.promises import StreamedPromise as StreamedPromise
+    from plait.providers.base import Provider as Provider
+    from plait.providers.base import Request as Request
+    from plait.providers.base import Settings as Settings
+    from plait.providers.base import ToolDefinition as ToolDefinition
+    from plait.providers.catalog import get_provider as get_provider
+    from plait.providers.offline import OfflineProvider as OfflineProvider
+    from plait.providers.retry import RetryPolicy as RetryPolicy
+    from plait.providers.retry import Retrying as Retrying
+    from plait.run import RunContext as RunContext
+    from plait.run import RunLimits as RunLimits
+    from plait.run import RunResult as RunResult
+    from plait.run import StopSignal as StopSignal
+    from plait.store.base import Store as Store
+    from plait.store.catalog import open_store as open_store
+    from plait.store.memory import MemoryStore as MemoryStore
+    from plait.tools import FunctionTool as FunctionTool
+    from plait.tools import Tool as Tool
+    from plait.tools import register_tool as register_tool
+    from plait.tools import tool as tool
+
+# Where each public name lives. A name costs its module only when it is used (a bare `import plait` costs nothing).
+_HOME = {
+    "plait.agent": (
+        "Agent",
+        "AgentRun",
+        "RunOptions",
+        "TextStream",
+        "create_agent",
+    ),
+    "plait.builtin": (
+        "search_documents",
+    ),
+    "plait.context": (
+        "LastN",
+        "MemoryStrategy",
+        "get_memory_strategy",
+    ),
+    "plait.definition": (
+        "AgentDefinition",
+        "AgentTemplates",
+    ),
+    "plait.errors": (
+        "AgentError",
+        "AlreadyAnswered",
+        "Cancelled",
+        "ConfigurationError",
+        "CorruptRecord",
+        "DeadlockError",
+        "EmptyAnswer",
+        "Expired",
+        "GuardrailError",
+        "InvalidReply",
+        "LimitExceeded",
+        "MissingExtra",
+        "ModelError",
+        "NotReplayable",
+        "NothingToResume",
+        "OutputInvalid",
+        "PlaitError",
+        "ProtocolViolation",
+        "ProviderError",
+        "RateLimited",
+        "Refused",
+        "ReplyError",
+        "SecurityError",
+        "SessionGone",
+        "StaleInteraction",
+        "StateConflict",
+        "StoreError",
+        "StoreUnavailable",
+        "StreamTruncated",
+        "ToolError",
+        "TransportError",
+        "UnknownThread",
+        "WrongInteraction",
+    ),
+    "plait.events": (
+        "Answer",
+        "Delta",
+        "DetailsDelta",
+        "Event",
+        "FinishDelta",
+        "MessageAdded",
+        "ModelDelta",
+        "ReasoningDelta",
+        "RefusalDelta",
+        "RunFinished",
+        "RunStarted",
+        "StopReason",
+        "TextDelta",
+        "ToolCallDelta",
+        "ToolCallFinished",
+        "ToolCallStarted",
+        "Usage",
+        "UsageDelta",
+    ),
+    "plait.frozen": (
+        "Frozen",
+        "FrozenDict",
+    ),
+    "plait.hooks": (
+        "Veto",
+    ),
+    "plait.interrupts": (
+        "Secret",
+    ),
+    "plait.log": (
+        "Entry",
+        "events",
+        "history",
+        "stats",
+        "usage",
+    ),
+    "plait.messages": (
+        "AssistantMessage",
+        "AudioPart",
+        "FilePart",
+        "ImagePart",
+        "Message",
+        "ReasoningPart",
+        "SystemMessage",
+        "TextPart",
+        "ToolCall",
+        "ToolMessage",
+        "ToolResult",
+        "UserMessage",
+    ),
+    "plait.promises": (
+        "Promise",
+        "Scope",
+        "StreamedPromise",
+    ),
+    "plait.providers.base": (
+        "Provider",
+        "Request",
+        "Settings",
+        "ToolDefinition",
+    ),
+    "plait.providers.catalog": (
+        "get_provider",
+    ),
+    "plait.providers.offline": (
+        "OfflineProvider",
+    ),
+    "plait.providers.retry": (
+        "RetryPolicy",
+        "Retrying",
+    ),
+    "plait.run": (
+        "RunContext",
+        "RunLimits",
+        "RunResult",
+        "StopSignal",
+    ),
+    "plait.store.base": (
+        "Store",
+    ),
+    "plait.store.catalog": (
+        "open_store",
+    ),
+    "plait.store.memory": (
+        "MemoryStore",
+    ),
+    "plait.tools": (
+        "FunctionTool",
+        "Tool",
+        "register_tool",
+        "tool",
+    ),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = sorted(_MODULE_OF)  # noqa: PLE0605  # one list of names is enough
+
+
+def __getattr__(name: str) -> object:
+    module = _MODULE_OF.get(name)
+    if module is None:
+        if name == "__version__":
+            return metadata.version("plait")
+        msg = f"module 'plait' has no attribute {name!r}"
+        raise AttributeError(msg)
+    value = getattr(import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,439 @@
+"""`Agent`: who answers, with which model and tools. Its methods build a run and drain the loop.
+
+`chat` and `stream` give text, `run` and `resume` a promise of events and a `RunResult`. Knows the layers below;
+nothing below knows it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, Generic, TypedDict, TypeVar, Unpack, get_args
+
+from plait.builtin import READY_MADE
+from plait.context import strategy_of
+from plait.definition import AgentDefinition
+from plait.errors import ConfigurationError
+from plait.events import Event, TextDelta
+from plait.frozen import EMPTY
+from plait.hooks import Hooks
+from plait.interrupts import Secret
+from plait.loop import Run
+from plait.messages import Message, SystemMessage, as_message
+from plait.promises import PieceReader, StreamedPromise
+from plait.providers.base import DEFAULT_SETTINGS, Settings
+from plait.providers.catalog import get_provider
+from plait.run import DEFAULT_LIMITS, RunContext, RunLimits, RunResult, StopSignal
+from plait.schema import output_schema
+from plait.store.base import new_id
+from plait.store.catalog import open_store
+from plait.store.memory import MemoryStore
+from plait.threads import IfBusy, Thread
+from plait.tools import find_tools
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from plait.context import MemoryStrategy
+    from plait.hooks import Hook
+    from plait.log import Entry
+    from plait.providers.base import Provider
+    from plait.store.base import Store
+    from plait.tools import ToolForm
+
+Deps = TypeVar("Deps")
+Output = TypeVar("Output")
+
+Prompt = str | Message | Sequence[str | Message | Mapping[str, Any]]
+"""What a run answers: text, a message, or several (a history), the newest last."""
+
+DEFAULT_USER: Final = "default"
+KEPT_THREADS: Final = 256
+"""Tails of recently used threads that an agent keeps, so that it reads only what is new."""
+
+
+class RunOptions(TypedDict, total=False):
+    """What a single run may be given beside its prompt.
+
+    Attributes:
+        deps: whatever the agent's tools need; they find it as ``context.deps``.
+        secrets: values for the tools' `Secret` parameters, by parameter name.
+        stop: ends the run when it is set; its stop reason is then ``"user_stop"``.
+        limits: in place of the agent's own.
+        if_busy: what to do while another run is under way on the thread: ``"queue"`` (wait, the default),
+            ``"reject"`` (raise `StateConflict`) or ``"interrupt"`` (stop it and go on).
+    """
+
+    deps: Any
+    secrets: Mapping[str, Secret]
+    stop: StopSignal | asyncio.Event
+    limits: RunLimits
+    if_busy: IfBusy
+
+
+class AgentRun(StreamedPromise[Event, RunResult[Output]], Generic[Output]):
+    """A run under way: ``await`` it for its `RunResult`, iterate it for its events, or both.
+
+    ``async with agent.run(...) as run`` ends the run when the block is left.
+    """
+
+
+class TextStream(StreamedPromise[str, str]):
+    """The text of an answer while it comes; ``await`` gives the whole. Leaving an iteration early ends the run."""
+
+    def __aiter__(self) -> PieceReader[str]:
+        return self.sole_reader()
+
+
+class Agent(Generic[Deps, Output]):
+    """A model with instructions, tools and memory.
+
+    Args:
+        definition: who the agent is, as an `AgentDefinition`; or give ``role`` and what belongs to it.
+        role: who the agent is, in a sentence or a page.
+        name: what it is called in logs, events and results.
+        provider: ``"openai"``, ``"ollama"``, ``"openrouter"``, ``"offline"``, together with the model
+            (``"openai:gpt-4o"``), or a provider object. Without one: the provider whose key is set.
+        api_key: its key; without one the provider's usual environment variable is read.
+        model: the model's name; without one the provider's default. ``"openai:gpt-4o"`` names both.
+        goal: what the agent is for.
+        constraints: rules it keeps.
+        personality: traits by name.
+        tools: functions, ``@tool`` functions, `Tool` objects, dicts, or names of registered and built-in tools.
+        memory_strategy: which messages of a thread are sent: ``"last_n"``, or a strategy object.
+        memory_params: its parameters, such as ``{"n": 20}``.
+        temperature: sent only when given.
+        max_tokens: the most tokens of one answer; sent only when given.
+        output: the type of the answer (a pydantic model, a dataclass, ``list[str]``, ...); text without one.
+        base_url: where the provider is, for servers that speak a provider's dialect.
+        store: where named threads live: a URL or a store; else ``PLAIT_STORE``, else ``sqlite:///plait.db``.
+        max_turns: model requests of one run.
+        max_tool_calls: tool calls of one run.
+        hooks: callables by hook name (see `plait.hooks`).
+        settings: further settings of the model (see `Settings`).
+        sequential_tools: carries the tool calls of one turn out one after the other.
+
+    Raises:
+        ConfigurationError: an argument is of the wrong type, or names something unknown; the sentence says which.
+    """
+
+    def __init__(  # noqa: PLR0913  # the documented constructor; options that belong together are values
+        self,
+        definition: AgentDefinition | None = None,
+        role: str | None = None,
+        name: str | None = None,
+        provider: str | Provider | None = None,
+        api_key: str | None = None,
+        model: str | None = None,
+        goal: str | None = None,
+        constraints: Sequence[str] | None = None,
+        personality: Mapping[str, str] | None = None,
+        tools: Sequence[str | ToolForm] | None = None,
+        memory_strategy: str | MemoryStrategy = "last_n",
+        memory_params: Mapping[str, Any] | None = None,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        *,
+        output: type[Output] | None = None,
+        base_url: str | None = None,
+        store: str | Store | None = None,
+        max_turns: int = DEFAULT_LIMITS.max_turns,
+        max_tool_calls: int = DEFAULT_LIMITS.max_tool_calls,
+        hooks: Mapping[str, Hook | Sequence[Hook]] | None = None,
+        settings: Settings | None = None,
+        sequential_tools: bool = False,
+    ) -> None:
+        self.definition = _definition(definition, role, goal, constraints, personality)
+        self.name = name or self.definition.name or "Assistant"
+        self.provider = get_provider(provider, model=model, api_key=api_key, base_url=base_url)
+        self.tools = find_tools(tools or (), READY_MADE)
+        self.limits = RunLimits(max_turns=max_turns, max_tool_calls=max_tool_calls)
+        self._output = None if output is None or output is str else output_schema(output)
+        self._strategy = strategy_of(memory_strategy, memory_params)
+        self._settings = _settings(settings or DEFAULT_SETTINGS, temperature, max_tokens)
+        self._hooks = Hooks(hooks)
+        self._sequential = sequential_tools
+        self._definitions = tuple(tool.get_definition() for tool in self.tools.values())
+        prompt = self.definition.compile()
+        self._system = SystemMessage(text=prompt) if prompt else None
+        self._given_store = store
+        self._memory = MemoryStore()
+        self._own: dict[str, Thread] = {}
+        self._named: OrderedDict[tuple[str, str], Thread] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return f"Agent(name={self.name!r}, provider={self.provider.name}:{self.provider.model}, tools={list(self.tools)})"
+
+    @property
+    def system_prompt(self) -> str:
+        """The text that is sent before every conversation."""
+        return self._system.text if self._system else ""
+
+    @property
+    def store(self) -> Store:
+        """Where named threads live; opened when first used.
+
+        Raises:
+            ConfigurationError: the URL names no store.
+            StoreUnavailable: the file is no database of plait's, or cannot be opened.
+        """
+        if self._given_store is None or isinstance(self._given_store, str):
+            self._given_store = open_store(self._given_store)
+        return self._given_store
+
+    @property
+    def history(self) -> list[Message]:
+        """The messages of the agent's own thread with the default user: what `chat` without ``thread`` continues."""
+        own = self._own.get(DEFAULT_USER)
+        return own.tail.sendable() if own else []
+
+    def new_thread(self, user_id: str = DEFAULT_USER) -> None:
+        """Begin anew: the next `chat` without ``thread`` knows nothing of the earlier ones. A run under way goes on."""
+        self._own.pop(user_id, None)
+
+    async def chat(
+        self, content: Prompt, user_id: str = DEFAULT_USER, *, thread: str | None = None, **options: Unpack[RunOptions]
+    ) -> Output:
+        """Answer, and remember: the next call goes on with the same thread.
+
+        Args:
+            content: what the user says: text, a `Message`, or several.
+            user_id: whose thread it is; each user has their own.
+            thread: the name of a thread in the agent's store, which outlives the process; without one, the agent's
+                own thread with this user, in memory.
+            **options: see `RunOptions`.
+
+        Returns:
+            The answer's text, or a value of the agent's output type. When a limit or a stop ended the run before
+            there was an answer: the text so far, or None with an output type; `run` says why.
+
+        Raises:
+            ModelError: the model could not be asked, or its answer was no good.
+            StoreError: the store could not be read or written.
+        """
+        made = await self._made(_messages(content), await self._chat_thread(thread, user_id), options, stream=False)
+        async with aclosing(made.events()) as batches:
+            async for _ in batches:
+                pass
+        return _result(made).output
+
+    def stream(
+        self, content: Prompt, user_id: str = DEFAULT_USER, *, thread: str | None = None, **options: Unpack[RunOptions]
+    ) -> TextStream:
+        """Answer as `chat` does, and give the text while it comes: ``async for text in agent.stream("...")``.
+
+        Leaving the loop early ends the run, for nobody else can hold it. For events, tool calls and the result
+        use `run`.
+        """
+        messages = _messages(content)
+
+        async def texts() -> AsyncIterator[list[str]]:
+            made = await self._made(messages, await self._chat_thread(thread, user_id), options)
+            async with aclosing(made.events()) as batches:
+                async for batch in batches:
+                    if found := [event.text for event in batch if type(event) is TextDelta]:
+                        yield found
+
+        return TextStream(texts, "".join, name=f"stream of {self.name}")
+
+    def run(
+        self,
+        prompt: Prompt,
+        *,
+        thread: str | None = None,
+        user_id: str = DEFAULT_USER,
+        **options: Unpack[RunOptions],
+    ) -> AgentRun[Output]:
+        """Begin a run, and give the promise of its `RunResult` and its events.
+
+        Args:
+            prompt: what to answer: text, a `Message`, or several (a history, the newest last).
+            thread: the name of a thread in the agent's store; without one, a fresh thread in memory.
+            user_id: for whom the run is.
+            **options: see `RunOptions`.
+
+        Returns:
+            ``await`` it for the result, iterate it for events, as often as you like. It belongs to the enclosing
+            scope, else to the calling task, and is cancelled when its owner ends.
+        """
+        messages = _messages(prompt)
+
+        async def made() -> Run[Output]:
+            opened = Thread.private(new_id("thr"), user_id) if thread is None else await self._opened(thread, user_id)
+            return await self._made(messages, opened, options)
+
+        return self._promise(made)
+
+    def resume(
+        self, thread: str | None = None, *, user_id: str = DEFAULT_USER, **options: Unpack[RunOptions]
+    ) -> AgentRun[Output]:
+        """Go on with a thread's last run: after a crash, a failure, a stop or a limit.
+
+        A tool call that had begun before a crash is repeated only if its tool is idempotent; otherwise the model is
+        told that it may have happened. A run that had ended with an answer gives its result again, and asks nobody.
+
+        Raises:
+            NothingToResume: (when awaited) the thread holds no run.
+        """
+
+        async def made() -> Run[Output]:
+            return await self._made((), await self._chat_thread(thread, user_id), options)
+
+        return self._promise(made)
+
+    async def log(self, thread: str | None = None, *, user_id: str = DEFAULT_USER) -> list[Entry]:
+        """Give the entries of a thread, oldest first, for the views in `plait.log`."""
+        opened = await self._chat_thread(thread, user_id)
+        return await opened.store.read(opened.thread_id)
+
+    def _promise(self, make: Callable[[], Awaitable[Run[Output]]]) -> AgentRun[Output]:
+        made: list[Run[Output]] = []
+
+        async def events() -> AsyncIterator[list[Event]]:
+            run = await make()
+            made.append(run)
+            async with aclosing(run.events()) as batches:
+                async for batch in batches:
+                    yield batch
+
+        return AgentRun(events, lambda _: _result(made[0]), name=f"run of {self.name}")
+
+    async def _made(
+        self, prompt: tuple[Message, ...], thread: Thread, options: RunOptions, *, stream: bool = True
+    ) -> Run[Output]:
+        _check(options)
+        return Run(
+            thread=thread,
+            context=RunContext(
+                deps=options.get("deps"),
+                user_id=thread.user_id,
+                thread_id=thread.thread_id,
+                run_id=new_id("run"),
+                agent_name=self.name,
+                secrets=options.get("secrets", EMPTY),
+            ),
+            provider=self.provider,
+            prompt=prompt,
+            system=self._system,
+            tools=self.tools,
+            definitions=self._definitions,
+            strategy=self._strategy,
+            output=self._output,
+            settings=self._settings,
+            limits=options.get("limits", self.limits),
+            hooks=self._hooks,
+            stop=options.get("stop"),
+            if_busy=options.get("if_busy", "queue"),
+            sequential=self._sequential,
+            stream=stream,
+        )
+
+    async def _chat_thread(self, name: str | None, user_id: str) -> Thread:
+        if name is not None:
+            return await self._opened(name, user_id)
+        own = self._own.get(user_id)
+        if own is None:
+            own = self._own[user_id] = Thread(self._memory, new_id("thr"), user_id)
+        return own
+
+    async def _opened(self, name: str, user_id: str) -> Thread:
+        key = (name, user_id)
+        opened = self._named.get(key)
+        if opened is None:
+            info = await self.store.thread(name, user_id)
+            opened = self._named.setdefault(key, Thread(self.store, info.thread_id, user_id))
+            if len(self._named) > KEPT_THREADS:
+                self._named.popitem(last=False)
+        self._named.move_to_end(key)
+        return opened
+
+
+def create_agent(role: str, provider: str | Provider | None = None, api_key: str | None = None, **options: Any) -> Agent[Any, Any]:
+    """Make an `Agent` from a role, a provider and whatever else `Agent` takes."""
+    return Agent(role=role, provider=provider, api_key=api_key, **options)
+
+
+def _definition(
+    definition: AgentDefinition | None,
+    role: str | None,
+    goal: str | None,
+    constraints: Sequence[str] | None,
+    personality: Mapping[str, str] | None,
+) -> AgentDefinition:
+    given = {"goal": goal, "constraints": constraints, "personality": personality}
+    given = {key: value for key, value in given.items() if value is not None}
+    if definition is None:
+        if role is not None and not isinstance(role, str):
+            msg = f"Agent(role=...) takes a text, not {type(role).__name__}"
+            raise ConfigurationError(msg)
+        return AgentDefinition(role=role or "", **given)
+    if not isinstance(definition, AgentDefinition):
+        msg = f"Agent(definition=...) takes an AgentDefinition, not {type(definition).__name__}; for a text use role=..."
+        raise ConfigurationError(msg)
+    if role is not None or given:
+        also = "role" if role is not None else next(iter(given))
+        msg = f"Agent takes a definition or {also!r}, not both; put it into the definition"
+        raise ConfigurationError(msg)
+    return definition
+
+
+def _settings(settings: Settings, temperature: float | None, max_tokens: int | None) -> Settings:
+    for name, value, kinds in (("temperature", temperature, (int, float)), ("max_tokens", max_tokens, (int,))):
+        if value is not None and (not isinstance(value, kinds) or isinstance(value, bool) or value < 0):
+            msg = f"{name} must be a number of at least 0, or None, not {value!r}"
+            raise ConfigurationError(msg)
+    if temperature is None and max_tokens is None:
+        return settings
+    return replace(
+        settings,
+        temperature=settings.temperature if temperature is None else temperature,
+        max_tokens=settings.max_tokens if max_tokens is None else max_tokens,
+    )
+
+
+def _messages(prompt: Prompt) -> tuple[Message, ...]:
+    if isinstance(prompt, str | Message):
+        made: tuple[Message, ...] = (as_message(prompt),)
+    elif isinstance(prompt, Sequence) and not isinstance(prompt, bytes | bytearray):
+        made = tuple(as_message(item) for item in prompt)
+    else:
+        made = (as_message(prompt),)
+    if not made:
+        msg = "the prompt is empty: give a text, a Message, or a list of them with the newest last"
+        raise ConfigurationError(msg)
+    return made
+
+
+def _check(options: RunOptions) -> None:
+    """Refuse what a type checker would have refused: a misspelt option is never silently ignored."""
+    for name, value in options.items():
+        expected = _OPTIONS.get(name)
+        if expected is None:
+            msg = f"a run has no option {name!r}; it has {', '.join(_OPTIONS)}"
+            raise ConfigurationError(msg)
+        if not expected[0](value):
+            msg = f"the option {name!r} takes {expected[1]}, not {value!r:.80}"
+            raise ConfigurationError(msg)
+
+
+def _is_secrets(value: object) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(secret, Secret) for secret in value.values())
+
+
+_OPTIONS: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
+    "deps": (lambda _: True, "anything"),
+    "secrets": (_is_secrets, "a mapping of names to Secret values"),
+    "stop": (lambda value: isinstance(value, StopSignal) or hasattr(value, "wait"), "a StopSignal or an asyncio.Event"),
+    "limits": (lambda value: isinstance(value, RunLimits), "a RunLimits"),
+    "if_busy": (lambda value: value in get_args(IfBusy), " or ".join(map(repr, get_args(IfBusy)))),
+}
+
+
+def _result(run: Run[Output]) -> RunResult[Output]:
+    if run.result is None:  # the loop sets it before its last event
+        msg = "the run ended without a result"
+        raise AssertionError(msg)
+    return run.result

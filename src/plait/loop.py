@@ -1,0 +1,461 @@
+"""The one loop: a function of the log.
+
+It looks where the log ends (`next_step`) and does the next thing: ask the model, call tools, or finish. A first run,
+a continuation, a resume after a stop and a resume after a crash are the same call. It writes an intent before each
+effect and the result after it, and yields lists of events; `Agent`'s methods only drain it.
+
+It knows one provider method, the executor of tools and a `Thread`; it knows no wire format and no store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Self, TypeVar
+
+from plait.errors import EmptyAnswer, NothingToResume, OutputInvalid, PlaitError, Refused, StateConflict, excerpt
+from plait.events import Fold, RunFinished
+from plait.hooks import AfterRequest, BeforeRequest, FunctionCallEnd, FunctionCallStart, Hooks, RunEnded, Veto
+from plait.log import REPAIR, MessageEntry, RunEnd, RunStart, ToolEnd, ToolStart
+from plait.messages import AssistantMessage, TextPart, ToolCall, ToolResult, UserMessage
+from plait.providers.base import DEFAULT_SETTINGS, Request
+from plait.run import DEFAULT_LIMITS, RunResult, StopSignal
+from plait.threads import settle
+from plait.tools import execute
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+
+    from plait.context import MemoryStrategy
+    from plait.events import Answer, Event, StopReason
+    from plait.hooks import HookName
+    from plait.log import Body, Tail
+    from plait.messages import Message, SystemMessage
+    from plait.providers.base import Provider, Settings, ToolDefinition
+    from plait.run import RunContext, RunLimits
+    from plait.schema import OutputSchema
+    from plait.threads import IfBusy, Thread
+    from plait.tools import Tool
+
+logger = logging.getLogger("plait.run")
+
+Output = TypeVar("Output")
+
+MAX_REPAIRS: Final = 2
+"""How often one run asks again for an answer that does not fit the output type."""
+
+REPEATS: Final = 3
+"""The same call with the same arguments this many times running is said to the model."""
+
+_MAY_HAVE_HAPPENED: Final = (
+    "This call was begun, and the program ended before its result was written down: it may or may not have happened. "
+    "It was not repeated. Find out before you call it again."
+)
+_CUT: Final = "The answer reached the token limit in the middle of this call, so it was not carried out."
+
+
+class Ask(NamedTuple):
+    """Next, the model is asked."""
+
+    turn: int
+
+
+class CallTools(NamedTuple):
+    """Next, these calls of the last answer get their results. ``doubtful`` ones were begun before a crash."""
+
+    calls: tuple[ToolCall, ...]
+    doubtful: tuple[ToolCall, ...] = ()
+
+
+class Finish(NamedTuple):
+    """Next, the run ends."""
+
+    stop_reason: StopReason
+
+
+def next_step(tail: Tail, limits: RunLimits) -> Ask | CallTools | Finish:
+    """Say what a run does next, from nothing but the end of its log and its limits."""
+    run = tail.run
+    if run is None:
+        return Finish("response")
+    waiting = tail.waiting
+    if waiting:
+        doubtful = tuple(call for call in waiting if call.id in tail.started)
+        left = max(0, limits.max_tool_calls - run.tool_calls)
+        ready = tuple(call for call in waiting if call.id not in tail.started)[:left]
+        return CallTools(ready, doubtful) if ready or doubtful else Finish("max_tool_calls")
+    last = tail.messages[-1] if tail.messages else None
+    if last is not None and last.role == "assistant" and not (run.last and run.last.cut):
+        return Finish("response")
+    if run.turns >= limits.max_turns:
+        return Finish("max_turns")
+    return Ask(run.turns + 1)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Run(Generic[Output]):
+    """One run: what it was given, and, when `events` is drained, its `result`.
+
+    Attributes:
+        prompt: the messages that begin the run; empty to go on with the thread's last run.
+        context: what tools and hooks receive; names the run, the thread, the user and the agent.
+        system: the agent's system prompt.
+        stream: whether the provider is asked for a stream.
+    """
+
+    thread: Thread
+    context: RunContext[Any]
+    provider: Provider
+    prompt: tuple[Message, ...] = ()
+    system: SystemMessage | None = None
+    tools: Mapping[str, Tool] = field(default_factory=dict)
+    definitions: tuple[ToolDefinition, ...] = ()
+    strategy: MemoryStrategy | None = None
+    output: OutputSchema[Any] | None = None
+    settings: Settings = DEFAULT_SETTINGS
+    limits: RunLimits = DEFAULT_LIMITS
+    hooks: Hooks = field(default_factory=Hooks)
+    stop: StopSignal | asyncio.Event | None = None
+    if_busy: IfBusy = "queue"
+    sequential: bool = False
+    stream: bool = True
+    result: RunResult[Output] | None = None
+    _fold: Fold | None = None
+
+    async def events(self) -> AsyncGenerator[list[Event], None]:
+        """Carry the run out, and give its events: one list for each socket read and each step.
+
+        Drive it from one task: a stop cancels what that task waits for, here inside.
+
+        Raises:
+            PlaitError: the run failed; the log says so and is valid to send.
+        """
+        async with _Guard(self.stop, self.limits.deadline) as guard:
+            try:
+                async with self.thread.held(self.context.run_id, guard.interrupt, self.if_busy):
+                    async with aclosing(self._guarded(guard)) as batches:
+                        async for batch in batches:
+                            yield batch
+            except asyncio.CancelledError:  # stopped while it waited for its turn on the thread
+                reason = guard.claim()
+                if reason is None:
+                    raise
+                self.result = self._result(reason, began=False)
+                yield [RunFinished(reason)]
+
+    async def _guarded(self, guard: _Guard) -> AsyncGenerator[list[Event], None]:
+        """Walk, and see to it that the log says how the walk ended, whatever happened."""
+        try:
+            async with aclosing(self._walk()) as batches:
+                async for batch in batches:
+                    yield batch
+        except asyncio.CancelledError:
+            reason = guard.claim()
+            if reason is None:
+                await settle(self._failed("cancelled"))
+                raise
+            self._keep_partial(reason)
+            yield await self._end(reason)
+            await self._told("on_manual_stop" if reason == "user_stop" else None)
+        except _VetoedError as veto:
+            yield await self._end("guardrail", error=str(veto))
+            await self._told(None)
+        except BaseException as error:
+            await settle(self._failed(error))
+            raise
+
+    async def _walk(self) -> AsyncGenerator[list[Event], None]:
+        self._begin()
+        while True:
+            match next_step(self.thread.tail, self.limits):
+                case Ask(turn):
+                    work = self._ask(turn)
+                case CallTools(calls, doubtful):
+                    work = self._call(calls, doubtful)
+                case Finish(reason):
+                    if self._finish(reason):
+                        yield await self._end(reason)
+                        await self._told("on_max_turns_reached" if reason == "max_turns" else None)
+                        return
+                    continue
+            async with aclosing(work) as batches:
+                async for batch in batches:
+                    yield batch
+
+    def _begin(self) -> None:
+        """Put the run's beginning at the end of the log, unless the log stands in the middle of this run."""
+        last = self.thread.tail.run
+        if self.prompt:
+            self._add(RunStart(agent_name=self.context.agent_name))
+            for message in self.prompt:
+                self._add(MessageEntry(message=message))
+            return
+        if last is None:
+            msg = f"thread {self.thread.thread_id!r} holds no run that could go on; begin one with a prompt"
+            raise NothingToResume(msg)
+        self.context = replace(self.context, run_id=last.run_id)
+        if last.end is not None and last.end.stop_reason != "response":
+            self._add(RunStart(agent_name=self.context.agent_name, resumed=True))
+
+    async def _ask(self, turn: int) -> AsyncGenerator[list[Event], None]:
+        """Ask the model, and add its answer to the log."""
+        if events := await self.thread.flush():
+            yield list(events)
+        request = Request(
+            messages=self._messages(),
+            tools=self.definitions,
+            output=self.output,
+            settings=self.settings,
+            stream=self.stream,
+        )
+        if "on_before_request" in self.hooks:
+            event = BeforeRequest(context=self._context(), request=request, turn=turn)
+            decision = await self.hooks.call("on_before_request", event)
+            if isinstance(decision, Veto):
+                raise _VetoedError(decision.reason)
+            request = decision if isinstance(decision, Request) else request
+        fold = self._fold = Fold(self.provider.name, self.provider.model)
+        async with aclosing(self.provider.stream(request)) as batches:
+            async for batch in batches:
+                fold.add(batch)
+                yield batch  # type: ignore[misc]  # a list of deltas is a list of events
+        self._fold = None
+        answer = fold.answer()
+        if "on_after_request" in self.hooks:
+            await self.hooks.call("on_after_request", AfterRequest(context=self._context(), answer=answer, turn=turn))
+        self._take(answer)
+
+    def _take(self, answer: Answer) -> None:
+        message, why = answer.message, answer.finish_reason
+        refused = bool(message.refusal) or why == "content_filter"
+        if not refused and why != "length" and not message.text and not message.tool_calls:
+            msg = "the model gave a complete answer without text or tool calls"
+            raise EmptyAnswer(msg, provider=message.provider)
+        self._add(MessageEntry(message=message, usage=answer.usage, finish_reason=why))
+        if refused:
+            text = message.refusal or message.text
+            said = f": {excerpt(text)}" if text else ""
+            msg = f"the model declined to answer{said}"
+            raise Refused(msg, text=text, provider=message.provider)
+
+    async def _call(self, calls: Sequence[ToolCall], doubtful: Sequence[ToolCall]) -> AsyncGenerator[list[Event], None]:
+        """Carry out tool calls: intents into the log, then the calls, then each result."""
+        ready: list[ToolCall] = []
+        for call in doubtful:
+            tool = self.tools.get(call.name)
+            if tool is not None and tool.idempotent:
+                ready.append(call)
+            else:
+                self._add_result(call, _error_result(call, _MAY_HAVE_HAPPENED))
+        run = self.thread.tail.run
+        cut = calls[-1] if calls and run and run.last and run.last.finish_reason == "length" else None
+        for call in calls:
+            if call is cut:
+                self._add_result(call, _error_result(call, _CUT))
+                continue
+            allowed = await self._allowed(call)
+            if allowed is not None:
+                self._add(ToolStart(call_id=call.id))
+                ready.append(allowed)
+        yield list(await self.thread.flush())
+        if not ready:
+            return
+        order = {call.id: number for number, call in enumerate(ready)}
+        async with aclosing(execute(ready, self.tools, self._context(), sequential=self.sequential)) as batches:
+            async for batch in batches:
+                for done in sorted(batch, key=lambda done: order[done.call.id]):
+                    self._add_result(done.call, done.result, done.seconds)
+                    await self._told_call(done.call, done.result, done.seconds)
+                yield list(await self.thread.flush())
+
+    async def _allowed(self, call: ToolCall) -> ToolCall | None:
+        """Ask the hooks about a call; a vetoed one has its result when this returns None."""
+        if "on_function_call_start" not in self.hooks:
+            return call
+        event = FunctionCallStart(context=self._context(), call=call)
+        decision = await self.hooks.call("on_function_call_start", event)
+        if isinstance(decision, Veto):
+            self._add_result(call, _error_result(call, f"This call was not allowed: {decision.reason}"))
+            return None
+        return decision.model_copy(update={"id": call.id}) if isinstance(decision, ToolCall) else call
+
+    async def _told_call(self, call: ToolCall, result: ToolResult, seconds: float) -> None:
+        for name in ("on_function_call_error", "on_function_call_end") if result.is_error else ("on_function_call_end",):
+            if name in self.hooks:
+                event = FunctionCallEnd(context=self._context(), call=call, result=result, seconds=seconds)
+                await self.hooks.call(name, event)  # type: ignore[arg-type]  # mypy widens the literals of the tuple
+
+    def _add_result(self, call: ToolCall, result: ToolResult, seconds: float = 0.0) -> None:
+        times = self.thread.tail.repeats.get(call.id, 1)
+        if times >= REPEATS:
+            said = f"[This is the same call with the same arguments {times} times running. Do something else with it.]"
+            result = result.model_copy(update={"parts": (*result.parts, TextPart(text=said))})
+        self._add(ToolEnd(result=result, seconds=seconds))
+
+    def _finish(self, reason: StopReason) -> bool:
+        """Make the result of a run whose log has come to its end; False when the model has to be asked once more."""
+        tail, output = self.thread.tail, None
+        last = tail.run.last if tail.run else None
+        if reason == "response" and self.output is not None and last is not None:
+            try:
+                output = self._validated(last, self.output)
+            except OutputInvalid as error:
+                if not error.retryable or tail.run is None or tail.run.repairs >= MAX_REPAIRS:
+                    raise
+                self._add(MessageEntry(message=UserMessage(text=str(error), metadata={REPAIR: True})))
+                return False
+        if tail.run is None or tail.run.end is None:
+            self._add(RunEnd(stop_reason=reason))
+        self.result = self._result(reason, output=output)
+        return True
+
+    @staticmethod
+    def _validated(last: MessageEntry, output: OutputSchema[Any]) -> object:
+        text = last.message.text
+        if last.finish_reason == "length":
+            msg = f"the answer reached its token limit before it was a whole {output.name}: {excerpt(text, 80)}"
+            raise OutputInvalid(msg, text=text)
+        try:
+            return output.validate(text)
+        except OutputInvalid as error:
+            error.retryable = True
+            raise
+
+    async def _end(self, reason: StopReason, *, error: str | None = None) -> list[Event]:
+        """Make the end of the run durable, and give its last events."""
+        if self.result is None:
+            self._add(RunEnd(stop_reason=reason, error=error))
+            self.result = self._result(reason, error=error)
+        events: list[Event] = list(await self.thread.flush())
+        logger.info(
+            "run %s of %s ended: %s, %d turns", self.context.run_id, self.context.agent_name, reason, self._turns()
+        )
+        return events
+
+    def _keep_partial(self, reason: StopReason) -> None:
+        """Keep the text that a stopped answer had reached; half received tool calls are dropped."""
+        if self._fold is not None:
+            answer = self._fold.answer(calls=False)
+            if answer.message.parts:
+                self._add(MessageEntry(message=answer.message, usage=answer.usage, cut=reason))
+
+    async def _failed(self, error: BaseException | str) -> None:
+        """Say in the log that the run failed, as far as the log can still be written."""
+        said = error if isinstance(error, str) else f"{type(error).__name__}: {excerpt(str(error))}"
+        logger.info("run %s of %s failed: %s", self.context.run_id, self.context.agent_name, said)
+        run = self.thread.tail.run
+        if isinstance(error, StateConflict) or run is None or run.run_id != self.context.run_id:
+            return
+        try:
+            self._add(RunEnd(error=said))
+            await self.thread.flush()
+        except PlaitError as failure:
+            logger.warning("the end of run %s could not be written: %s", self.context.run_id, failure)
+
+    async def _told(self, name: HookName | None) -> None:
+        for hook in (name, "on_final_response"):
+            if hook is not None and hook in self.hooks and self.result is not None:
+                await self.hooks.call(hook, RunEnded(context=self._context(), result=self.result))  # type: ignore[arg-type]
+
+    def _add(self, body: Body) -> None:
+        self.thread.add(self.context.run_id, body)
+
+    def _messages(self) -> list[Message]:
+        messages: Sequence[Message] = self.thread.tail.sendable()
+        if self.strategy is not None:
+            messages = self.strategy.choose(messages)
+        return [self.system, *messages] if self.system is not None else list(messages)
+
+    def _context(self) -> RunContext[Any]:
+        run = self.thread.tail.run
+        return replace(self.context, usage=run.usage) if run and run.usage else self.context
+
+    def _turns(self) -> int:
+        return self.thread.tail.run.turns if self.thread.tail.run else 0
+
+    def _result(self, reason: StopReason, *, output: Any = None, began: bool = True, error: str | None = None) -> RunResult[Output]:
+        tail = self.thread.tail
+        history = tuple(tail.sendable())
+        run = tail.run if began else None
+        last = run.last if run else None
+        text = last.message.text if last else ""
+        message = last.message if last else None
+        return RunResult(
+            output=text if self.output is None else output,  # type: ignore[arg-type]  # Output is str without a type
+            stop_reason=reason,
+            messages=history[run.first :] if run else self.prompt,
+            history=history,
+            usage=run.usage if run else None,
+            thread_id=self.thread.thread_id,
+            run_id=self.context.run_id,
+            agent_name=self.context.agent_name,
+            error=error,
+            truncated=last is not None and last.finish_reason == "length",
+            finish_reason=last.finish_reason if last else None,
+            provider=message.provider if isinstance(message, AssistantMessage) else None,
+            model=message.model if isinstance(message, AssistantMessage) else None,
+        )
+
+
+class _VetoedError(Exception):
+    """A hook said that a request must not be sent."""
+
+
+def _error_result(call: ToolCall, text: str) -> ToolResult:
+    return ToolResult(call_id=call.id, name=call.name, text=text, is_error=True)
+
+
+class _Guard:
+    """Ends a run from outside: a stop signal or the deadline cancels what the run's task waits for.
+
+    As `asyncio.timeout` does, it takes back the cancellation it made itself (`claim`), and lets every other pass.
+    """
+
+    __slots__ = ("_base", "_deadline", "_reason", "_task", "_timer", "_undo", "_watcher", "interrupt", "stop")
+
+    def __init__(self, stop: StopSignal | asyncio.Event | None, deadline: float | None) -> None:
+        self.stop = stop
+        self.interrupt = StopSignal()
+        self._deadline = deadline
+        self._reason: StopReason | None = None
+        self._undo: list[Callable[[], object]] = []
+
+    async def __aenter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        if task is None:
+            msg = "a run must be driven from a task of the event loop"
+            raise RuntimeError(msg)
+        self._task, self._base = task, task.cancelling()
+        self._undo.append(self.interrupt.on_set(self._fire))
+        if isinstance(self.stop, StopSignal):
+            self._undo.append(self.stop.on_set(self._fire))
+        elif self.stop is not None:
+            watcher = loop.create_task(self.stop.wait(), name="plait: stop event")
+            watcher.add_done_callback(lambda done: None if done.cancelled() else self._fire())
+            self._undo.append(watcher.cancel)
+        if self._deadline is not None:
+            self._undo.append(loop.call_later(self._deadline, self._fire, "deadline").cancel)
+        return self
+
+    def _fire(self, reason: StopReason = "user_stop") -> None:
+        if self._reason is None:
+            self._reason = reason
+            self._task.cancel()
+
+    def claim(self) -> StopReason | None:
+        """Give the reason of a cancellation that this guard made, and take it back; None when others cancelled."""
+        if self._reason is None or self._task.uncancel() > self._base:
+            return None
+        return self._reason
+
+    async def __aexit__(self, kind: object, error: object, trace: object) -> None:
+        for undo in self._undo:
+            undo()
+        if self._reason is not None and self._task.cancelling() > self._base and kind is None:
+            # It fired after the last wait: its cancellation is still to come, and belongs to nobody else.
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+            self._task.uncancel()

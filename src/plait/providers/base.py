@@ -1,0 +1,108 @@
+"""What a provider is: one method that answers a request with lists of deltas.
+
+A provider maps a wire format. It knows nothing of agents, limits, threads or logs; retry, fallback, recording
+and replay wrap a provider and are providers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from plait.frozen import EMPTY, FrozenDict
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from plait.events import Delta
+    from plait.messages import Message
+    from plait.schema import OutputSchema
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ToolDefinition:
+    """What a model is told of a tool.
+
+    Attributes:
+        name: letters, digits, ``_`` and ``-``, at most 64.
+        description: when and how to use it.
+        parameters: a JSON Schema with an object at its root.
+        strict: whether the schema keeps the rules of providers' strict mode (every property required,
+            ``additionalProperties`` false), so that they may be asked to enforce it.
+    """
+
+    name: str
+    description: str = ""
+    parameters: dict[str, Any] = field(default_factory=lambda: {"type": "object", "properties": {}})
+    strict: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How a model shall answer. What is None is not sent, so that the provider's own default holds.
+
+    Attributes:
+        temperature: randomness, from 0 to 2.
+        max_tokens: the most tokens of one answer.
+        top_p: nucleus sampling, from 0 to 1.
+        stop: texts at which the answer ends.
+        seed: asks for repeatable answers.
+        n: how many answers (choices) to give.
+        tool_choice: ``"auto"``, ``"none"``, ``"required"``, or the name of one tool.
+        parallel_tool_calls: whether one answer may call several tools.
+        extra: further fields of the provider's request body, as they are.
+    """
+
+    temperature: float | None = None
+    max_tokens: int | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] | None = None
+    seed: int | None = None
+    n: int | None = None
+    tool_choice: Literal["auto", "none", "required"] | str | None = None  # noqa: PYI051  # the words say what is usual
+    parallel_tool_calls: bool | None = None
+    extra: FrozenDict = EMPTY
+
+
+DEFAULT_SETTINGS = Settings()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One question to a model.
+
+    Attributes:
+        messages: the history, system text first; every tool call in it has exactly one result.
+        tools: what the model may call.
+        output: the form the answer must have, or None for text.
+        settings: sampling and limits.
+        stream: False asks for the answer in one piece.
+    """
+
+    messages: Sequence[Message]
+    tools: Sequence[ToolDefinition] = ()
+    output: OutputSchema[Any] | None = None
+    settings: Settings = DEFAULT_SETTINGS
+    stream: bool = True
+
+
+class Provider(Protocol):
+    """A model behind a wire format, or a wrapper around one.
+
+    Attributes:
+        name: the vendor's name, such as ``"openai"``.
+        model: the model's name, such as ``"gpt-4o"``.
+    """
+
+    name: str
+    model: str
+
+    def stream(self, request: Request) -> AsyncIterator[list[Delta]]:
+        """Answer a request: one list of deltas for each socket read; one list in all when not streamed.
+
+        Each answer ends with a `FinishDelta`; a stream that ends without one raises `StreamTruncated`.
+
+        Raises:
+            ModelError: see the tree in `plait.errors`.
+        """
+        ...

@@ -1,0 +1,181 @@
+"""The values of one run: its context, limits, stop signal and result. Knows nothing of how a run is carried out."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+from plait.errors import ConfigurationError
+from plait.frozen import EMPTY
+from plait.log import without_tools
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from plait.events import StopReason, Usage
+    from plait.interrupts import Secret
+    from plait.messages import Message
+
+Deps = TypeVar("Deps")
+Output = TypeVar("Output")
+
+DEFAULT_MAX_TURNS: Final = 10
+DEFAULT_MAX_TOOL_CALLS: Final = 50
+DEFAULT_TOOLS_AT_ONCE: Final = 16
+DEFAULT_TOOL_TIMEOUT: Final = 60.0
+DEFAULT_TOOL_RESULT_CHARACTERS: Final = 50_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunLimits:
+    """What a run may use before it ends with the stop reason of the same name.
+
+    Attributes:
+        max_turns: model requests.
+        max_tool_calls: tool calls, over all turns.
+        deadline: seconds from the start of the run, or None.
+
+    Raises:
+        ConfigurationError: a limit is below 1, or no number.
+    """
+
+    max_turns: int = DEFAULT_MAX_TURNS
+    max_tool_calls: int = DEFAULT_MAX_TOOL_CALLS
+    deadline: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_turns", "max_tool_calls"):
+            value = getattr(self, name)
+            if type(value) is not int or value < (1 if name == "max_turns" else 0):
+                msg = f"{name} must be a whole number of at least {1 if name == 'max_turns' else 0}, not {value!r}"
+                raise ConfigurationError(msg)
+        if self.deadline is not None and not (isinstance(self.deadline, int | float) and self.deadline > 0):
+            msg = f"deadline must be a number of seconds above 0, or None, not {self.deadline!r}"
+            raise ConfigurationError(msg)
+
+
+DEFAULT_LIMITS: Final = RunLimits()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunContext(Generic[Deps]):
+    """What tools and hooks receive when they ask for it.
+
+    Attributes:
+        deps: whatever the caller gave with ``deps=``.
+        user_id: for whom the run is.
+        thread_id: the thread it continues.
+        run_id: the run.
+        agent_name: the agent's name.
+        usage: the tokens of the run's turns so far; None when no provider reported any.
+        secrets: values for `Secret` parameters, by parameter name.
+        tool_call_id: the call being carried out; empty outside a tool.
+        idempotency_key: the same for every attempt at one tool call, also after a crash; empty outside a tool.
+    """
+
+    deps: Deps
+    user_id: str = "default"
+    thread_id: str = ""
+    run_id: str = ""
+    agent_name: str = ""
+    usage: Usage | None = None
+    secrets: Mapping[str, Secret] = field(default_factory=lambda: EMPTY)
+    tool_call_id: str = ""
+    idempotency_key: str = ""
+
+
+class StopSignal:
+    """Ends a run from outside: give it with ``stop=``, then call `set` from any task or thread.
+
+    One signal may stop many runs. A run that sees it closes its socket, cancels its tools, keeps the partial text
+    and ends with the stop reason ``"user_stop"``.
+    """
+
+    __slots__ = ("_callbacks", "_lock", "_set")
+
+    def __init__(self) -> None:
+        self._set = False
+        self._lock = threading.Lock()
+        self._callbacks: dict[Callable[[], None], asyncio.AbstractEventLoop] = {}
+
+    def set(self) -> None:
+        """Stop every run that holds this signal, now and later. Safe from any thread; twice is once."""
+        with self._lock:
+            self._set = True
+            callbacks, self._callbacks = self._callbacks, {}
+        for callback, loop in callbacks.items():
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(callback)
+
+    def is_set(self) -> bool:
+        """Whether `set` was called."""
+        return self._set
+
+    def on_set(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back on the running loop when the signal is set, at once if it is; gives what takes that back."""
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            if not self._set:
+                self._callbacks[callback] = loop
+                return lambda: self._forget(callback)
+        loop.call_soon(callback)
+        return lambda: None
+
+    def _forget(self, callback: Callable[[], None]) -> None:
+        with self._lock:
+            self._callbacks.pop(callback, None)
+
+    def __repr__(self) -> str:
+        return f"StopSignal({'set' if self._set else 'not set'})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult(Generic[Output]):
+    """How a run ended. Every field is there for every stop reason.
+
+    Attributes:
+        output: the final text, or the value of the agent's output type; the text so far, or None, when the run ended
+            before an answer was complete.
+        stop_reason: why the run ended.
+        messages: the messages of this run, the prompt first.
+        history: the messages of the whole thread, as they can be sent again.
+        usage: the tokens of all turns together; None when no provider reported any.
+        truncated: whether the last answer was cut by the model's token limit.
+        error: what went wrong, where the run ended early without failing; else None.
+        finish_reason: why the model stopped its last answer, in the provider's word.
+        provider: who gave the last answer.
+        model: which model gave the last answer, as the provider names it.
+    """
+
+    output: Output
+    stop_reason: StopReason
+    messages: tuple[Message, ...]
+    history: tuple[Message, ...] = field(repr=False)
+    usage: Usage | None
+    thread_id: str
+    run_id: str
+    agent_name: str
+    truncated: bool = False
+    error: str | None = None
+    finish_reason: str | None = None
+    provider: str | None = None
+    model: str | None = None
+
+    @cached_property
+    def history_without_tool_calls(self) -> tuple[Message, ...]:
+        """The history without tool calls and their results."""
+        return tuple(without_tools(self.history))
+
+    @property
+    def cost(self) -> float | None:
+        """US dollars for all turns as the provider reported them, or None when it reported none."""
+        return self.usage.cost if self.usage else None
+
+    @property
+    def text(self) -> str:
+        """The text of the last answer; empty when there was none."""
+        return next((m.text for m in reversed(self.messages) if m.role == "assistant"), "")
+

@@ -1,0 +1,242 @@
+"""A thread as one process holds it: its tail, what is still to be written, its place in the queue, its lease.
+
+Knows entries and stores; what the entries are for is the loop's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final, Literal
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+from plait.errors import PlaitError, StateConflict
+from plait.log import Body, Tail, entry, entry_events
+from plait.store.base import Store, owner_name
+from plait.store.memory import MemoryStore
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine
+
+    from plait.events import RunEvent
+    from plait.log import Entry
+    from plait.run import StopSignal
+    from plait.store.base import Lease
+
+logger = logging.getLogger("plait.threads")
+
+IfBusy = Literal["queue", "reject", "interrupt"]
+"""What a second prompt does while a run is under way on its thread: wait, fail, or stop the first and go on."""
+
+LEASE_SECONDS: Final = 10.0
+RENEW_SECONDS: Final = 3.0
+_POLL_SECONDS: Final = 0.05
+
+
+class Thread:
+    """One thread, opened for runs of this process. `add` says what happened, `flush` makes it durable."""
+
+    __slots__ = ("_events", "_is_private", "_lease", "_staged", "_unsure", "store", "tail", "thread_id", "user_id")
+
+    def __init__(self, store: Store, thread_id: str, user_id: str = "default") -> None:
+        self._is_private = False
+        self.store = store
+        self.thread_id = thread_id
+        self.user_id = user_id
+        self.tail = Tail()
+        self._staged: list[Entry] = []
+        self._events: list[RunEvent] = []
+        self._lease: Lease | None = None
+        self._unsure = False
+
+    @classmethod
+    def private(cls, thread_id: str, user_id: str = "default") -> Thread:
+        """Make a thread in memory that only one run will ever see: it needs no queue and no lease."""
+        made = cls(MemoryStore(), thread_id, user_id)
+        made._is_private = True
+        return made
+
+    def add(self, run_id: str, body: Body) -> None:
+        """Append an entry to the log as this process sees it; `flush` before anyone else may rely on it."""
+        made = entry(self.tail.n + 1, body, run_id)
+        self._events += entry_events(self.tail, made, self.thread_id)
+        self._staged.append(made)
+
+    async def flush(self) -> list[RunEvent]:
+        """Write what was added, in one transaction, and give the events it stands for.
+
+        A flush that is cancelled may have been carried out or not; the next one finds out.
+
+        Raises:
+            StateConflict: another writer was first; nothing was written.
+            StoreUnavailable: the store cannot be reached; nothing was written.
+        """
+        if self._unsure:
+            await self._find_out()
+        if self._staged:
+            self._unsure = True
+            await self.store.append(self.thread_id, self._staged, lease=self._lease)
+            self._unsure = False
+            self._staged = []
+        events, self._events = self._events, []
+        return events
+
+    async def _find_out(self) -> None:
+        """Learn whether the last, disturbed flush was carried out."""
+        first = self._staged[0].n
+        found = await self.store.read(self.thread_id, after=first - 1)
+        if found and found[0].id == self._staged[0].id:
+            written = {item.id for item in found}
+            self._staged = [item for item in self._staged if item.id not in written]
+        self._unsure = False
+
+    async def catch_up(self) -> None:
+        """Read what others wrote since; whatever a failed run of this process left unwritten is forgotten."""
+        if self._staged or self._unsure:
+            self._staged, self._events, self._unsure = [], [], False
+            self.tail = Tail()
+        for item in await self.store.read(self.thread_id, after=self.tail.n):
+            self.tail.add(item)
+
+    @asynccontextmanager
+    async def held(self, run_id: str, stop: StopSignal, if_busy: IfBusy) -> AsyncIterator[None]:
+        """Hold the thread for one run: nobody else, in any process, writes to it meanwhile.
+
+        Args:
+            run_id: the run.
+            stop: what a later run sets to interrupt this one.
+            if_busy: what to do while another run holds the thread. Runs of this process are served in order. A run
+                of another process cannot be interrupted from here; it is waited for.
+
+        Raises:
+            StateConflict: the thread is busy and ``if_busy`` is ``"reject"``.
+        """
+        if self._is_private:
+            yield
+            return
+        desk = _desk(self.store, self.thread_id)
+        if if_busy == "reject" and desk.lock.locked():
+            raise self._busy(desk.run_id)
+        if if_busy == "interrupt" and desk.stop is not None:
+            desk.stop.set()
+        async with desk.lock:
+            desk.run_id, desk.stop = run_id, stop
+            try:
+                if self.store.shared:
+                    self._lease = await self._acquire(run_id, if_busy)
+                await self.catch_up()
+                yield
+            finally:
+                desk.run_id, desk.stop = "", None
+                await self._release()
+
+    def _busy(self, run_id: str) -> StateConflict:
+        msg = (
+            f"thread {self.thread_id!r} is busy with run {run_id!r}; wait for it, or pass if_busy='queue' or "
+            "if_busy='interrupt'"
+        )
+        return StateConflict(msg)
+
+    async def _acquire(self, run_id: str, if_busy: IfBusy) -> Lease:
+        owner = owner_name()
+        wait = _POLL_SECONDS
+        while True:
+            lease = await self.store.acquire(self.thread_id, run_id, owner, LEASE_SECONDS)
+            if lease is not None:
+                _keeper(self.store).keep(lease)
+                return lease
+            if if_busy == "reject":
+                holder = await self.store.holder(self.thread_id)
+                raise self._busy(holder.run_id if holder else "")
+            await asyncio.sleep(wait)
+            wait = min(wait * 1.5, 0.5)
+
+    async def _release(self) -> None:
+        lease, self._lease = self._lease, None
+        if lease is None:
+            return
+        _keeper(self.store).drop(lease)
+        try:
+            await settle(self.store.release(lease))
+        except PlaitError as error:  # it runs out by itself
+            logger.warning("the lease on thread %s was not given back: %s", self.thread_id, error)
+
+
+class _Desk:
+    """Where the runs of this process queue for one thread, and how the present one is interrupted."""
+
+    __slots__ = ("__weakref__", "lock", "run_id", "stop")
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.run_id = ""
+        self.stop: StopSignal | None = None
+
+
+_DESKS: Final[WeakKeyDictionary[Store, WeakValueDictionary[str, _Desk]]] = WeakKeyDictionary()
+
+
+def _desk(store: Store, thread_id: str) -> _Desk:
+    desks = _DESKS.setdefault(store, WeakValueDictionary())
+    desk = desks.get(thread_id)
+    if desk is None:
+        desk = desks[thread_id] = _Desk()
+    return desk
+
+
+class _Keeper:
+    """Renews the leases that this process holds in one store, with one task while there are any."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._leases: dict[str, Lease] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def keep(self, lease: Lease) -> None:
+        self._leases[lease.thread_id] = lease
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._renew(), name="plait: lease renewal")
+
+    def drop(self, lease: Lease) -> None:
+        self._leases.pop(lease.thread_id, None)
+        if not self._leases and self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            try:
+                held = await self._store.renew(list(self._leases.values()), LEASE_SECONDS)
+            except PlaitError as error:  # the next round may reach it; an append fails if the lease was lost
+                logger.warning("leases could not be renewed: %s", error)
+            else:
+                self._leases |= {lease.thread_id: lease for lease in held if lease.thread_id in self._leases}
+
+
+_KEEPERS: Final[WeakKeyDictionary[Store, _Keeper]] = WeakKeyDictionary()
+
+
+def _keeper(store: Store) -> _Keeper:
+    return _KEEPERS.setdefault(store, _Keeper(store))
+
+
+async def settle(work: Coroutine[object, object, object], seconds: float = 1.0) -> None:
+    """Carry out closing work although the caller is being cancelled, for at most ``seconds``.
+
+    Its errors are raised. Cancellations that come meanwhile are dropped: the caller is already on its way out, and
+    raises the first one itself.
+    """
+    task = asyncio.ensure_future(work)
+    end = asyncio.get_running_loop().time() + seconds
+    while not task.done() and (left := end - asyncio.get_running_loop().time()) > 0:
+        try:
+            await asyncio.wait({task}, timeout=left)
+        except asyncio.CancelledError:
+            continue
+    if not task.done():
+        task.cancel()
+        logger.warning("closing work took longer than %s s and was given up", seconds)
+        return
+    task.result()

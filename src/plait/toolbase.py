@@ -1,0 +1,285 @@
+"""What a tool is: `Tool`, which users subclass, `FunctionTool`, which every other form builds, and what both need.
+
+Knows what the model is told of a tool, how its words become arguments, and which parameters the run fills. Knows
+nothing of the forms users write tools in (`plait.tools`), nor of carrying calls out (`plait.executor`).
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, Literal, ParamSpec, TypeVar
+
+from typing_extensions import override
+
+from plait.errors import ConfigurationError, ToolError, excerpt
+from plait.interrupts import Secret
+from plait.providers.base import ToolDefinition
+from plait.run import DEFAULT_TOOL_RESULT_CHARACTERS, RunContext
+from plait.schema import FunctionSchema, function_schema
+from plait.shape import faults, read_json
+from plait.signatures import function_name, plain_function, read_parameters
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+P = ParamSpec("P")
+R_co = TypeVar("R_co", covariant=True)
+
+Kind = Literal["async", "sync", "async_generator", "generator"]
+Source = Literal["user_id", "thread_id", "agent_name", "context", "secret"]
+
+_NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")  # what OpenAI and Anthropic take
+_BY_NAME: Final[Mapping[str, Source]] = {
+    "user_id": "user_id",
+    "chat_id": "thread_id",
+    "thread_id": "thread_id",
+    "agent_name": "agent_name",
+}
+_BY_TEXT: Final = re.compile(r"(?:^|[\[|. ])(RunContext|Secret)(?:$|[\[\]|, ])")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """What is found out about a tool once, and used in every call.
+
+    Attributes:
+        definition: what the model is told.
+        validate: the model's text to keyword arguments; raises `ToolError` where it does not fit.
+        injected: the parameters that the run fills, each with what goes there.
+        optional: those of them that may stay away.
+        kind: how the function runs: a coroutine, in a thread, or as a generator of pieces.
+    """
+
+    definition: ToolDefinition
+    validate: Callable[[str | bytes], dict[str, Any]]
+    injected: tuple[tuple[str, str], ...]
+    optional: frozenset[str]
+    kind: Kind
+
+
+class Tool:
+    """A tool with full control: subclass it, set ``name`` and ``description``, write ``execute``.
+
+    ``execute`` is sync (it then runs in a thread) or async, and takes the model's arguments by name. Without a
+    ``get_definition`` of its own the schema is read from its signature.
+
+    Attributes:
+        name: letters, digits, ``_`` and ``-``, at most 64.
+        description: tells the model when and how to use it; else the docstring of ``execute``.
+        timeout: seconds for one call; None for 60, ``math.inf`` for no limit.
+        idempotent: a call that may have happened before a crash may be made again.
+        exclusive: no other call of the same turn runs meanwhile.
+        max_result: characters of a result that the model gets.
+    """
+
+    __slots__ = ("__weakref__", "_prepared")
+
+    name: str = ""
+    description: str = ""
+    timeout: float | None = None
+    idempotent: bool = False
+    exclusive: bool = False
+    max_result: int = DEFAULT_TOOL_RESULT_CHARACTERS
+
+    _prepared: Prepared
+
+    def execute(self, *args: Any, **kwargs: Any) -> Any:
+        """Do what the tool does; a subclass names its parameters."""
+        msg = f"{type(self).__name__} has no execute method"
+        raise NotImplementedError(msg)
+
+    def get_definition(self) -> ToolDefinition:
+        """Give what the model is told, read from the signature of ``execute``."""
+        schema = function_schema(self.execute, source_of)
+        return ToolDefinition(
+            name=self.name,
+            description=self.description or schema.description,
+            parameters=schema.parameters,
+            strict=schema.strict,
+        )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(name={self.name!r})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class FunctionTool(Tool, Generic[P, R_co]):
+    """A function as a tool. Calling it calls the function.
+
+    Attributes:
+        function: the function.
+        prepared: its schema and validator.
+        method: the function waits for the ``self`` it is read through.
+    """
+
+    name: str
+    description: str
+    function: Callable[P, R_co]
+    prepared: Prepared
+    timeout: float | None = None
+    idempotent: bool = False
+    exclusive: bool = False
+    max_result: int = DEFAULT_TOOL_RESULT_CHARACTERS
+    method: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_prepared", self.prepared)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        return self.function(*args, **kwargs)
+
+    def __get__(self, instance: object, owner: type | None = None) -> FunctionTool[..., Any]:
+        """Bind a method that is a tool to the object it is read through, as Python binds methods."""
+        if instance is None or not self.method:
+            return self
+        return replace(self, function=self.function.__get__(instance, owner), method=False)
+
+    @property
+    def __wrapped__(self) -> Callable[P, R_co]:
+        return self.function
+
+    @property
+    def __name__(self) -> str:
+        return function_name(self.function)
+
+    @override
+    def execute(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function."""
+        if self.method:
+            msg = f"the tool {self.name!r} is a method; take it from an object, as in tools=[thing.{self.name}]"
+            raise ConfigurationError(msg)
+        return self.function(*args, **kwargs)
+
+    @override
+    def get_definition(self) -> ToolDefinition:
+        """Give what the model is told."""
+        return self.prepared.definition
+
+
+def check_name(name: object, where: str) -> None:
+    """Refuse a name that providers would refuse.
+
+    Raises:
+        ConfigurationError: it is not 1 to 64 letters, digits, ``_`` and ``-``.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        msg = (
+            f"{excerpt(repr(name))} ({where}) is no name for a tool: use letters, digits, '_' and '-', at most 64; "
+            "set name='...'"
+        )
+        raise ConfigurationError(msg)
+
+
+def prepare(tool: Tool) -> Prepared:
+    """Give what is found out about a tool once; the second time this is an attribute.
+
+    Raises:
+        ConfigurationError: the tool has no usable name, schema or ``execute``.
+    """
+    try:
+        return tool._prepared  # noqa: SLF001  # kept there by this function
+    except AttributeError:
+        made = _prepare(tool)
+        object.__setattr__(tool, "_prepared", made)
+        return made
+
+
+def _prepare(tool: Tool) -> Prepared:
+    check_name(tool.name, type(tool).__name__)
+    if type(tool).get_definition is not Tool.get_definition:
+        definition: object = tool.get_definition()
+        if not isinstance(definition, ToolDefinition):
+            msg = f"get_definition of the tool {tool.name!r} gave {type(definition).__name__}, not a ToolDefinition"
+            raise ConfigurationError(msg)
+        return by_hand(definition, tool.execute)
+    schema = replace(function_schema(tool.execute, source_of), name=tool.name)
+    return by_signature(schema, tool.get_definition(), tool.execute)
+
+
+def by_signature(schema: FunctionSchema, definition: ToolDefinition, function: Callable[..., Any]) -> Prepared:
+    """Prepare a tool whose schema was read from its function."""
+    optional = _optional(function, schema.injected)
+    return Prepared(definition, schema.validate, schema.injected, optional, kind_of(function))
+
+
+def by_hand(definition: ToolDefinition, function: Callable[..., Any]) -> Prepared:
+    """Prepare a tool whose schema somebody wrote: it is used as it is, and arguments are checked against it.
+
+    Raises:
+        ConfigurationError: the schema has no object at its root.
+    """
+    if definition.parameters.get("type", "object") != "object":
+        msg = f"the schema of the tool {definition.name!r} must have an object at its root: {{'type': 'object', ...}}"
+        raise ConfigurationError(msg)
+    read = list(read_parameters(function, source_of, lenient=True))
+    injected = tuple((parameter.name, parameter.source) for parameter in read if parameter.source is not None)
+    check = functools.partial(_checked, definition, frozenset(name for name, _ in injected))
+    return Prepared(definition, check, injected, _optional(function, injected), kind_of(function))
+
+
+def _optional(function: Callable[..., Any], injected: Iterable[tuple[str, str]]) -> frozenset[str]:
+    names = {name for name, source in injected if source == "secret"}
+    if not names:
+        return frozenset()
+    read = read_parameters(function, source_of, lenient=True)
+    return frozenset(parameter.name for parameter in read if parameter.name in names and parameter.optional)
+
+
+def _checked(definition: ToolDefinition, hidden: frozenset[str], text: str | bytes) -> dict[str, Any]:
+    try:
+        given = read_json(text) if text and not text.isspace() else {}
+    except ValueError as error:
+        msg = f"the text of the arguments of {definition.name!r} {error}"
+        raise ToolError(msg) from None
+    if isinstance(given, dict):
+        given = {name: value for name, value in given.items() if name not in hidden}
+    schema = {"type": "object", **definition.parameters}
+    found = list(islice(faults({} if given is None else given, schema), 5))
+    if found:
+        msg = f"wrong arguments for {definition.name!r}: {'; '.join(found)}"
+        raise ToolError(msg)
+    return given if isinstance(given, dict) else {}
+
+
+def kind_of(function: Callable[..., Any]) -> Kind:
+    """Say how a function runs: as a coroutine, as an (async) generator of pieces, or in a thread."""
+    code = plain_function(function)
+    if inspect.iscoroutinefunction(code):
+        return "async"
+    if inspect.isasyncgenfunction(code):
+        return "async_generator"
+    return "generator" if inspect.isgeneratorfunction(code) else "sync"
+
+
+def source_of(name: str, annotation: Any) -> Source | None:
+    """Say what of the run goes into a parameter, or None for one that the model fills.
+
+    Args:
+        name: the parameter's name: ``user_id``, ``chat_id`` and ``thread_id`` (the same), ``agent_name``.
+        annotation: its type: `RunContext` or `Secret`, also optional or annotated; text is looked at as text.
+    """
+    if isinstance(annotation, str):
+        found = _BY_TEXT.search(annotation)
+        by_type: Source | None = None if found is None else "context" if found[1] == "RunContext" else "secret"
+    else:
+        by_type = _source_of_type(annotation)
+    return by_type or _BY_NAME.get(name)
+
+
+def _source_of_type(annotation: Any) -> Source | None:
+    origin = typing.get_origin(annotation)
+    if origin in {typing.Union, UnionType}:
+        return next(filter(None, map(_source_of_type, typing.get_args(annotation))), None)
+    if origin is Annotated:
+        return _source_of_type(typing.get_args(annotation)[0])
+    kind = origin or annotation
+    if not isinstance(kind, type):
+        return None
+    return "context" if issubclass(kind, RunContext) else "secret" if issubclass(kind, Secret) else None
