@@ -12,13 +12,12 @@ Every public name is imported from here, and loaded when it is first used.
 
 from __future__ import annotations
 
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from plait.agent import Agent as Agent
     from plait.agent import AgentRun as AgentRun
-    from plait.agent import RunOptions as RunOptions
     from plait.agent import TextStream as TextStream
     from plait.agent import create_agent as create_agent
     from plait.builtin import search_documents as search_documents
@@ -40,8 +39,8 @@ if TYPE_CHECKING:
     from plait.errors import LimitExceeded as LimitExceeded
     from plait.errors import MissingExtra as MissingExtra
     from plait.errors import ModelError as ModelError
-    from plait.errors import NotReplayable as NotReplayable
     from plait.errors import NothingToResume as NothingToResume
+    from plait.errors import NotReplayable as NotReplayable
     from plait.errors import OutputInvalid as OutputInvalid
     from plait.errors import PlaitError as PlaitError
     from plait.errors import ProtocolViolation as ProtocolViolation
@@ -99,6 +98,7 @@ if TYPE_CHECKING:
     from plait.messages import ToolMessage as ToolMessage
     from plait.messages import ToolResult as ToolResult
     from plait.messages import UserMessage as UserMessage
+    from plait.options import RunOptions as RunOptions
     from plait.promises import Promise as Promise
     from plait.promises import Scope as Scope
     from plait.promises import StreamedPromise as StreamedPromise
@@ -108,8 +108,8 @@ if TYPE_CHECKING:
     from plait.providers.base import ToolDefinition as ToolDefinition
     from plait.providers.catalog import get_provider as get_provider
     from plait.providers.offline import OfflineProvider as OfflineProvider
-    from plait.providers.retry import RetryPolicy as RetryPolicy
     from plait.providers.retry import Retrying as Retrying
+    from plait.providers.retry import RetryPolicy as RetryPolicy
     from plait.run import RunContext as RunContext
     from plait.run import RunLimits as RunLimits
     from plait.run import RunResult as RunResult
@@ -127,13 +127,10 @@ _HOME = {
     "plait.agent": (
         "Agent",
         "AgentRun",
-        "RunOptions",
         "TextStream",
         "create_agent",
     ),
-    "plait.builtin": (
-        "search_documents",
-    ),
+    "plait.builtin": ("search_documents",),
     "plait.context": (
         "LastN",
         "MemoryStrategy",
@@ -202,12 +199,8 @@ _HOME = {
         "Frozen",
         "FrozenDict",
     ),
-    "plait.hooks": (
-        "Veto",
-    ),
-    "plait.interrupts": (
-        "Secret",
-    ),
+    "plait.hooks": ("Veto",),
+    "plait.interrupts": ("Secret",),
     "plait.log": (
         "Entry",
         "events",
@@ -229,6 +222,7 @@ _HOME = {
         "ToolResult",
         "UserMessage",
     ),
+    "plait.options": ("RunOptions",),
     "plait.promises": (
         "Promise",
         "Scope",
@@ -240,12 +234,8 @@ _HOME = {
         "Settings",
         "ToolDefinition",
     ),
-    "plait.providers.catalog": (
-        "get_provider",
-    ),
-    "plait.providers.offline": (
-        "OfflineProvider",
-    ),
+    "plait.providers.catalog": ("get_provider",),
+    "plait.providers.offline": ("OfflineProvider",),
     "plait.providers.retry": (
         "RetryPolicy",
         "Retrying",
@@ -256,15 +246,9 @@ _HOME = {
         "RunResult",
         "StopSignal",
     ),
-    "plait.store.base": (
-        "Store",
-    ),
-    "plait.store.catalog": (
-        "open_store",
-    ),
-    "plait.store.memory": (
-        "MemoryStore",
-    ),
+    "plait.store.base": ("Store",),
+    "plait.store.catalog": ("open_store",),
+    "plait.store.memory": ("MemoryStore",),
     "plait.tools": (
         "FunctionTool",
         "Tool",
@@ -281,7 +265,9 @@ def __getattr__(name: str) -> object:
     module = _MODULE_OF.get(name)
     if module is None:
         if name == "__version__":
-            return metadata.version("plait")
+            from importlib.metadata import version  # 30 ms, and hardly ever asked for
+
+            return version("plait")
         msg = f"module 'plait' has no attribute {name!r}"
         raise AttributeError(msg)
     value = getattr(import_module(module), name)

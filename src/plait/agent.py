@@ -7,71 +7,47 @@ nothing below knows it.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, Generic, TypedDict, TypeVar, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, Unpack
 
 from plait.builtin import READY_MADE
 from plait.context import strategy_of
-from plait.definition import AgentDefinition
-from plait.errors import ConfigurationError
 from plait.events import Event, TextDelta
 from plait.frozen import EMPTY
 from plait.hooks import Hooks
-from plait.interrupts import Secret
 from plait.loop import Run
-from plait.messages import Message, SystemMessage, as_message
+from plait.messages import SystemMessage
+from plait.options import check_options, definition_of, messages_of, settings_of
 from plait.promises import PieceReader, StreamedPromise
-from plait.providers.base import DEFAULT_SETTINGS, Settings
+from plait.providers.base import DEFAULT_SETTINGS
 from plait.providers.catalog import get_provider
-from plait.run import DEFAULT_LIMITS, RunContext, RunLimits, RunResult, StopSignal
+from plait.run import DEFAULT_LIMITS, RunContext, RunLimits, RunResult
 from plait.schema import output_schema
 from plait.store.base import new_id
 from plait.store.catalog import open_store
 from plait.store.memory import MemoryStore
-from plait.threads import IfBusy, Thread
+from plait.threads import Thread
 from plait.tools import find_tools
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from plait.context import MemoryStrategy
+    from plait.definition import AgentDefinition
     from plait.hooks import Hook
     from plait.log import Entry
-    from plait.providers.base import Provider
+    from plait.messages import Message
+    from plait.options import Prompt, RunOptions
+    from plait.providers.base import Provider, Settings
     from plait.store.base import Store
     from plait.tools import ToolForm
 
 Deps = TypeVar("Deps")
 Output = TypeVar("Output")
 
-Prompt = str | Message | Sequence[str | Message | Mapping[str, Any]]
-"""What a run answers: text, a message, or several (a history), the newest last."""
-
 DEFAULT_USER: Final = "default"
 KEPT_THREADS: Final = 256
 """Tails of recently used threads that an agent keeps, so that it reads only what is new."""
-
-
-class RunOptions(TypedDict, total=False):
-    """What a single run may be given beside its prompt.
-
-    Attributes:
-        deps: whatever the agent's tools need; they find it as ``context.deps``.
-        secrets: values for the tools' `Secret` parameters, by parameter name.
-        stop: ends the run when it is set; its stop reason is then ``"user_stop"``.
-        limits: in place of the agent's own.
-        if_busy: what to do while another run is under way on the thread: ``"queue"`` (wait, the default),
-            ``"reject"`` (raise `StateConflict`) or ``"interrupt"`` (stop it and go on).
-    """
-
-    deps: Any
-    secrets: Mapping[str, Secret]
-    stop: StopSignal | asyncio.Event
-    limits: RunLimits
-    if_busy: IfBusy
 
 
 class AgentRun(StreamedPromise[Event, RunResult[Output]], Generic[Output]):
@@ -120,7 +96,7 @@ class Agent(Generic[Deps, Output]):
         ConfigurationError: an argument is of the wrong type, or names something unknown; the sentence says which.
     """
 
-    def __init__(  # noqa: PLR0913  # the documented constructor; options that belong together are values
+    def __init__(  # noqa: PLR0917  # the order that is documented
         self,
         definition: AgentDefinition | None = None,
         role: str | None = None,
@@ -146,14 +122,14 @@ class Agent(Generic[Deps, Output]):
         settings: Settings | None = None,
         sequential_tools: bool = False,
     ) -> None:
-        self.definition = _definition(definition, role, goal, constraints, personality)
+        self.definition = definition_of(definition, role, goal, constraints, personality)
         self.name = name or self.definition.name or "Assistant"
         self.provider = get_provider(provider, model=model, api_key=api_key, base_url=base_url)
         self.tools = find_tools(tools or (), READY_MADE)
         self.limits = RunLimits(max_turns=max_turns, max_tool_calls=max_tool_calls)
         self._output = None if output is None or output is str else output_schema(output)
         self._strategy = strategy_of(memory_strategy, memory_params)
-        self._settings = _settings(settings or DEFAULT_SETTINGS, temperature, max_tokens)
+        self._settings = settings_of(settings or DEFAULT_SETTINGS, temperature, max_tokens)
         self._hooks = Hooks(hooks)
         self._sequential = sequential_tools
         self._definitions = tuple(tool.get_definition() for tool in self.tools.values())
@@ -165,7 +141,8 @@ class Agent(Generic[Deps, Output]):
         self._named: OrderedDict[tuple[str, str], Thread] = OrderedDict()
 
     def __repr__(self) -> str:
-        return f"Agent(name={self.name!r}, provider={self.provider.name}:{self.provider.model}, tools={list(self.tools)})"
+        model = f"{self.provider.name}:{self.provider.model}"
+        return f"Agent(name={self.name!r}, model={model!r}, tools={list(self.tools)})"
 
     @property
     def system_prompt(self) -> str:
@@ -214,7 +191,7 @@ class Agent(Generic[Deps, Output]):
             ModelError: the model could not be asked, or its answer was no good.
             StoreError: the store could not be read or written.
         """
-        made = await self._made(_messages(content), await self._chat_thread(thread, user_id), options, stream=False)
+        made = await self._made(messages_of(content), await self._chat_thread(thread, user_id), options, stream=False)
         async with aclosing(made.events()) as batches:
             async for _ in batches:
                 pass
@@ -228,7 +205,7 @@ class Agent(Generic[Deps, Output]):
         Leaving the loop early ends the run, for nobody else can hold it. For events, tool calls and the result
         use `run`.
         """
-        messages = _messages(content)
+        messages = messages_of(content)
 
         async def texts() -> AsyncIterator[list[str]]:
             made = await self._made(messages, await self._chat_thread(thread, user_id), options)
@@ -259,7 +236,7 @@ class Agent(Generic[Deps, Output]):
             ``await`` it for the result, iterate it for events, as often as you like. It belongs to the enclosing
             scope, else to the calling task, and is cancelled when its owner ends.
         """
-        messages = _messages(prompt)
+        messages = messages_of(prompt)
 
         async def made() -> Run[Output]:
             opened = Thread.private(new_id("thr"), user_id) if thread is None else await self._opened(thread, user_id)
@@ -304,7 +281,7 @@ class Agent(Generic[Deps, Output]):
     async def _made(
         self, prompt: tuple[Message, ...], thread: Thread, options: RunOptions, *, stream: bool = True
     ) -> Run[Output]:
-        _check(options)
+        check_options(options)
         return Run(
             thread=thread,
             context=RunContext(
@@ -351,85 +328,11 @@ class Agent(Generic[Deps, Output]):
         return opened
 
 
-def create_agent(role: str, provider: str | Provider | None = None, api_key: str | None = None, **options: Any) -> Agent[Any, Any]:
+def create_agent(
+    role: str, provider: str | Provider | None = None, api_key: str | None = None, **options: Any
+) -> Agent[Any, Any]:
     """Make an `Agent` from a role, a provider and whatever else `Agent` takes."""
     return Agent(role=role, provider=provider, api_key=api_key, **options)
-
-
-def _definition(
-    definition: AgentDefinition | None,
-    role: str | None,
-    goal: str | None,
-    constraints: Sequence[str] | None,
-    personality: Mapping[str, str] | None,
-) -> AgentDefinition:
-    given = {"goal": goal, "constraints": constraints, "personality": personality}
-    given = {key: value for key, value in given.items() if value is not None}
-    if definition is None:
-        if role is not None and not isinstance(role, str):
-            msg = f"Agent(role=...) takes a text, not {type(role).__name__}"
-            raise ConfigurationError(msg)
-        return AgentDefinition(role=role or "", **given)
-    if not isinstance(definition, AgentDefinition):
-        msg = f"Agent(definition=...) takes an AgentDefinition, not {type(definition).__name__}; for a text use role=..."
-        raise ConfigurationError(msg)
-    if role is not None or given:
-        also = "role" if role is not None else next(iter(given))
-        msg = f"Agent takes a definition or {also!r}, not both; put it into the definition"
-        raise ConfigurationError(msg)
-    return definition
-
-
-def _settings(settings: Settings, temperature: float | None, max_tokens: int | None) -> Settings:
-    for name, value, kinds in (("temperature", temperature, (int, float)), ("max_tokens", max_tokens, (int,))):
-        if value is not None and (not isinstance(value, kinds) or isinstance(value, bool) or value < 0):
-            msg = f"{name} must be a number of at least 0, or None, not {value!r}"
-            raise ConfigurationError(msg)
-    if temperature is None and max_tokens is None:
-        return settings
-    return replace(
-        settings,
-        temperature=settings.temperature if temperature is None else temperature,
-        max_tokens=settings.max_tokens if max_tokens is None else max_tokens,
-    )
-
-
-def _messages(prompt: Prompt) -> tuple[Message, ...]:
-    if isinstance(prompt, str | Message):
-        made: tuple[Message, ...] = (as_message(prompt),)
-    elif isinstance(prompt, Sequence) and not isinstance(prompt, bytes | bytearray):
-        made = tuple(as_message(item) for item in prompt)
-    else:
-        made = (as_message(prompt),)
-    if not made:
-        msg = "the prompt is empty: give a text, a Message, or a list of them with the newest last"
-        raise ConfigurationError(msg)
-    return made
-
-
-def _check(options: RunOptions) -> None:
-    """Refuse what a type checker would have refused: a misspelt option is never silently ignored."""
-    for name, value in options.items():
-        expected = _OPTIONS.get(name)
-        if expected is None:
-            msg = f"a run has no option {name!r}; it has {', '.join(_OPTIONS)}"
-            raise ConfigurationError(msg)
-        if not expected[0](value):
-            msg = f"the option {name!r} takes {expected[1]}, not {value!r:.80}"
-            raise ConfigurationError(msg)
-
-
-def _is_secrets(value: object) -> bool:
-    return isinstance(value, Mapping) and all(isinstance(secret, Secret) for secret in value.values())
-
-
-_OPTIONS: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
-    "deps": (lambda _: True, "anything"),
-    "secrets": (_is_secrets, "a mapping of names to Secret values"),
-    "stop": (lambda value: isinstance(value, StopSignal) or hasattr(value, "wait"), "a StopSignal or an asyncio.Event"),
-    "limits": (lambda value: isinstance(value, RunLimits), "a RunLimits"),
-    "if_busy": (lambda value: value in get_args(IfBusy), " or ".join(map(repr, get_args(IfBusy)))),
-}
 
 
 def _result(run: Run[Output]) -> RunResult[Output]:

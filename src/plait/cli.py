@@ -54,7 +54,7 @@ def demo() -> None:
 
 
 @app.command()
-def run(
+def run(  # noqa: PLR0917  # typer calls it by keyword
     prompt: Annotated[str, typer.Argument(help="What to ask; '-' reads it from standard input.")],
     provider: ProviderOption = None,
     model: ModelOption = None,
@@ -65,7 +65,7 @@ def run(
     store: StoreOption = None,
 ) -> None:
     """Ask once, and show the run: text as it comes, tool calls with their times, tokens."""
-    agent = _agent(provider, model, base_url, role, tool, store)
+    agent = _agent(provider=provider, model=model, base_url=base_url, role=role, tools=tool, store=store)
     text = sys.stdin.read() if prompt == "-" else prompt
     reason = asyncio.run(_ask(agent, text, thread))
     if reason != "response":
@@ -73,7 +73,7 @@ def run(
 
 
 @app.command()
-def chat(
+def chat(  # noqa: PLR0917  # typer calls it by keyword
     provider: ProviderOption = None,
     model: ModelOption = None,
     base_url: BaseUrlOption = None,
@@ -83,12 +83,20 @@ def chat(
     store: StoreOption = None,
 ) -> None:
     """Talk with an agent. Ctrl-C stops an answer, Ctrl-D or /exit ends, /new begins anew."""
-    agent = _agent(provider, model, base_url, role, tool, store if thread else "memory://")
+    agent = _agent(
+        provider=provider, model=model, base_url=base_url, role=role, tools=tool, store=store if thread else "memory://"
+    )
     _talk(agent, thread or "chat")
 
 
 def _agent(
-    provider: str | None, model: str | None, base_url: str | None, role: str, tools: list[str] | None, store: str | None
+    *,
+    provider: str | None,
+    model: str | None,
+    base_url: str | None,
+    role: str,
+    tools: list[str] | None,
+    store: str | None,
 ) -> Agent[Any, Any]:
     return Agent(role=role, provider=provider, model=model, base_url=base_url, tools=tools, store=store)
 
@@ -132,8 +140,8 @@ def _talk(agent: Agent[Any, Any], thread: str) -> None:
                 _say(error)
 
 
-def _say(error: BaseException) -> None:
-    typer.secho(f"plait: {printable(str(error))}", err=True, fg=typer.colors.RED)
+def _say(what: object) -> None:
+    typer.secho(f"plait: {printable(str(what))}", err=True, fg=typer.colors.RED)
 
 
 def main() -> None:
@@ -151,7 +159,7 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("PLAIT_DEBUG"):
             raise
-        _say(PlaitError(f"something unexpected went wrong ({type(error).__name__}: {error}); set PLAIT_DEBUG=1 for more"))
+        _say(f"something unexpected went wrong ({type(error).__name__}: {error}); set PLAIT_DEBUG=1 for more")
         sys.exit(1)
 
 

@@ -51,11 +51,14 @@ def demo() -> None:
     with tempfile.TemporaryDirectory(prefix="plait-demo-") as folder:
         store = f"sqlite:///{Path(folder, 'demo.db')}"
         for number, question in enumerate(QUESTIONS, 1):
-            print(f"\n[process {number} of {len(QUESTIONS)}] > {question}\n", flush=True)
+            sys.stdout.write(f"\n[process {number} of {len(QUESTIONS)}] > {question}\n\n")
+            sys.stdout.flush()
             done = subprocess.run([sys.executable, "-m", "plait.demo", store, question], check=False)  # noqa: S603
             if done.returncode:
                 raise SystemExit(done.returncode)
-    print("\nTwo processes, one thread: the second one read in the SQLite file what the first had been told.")
+    sys.stdout.write(
+        "\nTwo processes, one thread: the second read in the SQLite file what the first was told.\n"
+    )
 
 
 async def _ask(store: str, question: str) -> None:

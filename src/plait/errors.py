@@ -135,25 +135,30 @@ class ProviderError(ModelError):
         status: the HTTP status, or the code of an error object inside a 200 answer; None if it had none.
         code: the provider's own word for it, such as ``"insufficient_quota"``.
         body: at most 200 characters of what the provider wrote.
+        retry_after: the seconds it asked to wait before the next try, or None.
     """
 
     def __init__(
-        self, message: str, *, status: int | None = None, code: str | None = None, body: str = "", **details: Any
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        code: str | None = None,
+        body: str = "",
+        retry_after: float | None = None,
+        **details: Any,
     ) -> None:
         super().__init__(message, **details)
         self.status = status
         self.code = code
         self.body = body
+        self.retry_after = retry_after
 
 
 class RateLimited(ProviderError):
     """The provider asked to slow down; ``retry_after`` holds the seconds it named, or None."""
 
     default_retryable = True
-
-    def __init__(self, message: str, *, retry_after: float | None = None, **details: Any) -> None:
-        super().__init__(message, **details)
-        self.retry_after = retry_after
 
 
 class ProtocolViolation(ModelError):

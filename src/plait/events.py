@@ -253,7 +253,7 @@ class Fold:
         """
         made = self._choices.get(choice) or _Choice()
         return Answer(
-            AssistantMessage(
+            AssistantMessage.model_construct(
                 parts=made.parts(calls=calls),
                 provider=self.provider or None,
                 model=self.model or None,
@@ -303,9 +303,9 @@ class _Choice:
     def parts(self, *, calls: bool) -> tuple[ReasoningPart | TextPart | ToolCall, ...]:
         made: list[ReasoningPart | TextPart | ToolCall] = []
         if reasoning := "".join(self.reasoning):
-            made.append(ReasoningPart(text=reasoning))
+            made.append(ReasoningPart.model_construct(text=reasoning))
         if text := "".join(self.text):
-            made.append(TextPart(text=text))
+            made.append(TextPart.model_construct(text=text))
         if refusal := "".join(self.refusal):
             made.append(TextPart(text=refusal, refusal=True))
         if calls:
@@ -315,7 +315,7 @@ class _Choice:
                 if not call.id or call.id in seen:
                     call.id = f"call_{token_hex(12)}"
                 seen.add(call.id)
-                made.append(ToolCall(id=call.id, name=call.name, arguments="".join(call.arguments)))
+                made.append(ToolCall.model_construct(id=call.id, name=call.name, arguments="".join(call.arguments)))
         return tuple(made)
 
 

@@ -15,7 +15,6 @@ import types
 from collections import deque
 from contextlib import aclosing, closing
 from dataclasses import replace
-from difflib import get_close_matches
 from functools import partial
 from math import inf
 from time import perf_counter
@@ -24,12 +23,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from plait.errors import LimitExceeded, ToolError, excerpt
 from plait.messages import TextPart, ToolResult
 from plait.run import DEFAULT_TOOL_TIMEOUT, DEFAULT_TOOLS_AT_ONCE
-from plait.tool_results import cut, join_pieces, to_parts
+from plait.tool_results import Pieces, cut, to_parts
 from plait.toolbase import prepare
 from plait.workers import WORKERS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 
     from plait.messages import ContentPart, ToolCall
     from plait.run import RunContext
@@ -38,6 +37,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("plait.tools")
 
 _SAID: Final = 500
+_GRACE: Final = 0.5
+"""Seconds between the cancellations of a tool whose time is up and that does not end."""
+_TRIES: Final = 3
 _TOGETHER_SECONDS: Final = 0.005
 _SECRET_TEXT: Final = re.compile(r"^<secret:([^<>]+)>$")
 _LIKE_A_SECRET: Final = re.compile(
@@ -208,13 +210,13 @@ async def _carry_out(call: ToolCall, tools: Mapping[str, Tool], context: RunCont
     except ToolError as error:
         is_error = True
         parts = (TextPart(text=cut(str(error), tools[call.name].max_result if call.name in tools else _SAID)),)
-    except Exception as error:  # noqa: BLE001  # a tool is foreign code
+    except Exception as error:  # a tool is foreign code
         is_error = True
         logger.debug("the tool %r raised %s", call.name, type(error).__name__, exc_info=error)
         parts = (TextPart(text=_said(error)),)
     if context.secrets:
         parts = tuple(_without_secrets(part, context) for part in parts)
-    result = ToolResult(call_id=call.id, name=call.name, parts=parts, is_error=is_error)
+    result = ToolResult.model_construct(call_id=call.id, name=call.name, parts=parts, is_error=is_error)
     return Finished(call, result, perf_counter() - started)
 
 
@@ -263,105 +265,126 @@ async def _run(tool: Tool, prepared: Prepared, arguments: dict[str, Any]) -> Any
         ToolError: its time is up, or it cancelled itself.
     """
     seconds = DEFAULT_TOOL_TIMEOUT if tool.timeout is None else tool.timeout
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101  # a coroutine that runs in asyncio runs in a task
-    before = task.cancelling()
-    own = [0]
+    work = tool.execute(**arguments) if prepared.kind == "async" else _run_other(tool, prepared, arguments)
+    watch = _Watch(seconds)
+    failure: BaseException | None = None
+    value = None
     try:
-        async with asyncio.timeout(None if seconds == inf else seconds) as timer:
-            try:
-                if prepared.kind == "async":
-                    value = await _driven(tool.execute(**arguments), task, own)
-                else:
-                    value = await _driven(_run_other(tool, prepared, arguments), task, own)
-            except asyncio.CancelledError:
-                if task.cancelling() - before > own[0]:
-                    raise
-                await _take_back(task, own[0], before)
-                msg = f"the tool {tool.name!r} cancelled itself"
-                raise ToolError(msg) from None
-            if own[0]:
-                await _take_back(task, own[0], before)
-            return value
-    except TimeoutError:
-        if not timer.expired():
-            raise
-        if prepared.kind in {"sync", "generator"}:
-            logger.warning("the sync tool %r is still in its thread; %d threads are left so", tool.name, WORKERS.left)
-        msg = f"the tool {tool.name!r} gave no result within {seconds:g} seconds and was cancelled"
-        raise ToolError(msg) from None
+        value = await watch.drive(work)
+    except BaseException as error:  # noqa: BLE001  # raised again below, once it is known who cancelled
+        failure = error
+    cancelled = isinstance(failure, asyncio.CancelledError)
+    if cancelled or watch.own or watch.expired:
+        others = await watch.take_back()
+        if cancelled and others:
+            raise asyncio.CancelledError from failure
+    if failure is None:
+        return value
+    if not cancelled:
+        try:
+            raise failure
+        finally:
+            del failure  # its traceback holds this frame
+    if not watch.expired:
+        msg = f"the tool {tool.name!r} cancelled itself"
+        raise ToolError(msg)
+    if prepared.kind in {"sync", "generator"}:
+        logger.warning("the sync tool %r is still in its thread; threads left so: %d", tool.name, WORKERS.left)
+    msg = f"the tool {tool.name!r} gave no result within {seconds:g} seconds and was cancelled"
+    raise ToolError(msg)
 
 
 async def _run_other(tool: Tool, prepared: Prepared, arguments: dict[str, Any]) -> Any:
     """Call a tool that is no coroutine function."""
     if prepared.kind == "async_generator":
-        pieces: list[object] = []
+        pieces = Pieces(tool.max_result)
         async with aclosing(tool.execute(**arguments)) as source:
             async for piece in source:
-                if _enough(pieces, piece, tool.max_result):
+                if pieces.add(piece):
                     break
-        return join_pieces(pieces)
+        return pieces.value()
+    blocking = partial(_exhaust, tool) if prepared.kind == "generator" else tool.execute
     try:
-        function = partial(_exhaust, tool, arguments) if prepared.kind == "generator" else partial(tool.execute, **arguments)
-        value = await WORKERS.run(function)
+        value = await WORKERS.run(partial(blocking, **arguments))
     except LimitExceeded as error:
         msg = f"the tool {tool.name!r} was not called: {error}"
         raise ToolError(msg) from None
     return await value if inspect.isawaitable(value) else value
 
 
-def _exhaust(tool: Tool, arguments: dict[str, Any]) -> object:
-    pieces: list[object] = []
+def _exhaust(tool: Tool, /, **arguments: Any) -> object:
+    pieces = Pieces(tool.max_result)
     with closing(tool.execute(**arguments)) as source:
         for piece in source:
-            if _enough(pieces, piece, tool.max_result):
+            if pieces.add(piece):
                 break
-    return join_pieces(pieces)
+    return pieces.value()
 
 
-def _enough(pieces: list[object], piece: object, most: int) -> bool:
-    """Add a piece; say whether the model would not see another one."""
-    pieces.append(piece)
-    return len(pieces) > most or (isinstance(piece, str) and sum(len(p) for p in pieces if isinstance(p, str)) > most)
+class _Watch:
+    """Drives a tool's coroutine, cancels it when its time is up, and counts how often it cancels itself.
 
-
-@types.coroutine
-def _driven(
-    coroutine: Coroutine[Any, Any, Any], task: asyncio.Task[Any], own: list[int]
-) -> Generator[Any, None, Any]:
-    """Await a coroutine, and count in ``own`` how often it cancelled the task that runs it.
-
-    Somebody else's cancellation comes while the task waits; a tool's own comes while it runs. Nothing else tells
-    the two from one another.
+    Somebody else's cancellation comes while the task waits, a tool's own while the tool runs. Nothing else tells
+    the two from one another. Leaner than `asyncio.timeout`, which cannot tell them at all.
     """
-    thrown: BaseException | None = None
-    while True:
-        before = task.cancelling()
+
+    __slots__ = ("_before", "_loop", "_seconds", "_task", "_timer", "expired", "own")
+
+    def __init__(self, seconds: float) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # a coroutine that asyncio runs is in a task
+        self._task = task
+        self._loop = task.get_loop()
+        self._before = task.cancelling()
+        self._seconds = seconds
+        self._timer: asyncio.TimerHandle | None = None
+        self.own = 0
+        self.expired = 0
+
+    @types.coroutine
+    def drive(self, coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, None, Any]:
+        """Await the coroutine; the clock runs from the first time it waits for something."""
+        task, thrown = self._task, None
         try:
-            waits_for = coroutine.send(None) if thrown is None else coroutine.throw(thrown)
-        except StopIteration as stop:
-            return stop.value
+            while True:
+                before = task.cancelling()
+                try:
+                    waits_for = coroutine.send(None) if thrown is None else coroutine.throw(thrown)
+                except StopIteration as stop:
+                    return stop.value
+                finally:
+                    self.own += max(0, task.cancelling() - before)
+                if self._timer is None and self._seconds < inf:
+                    self._timer = self._loop.call_later(self._seconds, self._expire)
+                try:
+                    yield waits_for
+                    thrown = None
+                except BaseException as error:
+                    if isinstance(error, GeneratorExit) or self.expired > _TRIES:
+                        coroutine.close()  # it would not end
+                        raise
+                    thrown = error
         finally:
-            own[0] += max(0, task.cancelling() - before)
-        thrown = None
-        try:
-            yield waits_for
-        except GeneratorExit:
-            coroutine.close()
-            raise
-        except BaseException as error:  # noqa: BLE001  # goes on into the coroutine
-            thrown = error
+            if self._timer is not None:
+                self._timer.cancel()
 
+    def _expire(self) -> None:
+        self.expired += 1
+        self._timer = self._loop.call_later(_GRACE, self._expire)
+        self._task.cancel()
 
-async def _take_back(task: asyncio.Task[Any], times: int, before: int) -> None:
-    """Take back the cancellations that a tool asked for itself, and catch one that is still to come."""
-    for _ in range(times):
-        task.uncancel()
-    try:
-        await asyncio.sleep(0)
-    except asyncio.CancelledError:
-        if task.cancelling() > before:
-            raise
+    async def take_back(self) -> bool:
+        """Take back the cancellations of the tool and of its time; say whether there are others."""
+        mine = self.own + self.expired
+        others = self._task.cancelling() - self._before > mine
+        for _ in range(mine):
+            self._task.uncancel()
+        if self.own and not others:  # a tool that did not wait after it has not got its cancellation yet
+            try:
+                await asyncio.sleep(0)
+            except asyncio.CancelledError:
+                return self._task.cancelling() > self._before
+        return others
 
 
 def _said(error: Exception) -> str:
@@ -382,6 +405,8 @@ def _unknown(name: str, tools: Mapping[str, Tool]) -> str:
 
 def known_tools(name: str, names: Iterable[str]) -> str:
     """Say which tools there are, those with a name like the given one first; for an error sentence."""
+    from difflib import get_close_matches
+
     known = sorted(set(names))
     near = get_close_matches(name[:64], known)
     ordered = [*near, *(other for other in known if other not in near)]

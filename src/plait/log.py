@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from copy import copy
 from dataclasses import dataclass
-from secrets import token_hex
+from os import urandom
 from time import time
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
@@ -102,7 +102,7 @@ class Entry(Frozen):
 def entry(n: int, body: RunStart | MessageEntry | ToolStart | ToolEnd | RunEnd, run_id: str | None = None) -> Entry:
     """Make the entry that says ``body`` as number ``n``, now."""
     prefix = "msg" if type(body) is MessageEntry else "ent"
-    return Entry(n=n, id=f"{prefix}_{token_hex(16)}", at=time(), run_id=run_id, body=body)
+    return Entry.model_construct(n=n, id=f"{prefix}_{urandom(16).hex()}", at=time(), run_id=run_id, body=body)
 
 
 def encode(item: Entry) -> bytes:
@@ -228,7 +228,7 @@ class Tail:
             or _synthetic(call, begun=call.id in self.started, end=self.run.end if self.run else None)
             for call in self.pending.values()
         )
-        self.messages.append(ToolMessage(parts=parts))
+        self.messages.append(ToolMessage.model_construct(parts=parts))
         self.pending = {}
         self.started = set()
         self._results = {}

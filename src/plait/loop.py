@@ -11,30 +11,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
 from plait.errors import EmptyAnswer, NothingToResume, OutputInvalid, PlaitError, Refused, StateConflict, excerpt
 from plait.events import Fold, RunFinished
-from plait.hooks import AfterRequest, BeforeRequest, FunctionCallEnd, FunctionCallStart, Hooks, RunEnded, Veto
+from plait.hooks import AfterRequest, BeforeRequest, FunctionCallEnd, FunctionCallStart, HookName, Hooks, RunEnded, Veto
 from plait.log import REPAIR, MessageEntry, RunEnd, RunStart, ToolEnd, ToolStart
 from plait.messages import AssistantMessage, TextPart, ToolCall, ToolResult, UserMessage
 from plait.providers.base import DEFAULT_SETTINGS, Request
-from plait.run import DEFAULT_LIMITS, RunResult, StopSignal
+from plait.run import DEFAULT_LIMITS, RunResult
+from plait.stops import Guard
 from plait.threads import settle
 from plait.tools import execute
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Mapping, Sequence
 
     from plait.context import MemoryStrategy
     from plait.events import Answer, Event, StopReason
-    from plait.hooks import HookName
     from plait.log import Body, Tail
     from plait.messages import Message, SystemMessage
     from plait.providers.base import Provider, Settings, ToolDefinition
-    from plait.run import RunContext, RunLimits
+    from plait.run import RunContext, RunLimits, StopSignal
     from plait.schema import OutputSchema
     from plait.threads import IfBusy, Thread
     from plait.tools import Tool
@@ -54,6 +54,9 @@ _MAY_HAVE_HAPPENED: Final = (
     "It was not repeated. Find out before you call it again."
 )
 _CUT: Final = "The answer reached the token limit in the middle of this call, so it was not carried out."
+
+
+_HOOKS: Final[dict[str, HookName]] = {"max_turns": "on_max_turns_reached", "user_stop": "on_manual_stop"}
 
 
 class Ask(NamedTuple):
@@ -132,65 +135,57 @@ class Run(Generic[Output]):
         Raises:
             PlaitError: the run failed; the log says so and is valid to send.
         """
-        async with _Guard(self.stop, self.limits.deadline) as guard:
+        async with Guard(self.stop, self.limits.deadline) as guard:
             try:
-                async with self.thread.held(self.context.run_id, guard.interrupt, self.if_busy):
-                    async with aclosing(self._guarded(guard)) as batches:
-                        async for batch in batches:
-                            yield batch
-            except asyncio.CancelledError:  # stopped while it waited for its turn on the thread
+                await self.thread.hold(self.context.run_id, guard.interrupt, self.if_busy)
+            except asyncio.CancelledError:
                 reason = guard.claim()
                 if reason is None:
                     raise
                 self.result = self._result(reason, began=False)
                 yield [RunFinished(reason)]
-
-    async def _guarded(self, guard: _Guard) -> AsyncGenerator[list[Event], None]:
-        """Walk, and see to it that the log says how the walk ended, whatever happened."""
-        try:
-            async with aclosing(self._walk()) as batches:
-                async for batch in batches:
-                    yield batch
-        except asyncio.CancelledError:
-            reason = guard.claim()
-            if reason is None:
-                await settle(self._failed("cancelled"))
+                return
+            try:
+                self._begin()
+                while (work := self._next()) is not None:
+                    async with aclosing(work) as batches:
+                        async for batch in batches:
+                            yield batch
+                yield await self._end()
+            except asyncio.CancelledError:
+                reason = guard.claim()
+                if reason is None:
+                    await settle(self._failed("cancelled"))
+                    raise
+                self._keep_partial(reason)
+                yield await self._end(reason)
+            except _VetoedError as veto:
+                yield await self._end("guardrail", error=str(veto))
+            except BaseException as error:
+                await settle(self._failed(error))
                 raise
-            self._keep_partial(reason)
-            yield await self._end(reason)
-            await self._told("on_manual_stop" if reason == "user_stop" else None)
-        except _VetoedError as veto:
-            yield await self._end("guardrail", error=str(veto))
-            await self._told(None)
-        except BaseException as error:
-            await settle(self._failed(error))
-            raise
+            finally:
+                await self.thread.leave()
 
-    async def _walk(self) -> AsyncGenerator[list[Event], None]:
-        self._begin()
+    def _next(self) -> AsyncGenerator[list[Event], None] | None:
+        """Give the work that comes next; None when the run has come to its end, and its result is made."""
         while True:
             match next_step(self.thread.tail, self.limits):
                 case Ask(turn):
-                    work = self._ask(turn)
+                    return self._ask(turn)
                 case CallTools(calls, doubtful):
-                    work = self._call(calls, doubtful)
+                    return self._call(calls, doubtful)
                 case Finish(reason):
                     if self._finish(reason):
-                        yield await self._end(reason)
-                        await self._told("on_max_turns_reached" if reason == "max_turns" else None)
-                        return
-                    continue
-            async with aclosing(work) as batches:
-                async for batch in batches:
-                    yield batch
+                        return None
 
     def _begin(self) -> None:
         """Put the run's beginning at the end of the log, unless the log stands in the middle of this run."""
         last = self.thread.tail.run
         if self.prompt:
-            self._add(RunStart(agent_name=self.context.agent_name))
+            self._add(RunStart.model_construct(agent_name=self.context.agent_name))
             for message in self.prompt:
-                self._add(MessageEntry(message=message))
+                self._add(MessageEntry.model_construct(message=message))
             return
         if last is None:
             msg = f"thread {self.thread.thread_id!r} holds no run that could go on; begin one with a prompt"
@@ -233,7 +228,7 @@ class Run(Generic[Output]):
         if not refused and why != "length" and not message.text and not message.tool_calls:
             msg = "the model gave a complete answer without text or tool calls"
             raise EmptyAnswer(msg, provider=message.provider)
-        self._add(MessageEntry(message=message, usage=answer.usage, finish_reason=why))
+        self._add(MessageEntry.model_construct(message=message, usage=answer.usage, finish_reason=why))
         if refused:
             text = message.refusal or message.text
             said = f": {excerpt(text)}" if text else ""
@@ -257,7 +252,7 @@ class Run(Generic[Output]):
                 continue
             allowed = await self._allowed(call)
             if allowed is not None:
-                self._add(ToolStart(call_id=call.id))
+                self._add(ToolStart.model_construct(call_id=call.id))
                 ready.append(allowed)
         yield list(await self.thread.flush())
         if not ready:
@@ -282,17 +277,20 @@ class Run(Generic[Output]):
         return decision.model_copy(update={"id": call.id}) if isinstance(decision, ToolCall) else call
 
     async def _told_call(self, call: ToolCall, result: ToolResult, seconds: float) -> None:
-        for name in ("on_function_call_error", "on_function_call_end") if result.is_error else ("on_function_call_end",):
+        names: tuple[HookName, ...] = ("on_function_call_end",)
+        if result.is_error:
+            names = ("on_function_call_error", *names)
+        for name in names:
             if name in self.hooks:
                 event = FunctionCallEnd(context=self._context(), call=call, result=result, seconds=seconds)
-                await self.hooks.call(name, event)  # type: ignore[arg-type]  # mypy widens the literals of the tuple
+                await self.hooks.call(name, event)
 
     def _add_result(self, call: ToolCall, result: ToolResult, seconds: float = 0.0) -> None:
         times = self.thread.tail.repeats.get(call.id, 1)
         if times >= REPEATS:
             said = f"[This is the same call with the same arguments {times} times running. Do something else with it.]"
             result = result.model_copy(update={"parts": (*result.parts, TextPart(text=said))})
-        self._add(ToolEnd(result=result, seconds=seconds))
+        self._add(ToolEnd.model_construct(result=result, seconds=seconds))
 
     def _finish(self, reason: StopReason) -> bool:
         """Make the result of a run whose log has come to its end; False when the model has to be asked once more."""
@@ -307,7 +305,7 @@ class Run(Generic[Output]):
                 self._add(MessageEntry(message=UserMessage(text=str(error), metadata={REPAIR: True})))
                 return False
         if tail.run is None or tail.run.end is None:
-            self._add(RunEnd(stop_reason=reason))
+            self._add(RunEnd.model_construct(stop_reason=reason))
         self.result = self._result(reason, output=output)
         return True
 
@@ -323,15 +321,19 @@ class Run(Generic[Output]):
             error.retryable = True
             raise
 
-    async def _end(self, reason: StopReason, *, error: str | None = None) -> list[Event]:
-        """Make the end of the run durable, and give its last events."""
-        if self.result is None:
+    async def _end(self, reason: StopReason | None = None, *, error: str | None = None) -> list[Event]:
+        """Make the end of the run durable, tell the hooks, and give the last events."""
+        if reason is not None:
             self._add(RunEnd(stop_reason=reason, error=error))
             self.result = self._result(reason, error=error)
         events: list[Event] = list(await self.thread.flush())
-        logger.info(
-            "run %s of %s ended: %s, %d turns", self.context.run_id, self.context.agent_name, reason, self._turns()
-        )
+        if self.result is not None:
+            reason = self.result.stop_reason
+            name = self.context.agent_name
+            logger.info("run %s of %s ended: %s, %d turns", self.context.run_id, name, reason, self._turns())
+            for hook in (_HOOKS.get(reason), "on_final_response"):
+                if hook is not None and hook in self.hooks:
+                    await self.hooks.call(hook, RunEnded(context=self._context(), result=self.result))
         return events
 
     def _keep_partial(self, reason: StopReason) -> None:
@@ -354,11 +356,6 @@ class Run(Generic[Output]):
         except PlaitError as failure:
             logger.warning("the end of run %s could not be written: %s", self.context.run_id, failure)
 
-    async def _told(self, name: HookName | None) -> None:
-        for hook in (name, "on_final_response"):
-            if hook is not None and hook in self.hooks and self.result is not None:
-                await self.hooks.call(hook, RunEnded(context=self._context(), result=self.result))  # type: ignore[arg-type]
-
     def _add(self, body: Body) -> None:
         self.thread.add(self.context.run_id, body)
 
@@ -375,7 +372,9 @@ class Run(Generic[Output]):
     def _turns(self) -> int:
         return self.thread.tail.run.turns if self.thread.tail.run else 0
 
-    def _result(self, reason: StopReason, *, output: Any = None, began: bool = True, error: str | None = None) -> RunResult[Output]:
+    def _result(
+        self, reason: StopReason, *, output: Any = None, began: bool = True, error: str | None = None
+    ) -> RunResult[Output]:
         tail = self.thread.tail
         history = tuple(tail.sendable())
         run = tail.run if began else None
@@ -405,57 +404,3 @@ class _VetoedError(Exception):
 
 def _error_result(call: ToolCall, text: str) -> ToolResult:
     return ToolResult(call_id=call.id, name=call.name, text=text, is_error=True)
-
-
-class _Guard:
-    """Ends a run from outside: a stop signal or the deadline cancels what the run's task waits for.
-
-    As `asyncio.timeout` does, it takes back the cancellation it made itself (`claim`), and lets every other pass.
-    """
-
-    __slots__ = ("_base", "_deadline", "_reason", "_task", "_timer", "_undo", "_watcher", "interrupt", "stop")
-
-    def __init__(self, stop: StopSignal | asyncio.Event | None, deadline: float | None) -> None:
-        self.stop = stop
-        self.interrupt = StopSignal()
-        self._deadline = deadline
-        self._reason: StopReason | None = None
-        self._undo: list[Callable[[], object]] = []
-
-    async def __aenter__(self) -> Self:
-        loop = asyncio.get_running_loop()
-        task = asyncio.current_task()
-        if task is None:
-            msg = "a run must be driven from a task of the event loop"
-            raise RuntimeError(msg)
-        self._task, self._base = task, task.cancelling()
-        self._undo.append(self.interrupt.on_set(self._fire))
-        if isinstance(self.stop, StopSignal):
-            self._undo.append(self.stop.on_set(self._fire))
-        elif self.stop is not None:
-            watcher = loop.create_task(self.stop.wait(), name="plait: stop event")
-            watcher.add_done_callback(lambda done: None if done.cancelled() else self._fire())
-            self._undo.append(watcher.cancel)
-        if self._deadline is not None:
-            self._undo.append(loop.call_later(self._deadline, self._fire, "deadline").cancel)
-        return self
-
-    def _fire(self, reason: StopReason = "user_stop") -> None:
-        if self._reason is None:
-            self._reason = reason
-            self._task.cancel()
-
-    def claim(self) -> StopReason | None:
-        """Give the reason of a cancellation that this guard made, and take it back; None when others cancelled."""
-        if self._reason is None or self._task.uncancel() > self._base:
-            return None
-        return self._reason
-
-    async def __aexit__(self, kind: object, error: object, trace: object) -> None:
-        for undo in self._undo:
-            undo()
-        if self._reason is not None and self._task.cancelling() > self._base and kind is None:
-            # It fired after the last wait: its cancellation is still to come, and belongs to nobody else.
-            with suppress(asyncio.CancelledError):
-                await asyncio.sleep(0)
-            self._task.uncancel()

@@ -35,6 +35,7 @@ GRACE: Final = 1.0
 """Seconds a cancelled producer may take to clean up before it is reported."""
 
 _log = logging.getLogger(__name__)
+_Outcome = Literal["resolved", "failed", "cancelled"]
 _Waiting = dict[asyncio.Future[None], None]  # a dict, because a reader that gives up must leave the queue in O(1)
 
 
@@ -198,7 +199,7 @@ class Promise(Generic[T]):
     def _prepare(
         self, whole: T | Literal[_Unset.UNSET], *, start_soon: bool, name: str | None, owner: Scope | None
     ) -> None:
-        self._state: Literal["pending", "running", "resolved", "failed", "cancelled"] = "pending"
+        self._state: Literal["pending", "running"] | _Outcome = "pending"
         self._name = name
         self._whole: T | None = None
         self._error: BaseException | None = None
@@ -246,7 +247,7 @@ class Promise(Generic[T]):
 
     def done(self) -> bool:
         """Whether it is resolved, failed or cancelled."""
-        return self._state != "running" and self._state != "pending"
+        return self._state not in {"pending", "running"}
 
     def cancelled(self) -> bool:
         """Whether it was cancelled."""
@@ -351,12 +352,7 @@ class Promise(Generic[T]):
         if not self.done():
             self._settle("cancelled", error=self._cancelled_error("was cancelled"))
 
-    def _settle(
-        self,
-        state: Literal["resolved", "failed", "cancelled"],
-        whole: T | None = None,
-        error: BaseException | None = None,
-    ) -> None:
+    def _settle(self, state: _Outcome, whole: T | None = None, error: BaseException | None = None) -> None:
         if self.done():
             return
         self._state, self._whole, self._error = state, whole, error
@@ -541,12 +537,7 @@ class StreamedPromise(Promise[T], Generic[Piece, T]):
         if self._bound is not None and (reader is None or reader.done() or reader is asyncio.current_task()):
             self._discard()
 
-    def _settle(
-        self,
-        state: Literal["resolved", "failed", "cancelled"],
-        whole: T | None = None,
-        error: BaseException | None = None,
-    ) -> None:
+    def _settle(self, state: _Outcome, whole: T | None = None, error: BaseException | None = None) -> None:
         super()._settle(state, whole, error)
         self._streamer = self._fold = self._reader = None
         _wake(self._stalled)
@@ -579,7 +570,7 @@ class PieceReader(Generic[Piece]):
             try:
                 await self._next_or_end()
             except BaseException:
-                del self  # as in Promise.__await__; a sole reader must not be kept by the error that it met
+                del self, pieces  # as in Promise.__await__; a sole reader must not be kept by the error that it met
                 raise
         if isinstance(pieces, deque):
             return self._promise._pop()
@@ -601,8 +592,8 @@ class PieceReader(Generic[Piece]):
         return BatchReader(self)
 
     async def _next_batch(self) -> list[Piece]:
+        pieces = self._promise._pieces
         try:
-            pieces = self._promise._pieces
             if self._position >= len(pieces):
                 await self._next_or_end()
             if isinstance(pieces, deque):
@@ -611,7 +602,7 @@ class PieceReader(Generic[Piece]):
             self._position += len(batch)
             return batch
         finally:
-            del self  # as in __anext__
+            del self, pieces  # as in __anext__
 
     async def _next_or_end(self) -> None:
         """Return when there is an unread piece; raise the error, or StopAsyncIteration, at the end."""
@@ -678,7 +669,7 @@ class _NotKept(Sequence[Never]):
 
 
 async def one_by_one(pieces: AsyncIterable[Piece]) -> AsyncIterator[list[Piece]]:
-    """Make batches of one, for a streamer that yields single pieces: ``StreamedPromise(lambda: one_by_one(f()))``."""
+    """Turn an iterator of single pieces into the batches a streamer gives; it is closed with them, also half read."""
     try:
         async for piece in pieces:
             yield [piece]

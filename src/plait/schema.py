@@ -2,7 +2,7 @@
 
 Owns what a signature and its docstring say to a model, and the compiled validators that turn the model's JSON
 into Python values. Each is made once for a function or type and kept on it. Knows nothing of tools, of what is
-injected into a parameter (it asks a callable), or of providers; JSON Schema as data is `plait.shape`'s.
+injected into a parameter (it asks a callable), or of providers; JSON Schema as data is `plait.strict`'s.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from pydantic_core import to_json, to_jsonable_python
 from typing_extensions import TypedDict, override
 
 from plait.errors import ConfigurationError, OutputInvalid, ToolError, excerpt
-from plait.shape import joined, read_json, resolve, shown, strict_form, tidy, unknown, without_nulls
+from plait.shape import joined, read_json, resolve, shown, unknown
 from plait.signatures import Parameter, function_name, keep_on, modern, read_docstring, read_parameters
+from plait.strict import strict_form, tidy, without_nulls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -47,7 +48,7 @@ class FunctionSchema:
     Attributes:
         name: the function's name.
         description: the docstring without its sections.
-        parameters: a JSON Schema object: the strict flavour where there is one (`plait.shape.strict_form`).
+        parameters: a JSON Schema object: the strict flavour where there is one (`plait.strict.strict_form`).
         strict: whether it is the strict flavour.
         injected: the parameters the model never sees, each with what the injector said about it.
     """

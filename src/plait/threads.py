@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, Literal
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -17,11 +16,10 @@ from plait.store.base import Store, owner_name
 from plait.store.memory import MemoryStore
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
+    from collections.abc import Callable, Coroutine
 
     from plait.events import RunEvent
     from plait.log import Entry
-    from plait.run import StopSignal
     from plait.store.base import Lease
 
 logger = logging.getLogger("plait.threads")
@@ -37,7 +35,18 @@ _POLL_SECONDS: Final = 0.05
 class Thread:
     """One thread, opened for runs of this process. `add` says what happened, `flush` makes it durable."""
 
-    __slots__ = ("_events", "_is_private", "_lease", "_staged", "_unsure", "store", "tail", "thread_id", "user_id")
+    __slots__ = (
+        "_events",
+        "_is_private",
+        "_lease",
+        "_place",
+        "_staged",
+        "_unsure",
+        "store",
+        "tail",
+        "thread_id",
+        "user_id",
+    )
 
     def __init__(self, store: Store, thread_id: str, user_id: str = "default") -> None:
         self._is_private = False
@@ -48,6 +57,7 @@ class Thread:
         self._staged: list[Entry] = []
         self._events: list[RunEvent] = []
         self._lease: Lease | None = None
+        self._place: _Desk | None = None
         self._unsure = False
 
     @classmethod
@@ -91,7 +101,7 @@ class Thread:
             self._staged = [item for item in self._staged if item.id not in written]
         self._unsure = False
 
-    async def catch_up(self) -> None:
+    async def _catch_up(self) -> None:
         """Read what others wrote since; whatever a failed run of this process left unwritten is forgotten."""
         if self._staged or self._unsure:
             self._staged, self._events, self._unsure = [], [], False
@@ -99,13 +109,12 @@ class Thread:
         for item in await self.store.read(self.thread_id, after=self.tail.n):
             self.tail.add(item)
 
-    @asynccontextmanager
-    async def held(self, run_id: str, stop: StopSignal, if_busy: IfBusy) -> AsyncIterator[None]:
-        """Hold the thread for one run: nobody else, in any process, writes to it meanwhile.
+    async def hold(self, run_id: str, interrupt: Callable[[], None], if_busy: IfBusy) -> None:
+        """Hold the thread for one run until `leave`: nobody else, in any process, writes to it meanwhile.
 
         Args:
             run_id: the run.
-            stop: what a later run sets to interrupt this one.
+            interrupt: stops this run, for a later one that wants its place; may be called from any thread.
             if_busy: what to do while another run holds the thread. Runs of this process are served in order. A run
                 of another process cannot be interrupted from here; it is waited for.
 
@@ -113,23 +122,33 @@ class Thread:
             StateConflict: the thread is busy and ``if_busy`` is ``"reject"``.
         """
         if self._is_private:
-            yield
             return
         desk = _desk(self.store, self.thread_id)
         if if_busy == "reject" and desk.lock.locked():
             raise self._busy(desk.run_id)
-        if if_busy == "interrupt" and desk.stop is not None:
-            desk.stop.set()
-        async with desk.lock:
-            desk.run_id, desk.stop = run_id, stop
-            try:
-                if self.store.shared:
-                    self._lease = await self._acquire(run_id, if_busy)
-                await self.catch_up()
-                yield
-            finally:
-                desk.run_id, desk.stop = "", None
-                await self._release()
+        if if_busy == "interrupt" and desk.interrupt is not None:
+            desk.interrupt()
+        await desk.lock.acquire()
+        self._place = desk
+        desk.run_id, desk.interrupt = run_id, interrupt
+        try:
+            if self.store.shared:
+                self._lease = await self._acquire(run_id, if_busy)
+            await self._catch_up()
+        except BaseException:
+            await self.leave()
+            raise
+
+    async def leave(self) -> None:
+        """Give the thread back to whoever waits for it."""
+        if self._place is None:
+            return
+        try:
+            await self._give_lease_back()
+        finally:
+            desk, self._place = self._place, None
+            desk.run_id, desk.interrupt = "", None
+            desk.lock.release()
 
     def _busy(self, run_id: str) -> StateConflict:
         msg = (
@@ -152,7 +171,7 @@ class Thread:
             await asyncio.sleep(wait)
             wait = min(wait * 1.5, 0.5)
 
-    async def _release(self) -> None:
+    async def _give_lease_back(self) -> None:
         lease, self._lease = self._lease, None
         if lease is None:
             return
@@ -166,12 +185,12 @@ class Thread:
 class _Desk:
     """Where the runs of this process queue for one thread, and how the present one is interrupted."""
 
-    __slots__ = ("__weakref__", "lock", "run_id", "stop")
+    __slots__ = ("__weakref__", "interrupt", "lock", "run_id")
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
         self.run_id = ""
-        self.stop: StopSignal | None = None
+        self.interrupt: Callable[[], None] | None = None
 
 
 _DESKS: Final[WeakKeyDictionary[Store, WeakValueDictionary[str, _Desk]]] = WeakKeyDictionary()

@@ -117,9 +117,25 @@ def cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[:most]}\n[cut: only the first {most:,} characters are shown]"
 
 
-def join_pieces(pieces: list[object]) -> object:
-    """Make one value of what a generator gave: texts are joined."""
-    return "".join(map(str, pieces)) if all(isinstance(piece, str) for piece in pieces) else pieces
+class Pieces:
+    """Collects what a generator tool gives, until it is more than the model would see."""
+
+    __slots__ = ("_left", "_pieces")
+
+    def __init__(self, most: int) -> None:
+        self._left = most
+        self._pieces: list[object] = []
+
+    def add(self, piece: object) -> bool:
+        """Add a piece; say whether no more is wanted."""
+        self._pieces.append(piece)
+        self._left -= max(1, len(piece)) if isinstance(piece, str) else 1
+        return self._left < 0
+
+    def value(self) -> object:
+        """Give the pieces as one value: texts joined, others as a list."""
+        texts = [piece for piece in self._pieces if isinstance(piece, str)]
+        return "".join(texts) if len(texts) == len(self._pieces) else self._pieces
 
 
 def _cut_parts(parts: Iterable[ContentPart], most: int) -> tuple[ContentPart, ...]:
@@ -198,7 +214,7 @@ class _Encoder:
         elif isinstance(value, Decimal) and value.is_finite():
             self._put(f'"{value}"')
         elif isinstance(value, _SCALARS):
-            self._put(_quoted(to_jsonable_python(value)))
+            self._put(_quoted(_scalar(value)))
         else:
             self._container(value, path)
 
@@ -255,6 +271,10 @@ def _number(value: float, path: str) -> str:
         raise ToolError(msg) from None
 
 
+def _scalar(value: object) -> str:
+    return str(to_jsonable_python(value) if isinstance(value, date | time | timedelta) else value)
+
+
 def _key(key: object, path: str) -> str:
     match key:
         case str() if not isinstance(key, Enum):
@@ -266,7 +286,7 @@ def _key(key: object, path: str) -> str:
         case int() | float():
             return _number(key, path)
         case date() | time() | timedelta() | UUID() | PurePath() | IPv4Address() | IPv6Address():
-            return str(to_jsonable_python(key))
+            return _scalar(key)
         case Decimal():
             return str(key)
         case _:

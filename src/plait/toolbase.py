@@ -10,7 +10,6 @@ import functools
 import inspect
 import re
 import typing
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from types import UnionType
@@ -27,7 +26,7 @@ from plait.shape import faults, read_json
 from plait.signatures import function_name, plain_function, read_parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -133,6 +132,7 @@ class FunctionTool(Tool, Generic[P, R_co]):
         object.__setattr__(self, "_prepared", self.prepared)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Call the function."""
         return self.function(*args, **kwargs)
 
     def __get__(self, instance: object, owner: type | None = None) -> FunctionTool[..., Any]:
@@ -143,10 +143,12 @@ class FunctionTool(Tool, Generic[P, R_co]):
 
     @property
     def __wrapped__(self) -> Callable[P, R_co]:
+        """The function, for `inspect.signature`."""
         return self.function
 
     @property
     def __name__(self) -> str:
+        """The function's name."""
         return function_name(self.function)
 
     @override

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
@@ -170,6 +171,9 @@ def as_tool(form: ToolForm) -> Tool:
         ConfigurationError: it is no tool; the sentence says why.
     """
     if isinstance(form, Tool):
+        if isinstance(form, FunctionTool) and form.method:
+            msg = f"the tool {form.name!r} is a method; take it from an object, as in tools=[thing.{form.name}]"
+            raise ConfigurationError(msg)
         prepare(form)
         return form
     if isinstance(form, Mapping):
@@ -244,7 +248,7 @@ def _described(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a tool was defined. Running the same file, module or notebook cell again gives the same place."""
+    """Where a tool was defined."""
 
     module: str
     qualname: str
@@ -255,7 +259,7 @@ class _Place:
 
     def same(self, other: _Place) -> bool:
         # A script is the module __main__ for itself and has its own name for others: then the file is the same.
-        return self.qualname == other.qualname and (self.module == other.module or self.file == other.file)
+        return self.module == other.module or (self.file != "" and self.file == other.file)
 
 
 _REGISTRY: Final[dict[str, list[tuple[_Place, Tool]]]] = {}
@@ -264,9 +268,9 @@ _REGISTRY: Final[dict[str, list[tuple[_Place, Tool]]]] = {}
 def register_tool(form: ToolForm) -> Tool:
     """Register a tool by its name in the registry that all agents of the process share.
 
-    Defining the same function or class again replaces it, and so does one defined inside a function. Two that
-    modules define under one name are both kept; naming them in ``tools=["name"]`` is then an error, while passing
-    the tool itself goes on working.
+    A later one of the same module replaces an earlier one, so that a module or notebook cell may run again, and so
+    does one defined inside a function. Two that different modules define under one name are both kept; naming them
+    in ``tools=["name"]`` is then an error, while passing the tool itself goes on working.
 
     Returns:
         The tool.
@@ -294,7 +298,9 @@ def _registered(made: Registered) -> Registered:
 def _place(made: Tool) -> _Place:
     if not isinstance(made, FunctionTool):
         kind = type(made)
-        return _Place(kind.__module__, kind.__qualname__, "")
+        return _Place(
+            kind.__module__, kind.__qualname__, getattr(sys.modules.get(kind.__module__), "__file__", "") or ""
+        )
     code = plain_function(made.function)
     file = getattr(getattr(code, "__code__", None), "co_filename", "")
     return _Place(str(getattr(code, "__module__", "")), str(getattr(code, "__qualname__", made.name)), file)

@@ -112,8 +112,8 @@ def _unknown(vendor: str) -> str:
 
 
 def _over_http(vendor: str, model: str | None, api_key: str | None, base_url: str | None) -> Provider:
-    from plait.providers.chat import ChatProvider  # noqa: PLC0415  # it brings the HTTP library, 0.1 s to import
-    from plait.providers.retry import Retrying  # noqa: PLC0415
+    from plait.providers.chat import ChatProvider  # it brings the HTTP library, 0.1 s to import
+    from plait.providers.retry import Retrying
 
     entry = VENDORS[vendor]
     from_environment = os.environ.get(entry.base_url_variable) if entry.base_url_variable else None
@@ -121,8 +121,5 @@ def _over_http(vendor: str, model: str | None, api_key: str | None, base_url: st
     if key is None and entry.key is not None and base_url is None and not from_environment:
         msg = f"provider {vendor!r} needs a key: set {entry.key}, or pass api_key=..."
         raise ConfigurationError(msg)
-    return Retrying(
-        ChatProvider(
-            model=model or entry.model, name=vendor, api_key=key, base_url=base_url or from_environment or entry.base_url
-        )
-    )
+    address = base_url or from_environment or entry.base_url
+    return Retrying(ChatProvider(model=model or entry.model, name=vendor, api_key=key, base_url=address))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from plait.errors import ConfigurationError
+from plait.store.memory import MemoryStore
 
 if TYPE_CHECKING:
     from plait.store.base import Store
@@ -31,7 +33,7 @@ def open_store(url: str | None = None) -> Store:
         key = (os.getpid(), named)
     elif named.startswith("sqlite:///"):
         path = named.removeprefix("sqlite:///")
-        key = (os.getpid(), f"sqlite:///{os.path.abspath(path)}")
+        key = (os.getpid(), f"sqlite:///{Path(path).absolute()}")
     else:
         scheme = named.partition(":")[0]
         msg = f"there is no store for {scheme!r} URLs; use 'sqlite:///file.db', or 'memory://' for this process only"
@@ -45,6 +47,6 @@ def open_store(url: str | None = None) -> Store:
 def _opened(url: str) -> Store:
     if url.startswith("memory://"):
         return MemoryStore()
-    from plait.store.database import DatabaseStore  # noqa: PLC0415  # SQLAlchemy takes 0.2 s to import
+    from plait.store.database import DatabaseStore  # SQLAlchemy takes 0.2 s to import
 
     return DatabaseStore(url)

@@ -1,0 +1,139 @@
+"""What an agent and a run may be given, and the checks of it: wrong arguments are refused before anything begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, TypedDict, get_args
+
+from plait.definition import AgentDefinition
+from plait.errors import ConfigurationError
+from plait.interrupts import Secret
+from plait.messages import Message, as_message
+from plait.run import RunLimits, StopSignal
+from plait.threads import IfBusy
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from plait.providers.base import Settings
+
+Prompt = str | Message | Sequence[str | Message | Mapping[str, Any]]
+"""What a run answers: text, a message, or several (a history), the newest last."""
+
+
+class RunOptions(TypedDict, total=False):
+    """What a single run may be given beside its prompt.
+
+    Attributes:
+        deps: whatever the agent's tools need; they find it as ``context.deps``.
+        secrets: values for the tools' `Secret` parameters, by parameter name.
+        stop: ends the run when it is set; its stop reason is then ``"user_stop"``.
+        limits: in place of the agent's own.
+        if_busy: what to do while another run is under way on the thread: ``"queue"`` (wait, the default),
+            ``"reject"`` (raise `StateConflict`) or ``"interrupt"`` (stop it and go on).
+    """
+
+    deps: Any
+    secrets: Mapping[str, Secret]
+    stop: StopSignal | asyncio.Event
+    limits: RunLimits
+    if_busy: IfBusy
+
+
+def definition_of(
+    definition: AgentDefinition | None,
+    role: str | None,
+    goal: str | None,
+    constraints: Sequence[str] | None,
+    personality: Mapping[str, str] | None,
+) -> AgentDefinition:
+    """Give the definition that an agent's arguments mean.
+
+    Raises:
+        ConfigurationError: an argument has the wrong type, or a definition is given twice.
+    """
+    given = {"goal": goal, "constraints": constraints, "personality": personality}
+    given = {key: value for key, value in given.items() if value is not None}
+    if definition is None:
+        if role is not None and not isinstance(role, str):
+            msg = f"Agent(role=...) takes a text, not {type(role).__name__}"
+            raise ConfigurationError(msg)
+        return AgentDefinition(role=role or "", **given)
+    if not isinstance(definition, AgentDefinition):
+        msg = (
+            f"Agent(definition=...) takes an AgentDefinition, not {type(definition).__name__}; a text is role=..."
+        )
+        raise ConfigurationError(msg)
+    if role is not None or given:
+        also = "role" if role is not None else next(iter(given))
+        msg = f"Agent takes a definition or {also!r}, not both; put it into the definition"
+        raise ConfigurationError(msg)
+    return definition
+
+
+def settings_of(settings: Settings, temperature: float | None, max_tokens: int | None) -> Settings:
+    """Give the settings with the two that an agent takes by themselves.
+
+    Raises:
+        ConfigurationError: a number is none, or is below 0.
+    """
+    for name, value, kinds in (("temperature", temperature, (int, float)), ("max_tokens", max_tokens, (int,))):
+        if value is not None and (not isinstance(value, kinds) or isinstance(value, bool) or value < 0):
+            msg = f"{name} must be a number of at least 0, or None, not {value!r}"
+            raise ConfigurationError(msg)
+    if temperature is None and max_tokens is None:
+        return settings
+    return replace(
+        settings,
+        temperature=settings.temperature if temperature is None else temperature,
+        max_tokens=settings.max_tokens if max_tokens is None else max_tokens,
+    )
+
+
+def messages_of(prompt: Prompt) -> tuple[Message, ...]:
+    """Give the messages that a prompt means.
+
+    Raises:
+        ConfigurationError: it is empty, or holds something that is no message.
+    """
+    if isinstance(prompt, str | Message):
+        made: tuple[Message, ...] = (as_message(prompt),)
+    elif isinstance(prompt, Sequence) and not isinstance(prompt, bytes | bytearray):
+        made = tuple(as_message(item) for item in prompt)
+    else:
+        made = (as_message(prompt),)
+    if not made:
+        msg = "the prompt is empty: give a text, a Message, or a list of them with the newest last"
+        raise ConfigurationError(msg)
+    return made
+
+
+def check_options(options: RunOptions) -> None:
+    """Refuse what a type checker would have refused: a misspelt option is never silently ignored.
+
+    Raises:
+        ConfigurationError: an option is unknown, or its value has the wrong type.
+    """
+    for name, value in options.items():
+        expected = _OPTIONS.get(name)
+        if expected is None:
+            msg = f"a run has no option {name!r}; it has {', '.join(_OPTIONS)}"
+            raise ConfigurationError(msg)
+        if not expected[0](value):
+            msg = f"the option {name!r} takes {expected[1]}, not {value!r:.80}"
+            raise ConfigurationError(msg)
+
+
+def _is_secrets(value: object) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(secret, Secret) for secret in value.values())
+
+
+_OPTIONS: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
+    "deps": (lambda _: True, "anything"),
+    "secrets": (_is_secrets, "a mapping of names to Secret values"),
+    "stop": (lambda value: isinstance(value, StopSignal) or hasattr(value, "wait"), "a StopSignal or an asyncio.Event"),
+    "limits": (lambda value: isinstance(value, RunLimits), "a RunLimits"),
+    "if_busy": (lambda value: value in get_args(IfBusy), " or ".join(map(repr, get_args(IfBusy)))),
+}

@@ -1,0 +1,103 @@
+"""Bytes that are made once and joined often: what every dialect's requests are built from.
+
+A message is encoded once for each form it is sent in, and its bytes live as long as the message does. So the
+400th request of a thread is a join, and begins with exactly the bytes of the 399th, which is what providers'
+prompt caches look for.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from weakref import ref
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from plait.messages import Message
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+_HEADS: Final = 32
+
+
+class MessageBytes:
+    """The bytes of messages in one form, kept as long as the messages live.
+
+    Messages are found by identity: comparing or hashing one costs more than encoding it. One such object serves
+    every provider that sends messages in the same form.
+    """
+
+    __slots__ = ("_encode", "_known")
+
+    def __init__(self, encode: Callable[[Message], bytes]) -> None:
+        """Take the function that encodes a message; it must depend on nothing but the message."""
+        self._encode = encode
+        self._known: dict[int, _Known] = {}
+
+    def all(self, messages: Sequence[Message]) -> list[bytes]:
+        """Give the bytes of each message.
+
+        Raises:
+            ConfigurationError: the form has no place for something in a message.
+        """
+        known = self._known
+        try:
+            # An entry is removed when its message goes, before another object can have its number.
+            return [known[id(message)].data for message in messages]
+        except KeyError:
+            return [known[id(message)].data if id(message) in known else self._add(message) for message in messages]
+
+    def _add(self, message: Message) -> bytes:
+        entry = _Known(message, self._gone)
+        entry.number = id(message)
+        entry.data = self._encode(message)
+        self._known[entry.number] = entry
+        return entry.data
+
+    def _gone(self, entry: _Known) -> None:
+        self._known.pop(entry.number, None)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+
+class _Known(ref["Message"]):
+    """A weak reference to a message, with its bytes."""
+
+    __slots__ = ("data", "number")
+
+    data: bytes
+    number: int
+
+
+class Recent(Generic[K, V]):
+    """The values made last, for keys that are told apart by identity; it forgets the oldest."""
+
+    __slots__ = ("_made", "_make")
+
+    def __init__(self, make: Callable[[K], V]) -> None:
+        self._make = make
+        self._made: dict[tuple[int, ...], tuple[K, V]] = {}
+
+    def get(self, key: K, parts: tuple[object, ...]) -> V:
+        """Give the value for ``key``, made anew unless one was made for the same ``parts`` (the same objects)."""
+        numbers = tuple(map(id, parts))
+        found = self._made.get(numbers)
+        if found is None:
+            if len(self._made) >= _HEADS:
+                del self._made[next(iter(self._made))]
+            found = self._made[numbers] = (key, self._make(key))  # the key keeps the parts, and their numbers, alive
+        return found[1]
+
+
+def data_url(data: bytes, media_type: str) -> str:
+    """Give bytes as a ``data:`` address (https://www.rfc-editor.org/rfc/rfc2397)."""
+    return f"data:{media_type};base64,{b64encode(data).decode('ascii')}"
+
+
+def token_count(value: object) -> int | None:
+    """Give a number of tokens as a provider reports it; None for what cannot be one."""
+    sound = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**12  # noqa: PLR2004
+    return value if sound else None  # type: ignore[return-value]

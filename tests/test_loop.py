@@ -1,0 +1,579 @@
+"""The loop: every ending, and what the log says after it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pydantic import BaseModel
+
+from plait import (
+    Agent,
+    AssistantMessage,
+    EmptyAnswer,
+    FinishDelta,
+    MemoryStore,
+    NothingToResume,
+    OfflineProvider,
+    OutputInvalid,
+    ProviderError,
+    Refused,
+    Request,
+    RunFinished,
+    RunLimits,
+    RunResult,
+    StateConflict,
+    StopSignal,
+    TextDelta,
+    TextPart,
+    ToolCall,
+    ToolCallFinished,
+    ToolCallStarted,
+    ToolResult,
+    UserMessage,
+    Veto,
+    history,
+    tool,
+)
+from plait.log import Entry, MessageEntry, RunEnd, RunStart, Tail, ToolEnd, ToolStart, entry
+from plait.loop import Ask, CallTools, Finish, next_step
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from plait.hooks import BeforeRequest, FunctionCallEnd, FunctionCallStart, RunEnded
+    from plait.messages import Message
+
+CALL = ToolCall(id="1", name="add", arguments='{"a": 1, "b": 2}')
+OTHER = ToolCall(id="2", name="add", arguments='{"a": 3, "b": 4}')
+
+
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+def log_of(*bodies: Any) -> list[Entry]:
+    return [entry(n, body, "run_1") for n, body in enumerate(bodies, 1)]
+
+
+def asked(text: str = "hi") -> MessageEntry:
+    return MessageEntry(message=UserMessage(text=text))
+
+
+def called(*calls: ToolCall) -> MessageEntry:
+    return MessageEntry(message=AssistantMessage(parts=calls))
+
+
+def said(text: str, cut: str | None = None) -> MessageEntry:
+    return MessageEntry(message=AssistantMessage(text=text), cut=cut)
+
+
+def gave(call: ToolCall, text: str = "3") -> ToolEnd:
+    return ToolEnd(result=ToolResult(call_id=call.id, name=call.name, text=text))
+
+
+def begun(call: ToolCall) -> ToolStart:
+    return ToolStart(call_id=call.id)
+
+
+@pytest.mark.parametrize(
+    ("bodies", "limits", "expected"),
+    [
+        ([RunStart(), asked()], RunLimits(), Ask(1)),
+        ([RunStart(), asked(), said("hello")], RunLimits(), Finish("response")),
+        ([RunStart(), asked(), said("hel", cut="user_stop")], RunLimits(), Ask(2)),
+        ([RunStart(), asked(), called(CALL, OTHER)], RunLimits(), CallTools((CALL, OTHER))),
+        ([RunStart(), asked(), called(CALL, OTHER)], RunLimits(max_tool_calls=1), CallTools((CALL,))),
+        ([RunStart(), asked(), called(CALL)], RunLimits(max_tool_calls=0), Finish("max_tool_calls")),
+        ([RunStart(), asked(), called(CALL, OTHER), begun(CALL)], RunLimits(), CallTools((OTHER,), (CALL,))),
+        ([RunStart(), asked(), called(CALL), begun(CALL), gave(CALL)], RunLimits(), Ask(2)),
+        ([RunStart(), asked(), called(CALL), begun(CALL), gave(CALL)], RunLimits(max_turns=1), Finish("max_turns")),
+        (
+            [
+                RunStart(),
+                asked(),
+                called(CALL),
+                begun(CALL),
+                gave(CALL),
+                RunEnd(stop_reason="max_turns"),
+                RunStart(resumed=True),
+            ],
+            RunLimits(max_turns=1),
+            Ask(1),
+        ),
+    ],
+)
+def test_next_step_is_a_function_of_the_log(
+    bodies: list[Any], limits: RunLimits, expected: Ask | CallTools | Finish
+) -> None:
+    assert next_step(Tail(log_of(*bodies)), limits) == expected
+
+
+def assert_sendable(messages: Sequence[Message]) -> None:
+    """Each tool call has exactly one result, right after its message and in its order."""
+    for number, message in enumerate(messages):
+        if message.role == "tool":
+            assert [r.call_id for r in message.tool_results] == [c.id for c in messages[number - 1].tool_calls]
+        if message.tool_calls:
+            assert messages[number + 1].role == "tool"
+
+
+async def check_usable(agent: Agent[Any, Any], thread: str, run_id: str) -> None:
+    """After every ending the history is valid, equals the view of the log, and the thread can be continued."""
+    log = await agent.log(thread)
+    assert_sendable(history(log))
+    assert [item.n for item in log] == list(range(1, len(log) + 1))
+    assert {item.run_id for item in log} == {run_id}
+    further = Agent(provider=OfflineProvider(["and on"]), store=agent.store)
+    result = await further.run("go on", thread=thread)
+    assert result.output == "and on"
+    assert_sendable(result.history)
+
+
+async def test_a_run_with_tools_gives_everything() -> None:
+    provider = OfflineProvider([[CALL, OTHER], "three and seven"])
+    agent = Agent(name="Adder", provider=provider, tools=[add], store=MemoryStore())
+    run = agent.run("add", thread="t")
+    events = [event async for event in run]
+    result = await run
+    assert isinstance(result, RunResult)
+    results = [e.result for e in events if isinstance(e, ToolCallFinished)]
+    assert results == [
+        ToolResult(call_id="1", name="add", text="3"),
+        ToolResult(call_id="2", name="add", text="7"),
+    ]
+    assert [e.call for e in events if isinstance(e, ToolCallStarted)] == [CALL, OTHER]
+    assert "".join(e.text for e in events if isinstance(e, TextDelta)) == "three and seven"
+    assert isinstance(events[-1], RunFinished)
+    assert events[-1].stop_reason == "response"
+    assert result.output == result.text == "three and seven"
+    assert result.stop_reason == "response"
+    assert [m.role for m in result.messages] == ["user", "assistant", "tool", "assistant"]
+    assert result.history == result.messages
+    assert [m.text for m in result.history_without_tool_calls] == ["add", "three and seven"]
+    assert (result.truncated, result.error, result.cost, result.agent_name) == (False, None, None, "Adder")
+    assert result.usage is not None
+    assert result.usage.requests == 2
+    assert (result.provider, result.model) == ("offline", "offline")
+    assert [item.kind for item in await agent.log("t")] == [
+        "run_started",
+        "message",
+        "message",
+        "tool_started",
+        "tool_started",
+        "tool_result",
+        "tool_result",
+        "message",
+        "run_finished",
+    ]
+    await check_usable(agent, "t", result.run_id)
+
+
+async def test_results_keep_call_order_whichever_ends_first() -> None:
+    first_may_end = asyncio.Event()
+
+    async def first() -> str:
+        await first_may_end.wait()
+        return "first"
+
+    async def second() -> str:
+        first_may_end.set()
+        return "second"
+
+    calls = [ToolCall(id="a", name="first"), ToolCall(id="b", name="second")]
+    result = await Agent(provider=OfflineProvider([calls, "done"]), tools=[first, second]).run("go")
+    assert [r.text for r in result.messages[2].tool_results] == ["first", "second"]
+
+
+async def test_max_turns() -> None:
+    agent = Agent(provider=OfflineProvider(function=lambda _: CALL), tools=[add], store=MemoryStore())
+    result = await agent.run("add for ever", thread="t", limits=RunLimits(max_turns=2))
+    assert (result.stop_reason, result.output) == ("max_turns", "")
+    assert [m.role for m in result.messages] == ["user", "assistant", "tool", "assistant", "tool"]
+    await check_usable(agent, "t", result.run_id)
+
+
+async def test_max_tool_calls_answers_the_calls_it_did_not_make() -> None:
+    agent = Agent(provider=OfflineProvider([[CALL, OTHER]]), tools=[add], store=MemoryStore(), max_tool_calls=1)
+    result = await agent.run("add", thread="t")
+    assert result.stop_reason == "max_tool_calls"
+    assert result.messages[-1].tool_results == (
+        ToolResult(call_id="1", name="add", text="3"),
+        ToolResult(
+            call_id="2",
+            name="add",
+            text="This call was not carried out: the run had reached its limit of tool calls.",
+            is_error=True,
+        ),
+    )
+    await check_usable(agent, "t", result.run_id)
+
+
+@pytest.mark.parametrize("kind", [StopSignal, asyncio.Event])
+async def test_a_stop_in_the_middle_of_a_stream_keeps_the_text(kind: type[StopSignal | asyncio.Event]) -> None:
+    agent = Agent(provider=OfflineProvider(["one two three four"], delay=0.001), store=MemoryStore())
+    stop = kind()
+    run = agent.run("count", thread="t", stop=stop)
+    async for event in run:
+        if event == TextDelta(" two"):
+            stop.set()
+    result = await run
+    assert (result.stop_reason, result.output) == ("user_stop", "one two")
+    assert (await agent.log("t"))[2].body == MessageEntry(
+        message=AssistantMessage(text="one two", provider="offline", model="offline"), cut="user_stop"
+    )
+    await check_usable(agent, "t", result.run_id)
+
+
+async def test_a_stop_in_the_middle_of_a_tool_cancels_it() -> None:
+    stop, ended = StopSignal(), asyncio.Event()
+
+    async def wait() -> str:
+        stop.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return "never"
+
+    call = ToolCall(id="1", name="wait")
+    agent = Agent(provider=OfflineProvider([call]), tools=[wait], store=MemoryStore())
+    result = await agent.run("wait", thread="t", stop=stop)
+    assert ended.is_set()
+    assert result.stop_reason == "user_stop"
+    assert result.messages[-1].tool_results == (
+        ToolResult(
+            call_id="1",
+            name="wait",
+            text="This call was cancelled while it ran; it may or may not have happened: the run was stopped.",
+            is_error=True,
+        ),
+    )
+    await check_usable(agent, "t", result.run_id)
+
+
+async def test_a_signal_that_is_set_before_stops_at_once() -> None:
+    stop = StopSignal()
+    stop.set()
+    provider = OfflineProvider(["hello"], delay=0.01)
+    result = await Agent(provider=provider).run("hi", stop=stop)
+    assert (result.stop_reason, result.output) == ("user_stop", "")
+
+
+async def test_the_deadline_ends_a_run() -> None:
+    agent = Agent(provider=OfflineProvider(["one two three"], delay=30), store=MemoryStore())
+    result = await agent.run("count", thread="t", limits=RunLimits(deadline=0.02))
+    assert (result.stop_reason, result.output) == ("deadline", "")
+    await check_usable(agent, "t", result.run_id)
+
+
+async def test_a_failure_is_raised_and_written_and_can_be_resumed() -> None:
+    error = ProviderError("the provider is ill", status=500)
+    agent = Agent(provider=OfflineProvider([error, "well again"]), store=MemoryStore())
+    run = agent.run("hi", thread="t")
+    with pytest.raises(ProviderError) as raised:
+        await run
+    assert raised.value is error
+    assert [item.body for item in await agent.log("t")] == [
+        RunStart(agent_name="Assistant"),
+        asked("hi"),
+        RunEnd(error="ProviderError: the provider is ill"),
+    ]
+    result = await agent.resume("t")
+    assert (result.output, [m.text for m in result.messages]) == ("well again", ["hi", "well again"])
+
+
+async def test_resume_of_a_finished_run_gives_its_result_and_asks_nobody() -> None:
+    provider = OfflineProvider(["hello"])
+    agent = Agent(provider=provider, store=MemoryStore())
+    first = await agent.run("hi", thread="t")
+    second = await agent.resume("t")
+    assert second == first
+    assert len(provider.requests) == 1
+    assert len(await agent.log("t")) == 4
+
+
+async def test_resume_needs_a_run() -> None:
+    agent = Agent(provider="offline", store=MemoryStore())
+    with pytest.raises(NothingToResume, match="holds no run that could go on"):
+        await agent.resume("empty")
+    assert await agent.log("empty") == []
+
+
+@pytest.mark.parametrize("idempotent", [True, False])
+async def test_a_call_in_doubt_follows_its_policy(*, idempotent: bool) -> None:
+    """A crash after the intent and before the result: the log ends there, and no end is written."""
+    times = 0
+
+    @tool(idempotent=idempotent)
+    def pay() -> str:
+        nonlocal times
+        times += 1
+        return "paid"
+
+    call = ToolCall(id="1", name="pay")
+    agent = Agent(provider=OfflineProvider(["done"]), tools=[pay], store=MemoryStore())
+    info = await agent.store.thread("t")
+    await agent.store.append(info.thread_id, log_of(RunStart(), asked(), called(call), begun(call)))
+    result = await agent.resume("t")
+    (outcome,) = result.messages[2].tool_results
+    if idempotent:
+        assert (outcome.text, times) == ("paid", 1)
+    else:
+        assert "may or may not have happened" in outcome.text
+        assert (outcome.is_error, times) == (True, 0)
+    assert result.output == "done"
+    assert [item.kind for item in await agent.log("t")][4:] == ["tool_result", "message", "run_finished"]
+
+
+async def test_a_new_prompt_after_a_crash_closes_the_open_calls() -> None:
+    agent = Agent(provider=OfflineProvider(["fine"]), tools=[add], store=MemoryStore())
+    info = await agent.store.thread("t")
+    await agent.store.append(info.thread_id, log_of(RunStart(), asked(), called(CALL, OTHER), begun(CALL), gave(CALL)))
+    result = await agent.run("never mind", thread="t")
+    assert_sendable(result.history)
+    assert [r.text for r in result.history[2].tool_results] == [
+        "3",
+        "This call was not carried out: the run was interrupted.",
+    ]
+
+
+async def test_the_same_call_three_times_is_said_to_the_model() -> None:
+    agent = Agent(provider=OfflineProvider([CALL, CALL, CALL, "enough"]), tools=[add])
+    result = await agent.run("add")
+    results = [message.tool_results[0].text for message in result.messages if message.role == "tool"]
+    assert results[:2] == ["3", "3"]
+    assert results[2] == "3[This is the same call with the same arguments 3 times running. Do something else with it.]"
+
+
+async def test_a_call_cut_by_the_token_limit_is_not_made() -> None:
+    made = []
+
+    def note(text: str) -> str:
+        made.append(text)
+        return "noted"
+
+    cut = ToolCall(id="1", name="note", arguments='{"text": "half"}')
+    provider = _Finishing([cut, "sorry"], reasons=["length", "stop"])
+    result = await Agent(provider=provider, tools=[note]).run("note it")
+    (outcome,) = result.messages[2].tool_results
+    assert made == []
+    assert outcome.is_error
+    assert "token limit" in outcome.text
+    assert result.output == "sorry"
+
+
+class _Finishing(OfflineProvider):
+    """The offline provider with finish reasons of its own."""
+
+    def __init__(self, script: list[Any], *, reasons: list[str]) -> None:
+        super().__init__(script)
+        self._reasons = iter(reasons)
+
+    async def stream(self, request: Request) -> Any:
+        reason = next(self._reasons)
+        async for batch in super().stream(request):
+            yield [FinishDelta(reason) if isinstance(delta, FinishDelta) else delta for delta in batch]
+
+
+async def test_an_answer_cut_by_the_token_limit_says_so() -> None:
+    result = await Agent(provider=_Finishing(["half an ans"], reasons=["length"])).run("hi")
+    assert (result.output, result.truncated, result.finish_reason) == ("half an ans", True, "length")
+
+
+async def test_an_empty_answer_is_an_error() -> None:
+    with pytest.raises(EmptyAnswer):
+        await Agent(provider=OfflineProvider([""])).run("hi")
+
+
+async def test_a_refusal_is_an_error_with_its_text_and_stays_in_the_thread() -> None:
+    refusal = AssistantMessage(parts=(TextPart(text="I will not.", refusal=True),))
+    agent = Agent(provider=OfflineProvider([refusal]), store=MemoryStore())
+    with pytest.raises(Refused) as raised:
+        await agent.run("do it", thread="t")
+    assert raised.value.text == "I will not."
+    assert [m.refusal for m in history(await agent.log("t"))] == ["", "I will not."]
+
+
+class City(BaseModel):
+    name: str
+    population: int
+
+
+async def test_output_is_validated_and_asked_for_again() -> None:
+    provider = OfflineProvider(['{"name": "Lisbon"}', '{"name": "Lisbon", "population": 545796}'])
+    result = await Agent(provider=provider, output=City).run("describe")
+    assert result.output == City(name="Lisbon", population=545796)
+    assert [m.role for m in result.messages] == ["user", "assistant", "user", "assistant"]
+    assert "population" in result.messages[2].text
+
+
+async def test_output_is_asked_for_a_bounded_number_of_times() -> None:
+    provider = OfflineProvider(function=lambda _: "no JSON")
+    with pytest.raises(OutputInvalid) as raised:
+        await Agent(provider=provider, output=City).run("describe")
+    assert raised.value.text == "no JSON"
+    assert len(provider.requests) == 3
+
+
+async def test_output_cut_by_the_token_limit_is_not_asked_for_again() -> None:
+    provider = _Finishing(['{"name": "Lis'], reasons=["length"])
+    with pytest.raises(OutputInvalid, match="token limit"):
+        await Agent(provider=provider, output=City).run("describe")
+
+
+async def test_hooks_see_and_change_a_run() -> None:
+    seen: list[str] = []
+
+    async def before(event: BeforeRequest, user_id: str, chat_id: str) -> None:
+        seen.append(f"request {event.turn} {user_id} {chat_id == event.context.thread_id}")
+
+    def start(event: FunctionCallStart) -> ToolCall | Veto:
+        if event.call.id == "2":
+            return Veto(reason="not that one")
+        return event.call.model_copy(update={"arguments": '{"a": 10, "b": 20}'})
+
+    def end(event: FunctionCallEnd) -> None:
+        seen.append(f"tool {event.result.text}")
+
+    def final(event: RunEnded) -> None:
+        seen.append(f"final {event.result.output}")
+
+    agent = Agent(
+        provider=OfflineProvider([[CALL, OTHER], "done"]),
+        tools=[add],
+        hooks={
+            "on_before_request": before,
+            "on_function_call_start": start,
+            "on_function_call_end": end,
+            "on_final_response": final,
+        },
+    )
+    result = await agent.run("add", user_id="ada")
+    assert [r.text for r in result.messages[2].tool_results] == ["30", "This call was not allowed: not that one"]
+    assert seen == ["request 1 ada True", "tool 30", "request 2 ada True", "final done"]
+
+
+async def test_a_vetoed_request_ends_the_run() -> None:
+    provider = OfflineProvider(["never"])
+    agent = Agent(
+        provider=provider, store=MemoryStore(), hooks={"on_before_request": lambda _: Veto(reason="over budget")}
+    )
+    result = await agent.run("hi", thread="t")
+    assert (result.stop_reason, result.error, result.output) == ("guardrail", "over budget", "")
+    assert provider.requests == []
+    await check_usable(agent, "t", result.run_id)
+
+
+class _Gate(OfflineProvider):
+    """Answers each request when its gate is opened."""
+
+    def __init__(self) -> None:
+        super().__init__(function=self._wait)
+        self.asked: asyncio.Queue[str] = asyncio.Queue()
+        self.gates: dict[str, asyncio.Event] = {}
+
+    async def _wait(self, request: Request) -> str:
+        prompt = request.messages[-1].text
+        gate = self.gates.setdefault(prompt, asyncio.Event())
+        self.asked.put_nowait(prompt)
+        await gate.wait()
+        return f"answer to {prompt}"
+
+
+async def test_two_prompts_on_one_thread_are_queued_in_order() -> None:
+    provider = _Gate()
+    agent = Agent(provider=provider, store=MemoryStore())
+    first, second = agent.run("1", thread="t"), agent.run("2", thread="t")
+    assert await asyncio.wait_for(provider.asked.get(), 5) == "1"
+    assert provider.asked.empty()
+    provider.gates["1"].set()
+    assert await asyncio.wait_for(provider.asked.get(), 5) == "2"
+    provider.gates["2"].set()
+    assert (await first).output == "answer to 1"
+    assert [m.text for m in (await second).history] == ["1", "answer to 1", "2", "answer to 2"]
+
+
+async def test_a_second_prompt_can_be_rejected() -> None:
+    provider = _Gate()
+    agent = Agent(provider=provider, store=MemoryStore())
+    first = agent.run("1", thread="t")
+    await asyncio.wait_for(provider.asked.get(), 5)
+    with pytest.raises(StateConflict, match="is busy with run"):
+        await agent.run("2", thread="t", if_busy="reject")
+    provider.gates["1"].set()
+    assert (await first).output == "answer to 1"
+
+
+async def test_a_second_prompt_can_interrupt_the_first() -> None:
+    provider = _Gate()
+    agent = Agent(provider=provider, store=MemoryStore())
+    first = agent.run("1", thread="t")
+    await asyncio.wait_for(provider.asked.get(), 5)
+    second = agent.run("2", thread="t", if_busy="interrupt")
+    assert await asyncio.wait_for(provider.asked.get(), 5) == "2"
+    provider.gates["2"].set()
+    assert (await first).stop_reason == "user_stop"
+    assert [m.text for m in (await second).history] == ["1", "2", "answer to 2"]
+
+
+async def test_a_stop_while_queued_ends_without_a_trace() -> None:
+    provider = _Gate()
+    agent = Agent(provider=provider, store=MemoryStore())
+    first = agent.run("1", thread="t")
+    await asyncio.wait_for(provider.asked.get(), 5)
+    stop = StopSignal()
+    second = agent.run("2", thread="t", stop=stop)
+    await asyncio.sleep(0)
+    stop.set()
+    result = await asyncio.wait_for(second.aresolve(), 5)
+    assert (result.stop_reason, result.output) == ("user_stop", "")
+    provider.gates["1"].set()
+    assert [m.text for m in (await first).history] == ["1", "answer to 1"]
+
+
+async def test_what_the_caller_gave_is_never_changed() -> None:
+    given: list[Any] = [{"role": "user", "content": "one"}, UserMessage(text="two")]
+    before = [dict(given[0]), given[1]]
+    agent = Agent(provider=OfflineProvider([CALL, "done"]), tools=[add])
+    result = await agent.run(given)
+    assert given == before
+    assert [m.text for m in result.messages[:2]] == ["one", "two"]
+
+
+async def test_cancelled_at_every_await_point_the_log_is_valid_and_resume_gives_the_same_answer() -> None:
+    """Cancel the run's own task at its 1st, 2nd, 3rd ... step of the event loop, until it is through before that."""
+
+    @tool(idempotent=True)
+    async def slow_add(a: int, b: int) -> int:
+        await asyncio.sleep(0)
+        return a + b
+
+    async def provider(request: Request) -> Any:
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        done = any(message.role == "tool" for message in request.messages)
+        calls = [ToolCall(id=str(n), name="slow_add", arguments='{"a": 1, "b": 2}') for n in (1, 2)]
+        return "three and three" if done else calls
+
+    for steps in range(1, 200):
+        agent = Agent(provider=OfflineProvider(function=provider), tools=[slow_add], store=MemoryStore())
+        thread = f"cancel-{steps}"
+        task = asyncio.ensure_future(agent.chat("add", thread=thread))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        try:
+            answer = await task
+        except asyncio.CancelledError:
+            log = await agent.log(thread)
+            assert_sendable(history(log))
+            if log:
+                assert (await agent.resume(thread)).output == "three and three", steps
+        else:
+            assert answer == "three and three"
+            break
+    else:
+        pytest.fail("the run never came to its end")
+    assert steps >= 9  # two waits in each of two requests, and the tools between them
