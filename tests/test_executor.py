@@ -619,6 +619,19 @@ async def test_secrets_come_from_the_run() -> None:
     assert seen == [1, Secret("hunter2"), None]
 
 
+@pytest.mark.parametrize("by_hand", [True, False])
+async def test_a_secret_that_was_not_given_is_not_taken_from_the_model(*, by_hand: bool) -> None:
+    seen: list[object] = []
+
+    async def pay(amount: int, pin: Secret | None = None) -> None:
+        seen.append(pin)
+
+    schema = {"type": "object", "properties": {"amount": {"type": "integer"}}, "additionalProperties": False}
+    form = {"func": pay, "function_schema": schema} if by_hand else {"func": pay}
+    _, is_error = await said(as_tool(form), '{"amount": 1, "pin": "1234"}')
+    assert (seen, is_error) == ([None], False)
+
+
 async def test_a_secret_s_name_in_an_argument_becomes_its_value() -> None:
     seen: list[str] = []
 

@@ -469,6 +469,13 @@ def test_arguments_that_do_not_fit_give_a_sentence(text: str | bytes, sentence: 
     assert str(caught.value) == sentence
 
 
+def test_a_whole_number_that_no_float_holds_is_wrong() -> None:
+    def use(x: float) -> None: ...
+
+    with pytest.raises(ToolError, match="'x' should be a finite number"):
+        read(use).validate('{"x": 1' + "0" * 400 + "}")
+
+
 def test_many_faults_are_cut() -> None:
     def use(numbers: list[int]) -> None: ...
 

@@ -16,10 +16,9 @@ if TYPE_CHECKING:
 
     from plait.messages import Message
 
-K = TypeVar("K")
 V = TypeVar("V")
 
-_HEADS: Final = 32
+_MOST: Final = 32
 
 
 class MessageBytes:
@@ -72,23 +71,22 @@ class _Known(ref["Message"]):
     number: int
 
 
-class Recent(Generic[K, V]):
-    """The values made last, for keys that are told apart by identity; it forgets the oldest."""
+class Recent(Generic[V]):
+    """Values made of objects that are told apart by identity; it begins anew when it is full."""
 
-    __slots__ = ("_made", "_make")
+    __slots__ = ("_made",)
 
-    def __init__(self, make: Callable[[K], V]) -> None:
-        self._make = make
-        self._made: dict[tuple[int, ...], tuple[K, V]] = {}
+    def __init__(self) -> None:
+        self._made: dict[tuple[int, ...], tuple[tuple[object, ...], V]] = {}
 
-    def get(self, key: K, parts: tuple[object, ...]) -> V:
-        """Give the value for ``key``, made anew unless one was made for the same ``parts`` (the same objects)."""
+    def get(self, parts: tuple[object, ...], make: Callable[[], V]) -> V:
+        """Give the value that was made of these very objects, else make it."""
         numbers = tuple(map(id, parts))
         found = self._made.get(numbers)
         if found is None:
-            if len(self._made) >= _HEADS:
-                del self._made[next(iter(self._made))]
-            found = self._made[numbers] = (key, self._make(key))  # the key keeps the parts, and their numbers, alive
+            if len(self._made) >= _MOST:
+                self._made.clear()
+            found = self._made[numbers] = (parts, make())  # holding the objects keeps their numbers theirs
         return found[1]
 
 

@@ -131,7 +131,7 @@ def new_id(prefix: str) -> str:
     return f"{prefix}_{token_hex(16)}"
 
 
-def check_name(value: str, what: str = "thread name") -> str:
+def check_name(value: object, what: str = "thread name") -> str:
     """Give back a name or id if it is one: 1 to 200 characters, none a control character or half a surrogate pair.
 
     Every other text is data and is kept exactly as it is: two names are the same only if all characters are.
@@ -143,14 +143,16 @@ def check_name(value: str, what: str = "thread name") -> str:
     Raises:
         ConfigurationError: it is none.
     """
-    if isinstance(value, str) and 0 < len(value) <= NAME_LENGTH and not _NOT_IN_NAMES.search(value):
-        return value
     if not isinstance(value, str):
-        wrong = f"is a {type(value).__name__}"
+        wrong = f"is no text but a {type(value).__name__}"
+    elif not value:
+        wrong = "is empty"
     elif len(value) > NAME_LENGTH:
         wrong = f"has {len(value)} characters"
+    elif _NOT_IN_NAMES.search(value):
+        wrong = "holds a control character or half a surrogate pair"
     else:
-        wrong = "holds a control character or half a surrogate pair" if value else "is empty"
+        return value
     msg = f"the {what} {excerpt(repr(value), 60)} {wrong}; use 1 to {NAME_LENGTH} printable characters"
     raise ConfigurationError(msg)
 
@@ -170,8 +172,8 @@ def check_numbers(entries: Sequence[Entry]) -> None:
 def number_conflict(thread_id: str, expected: int, found: int) -> StateConflict:
     """Make the error for an append that is numbered ``expected`` to a log whose next number is ``found``."""
     msg = (
-        f"entry {expected} cannot be appended to thread {thread_id!r}: its next entry is number {found}; another writer "
-        "was first, so read the thread anew"
+        f"entry {expected} cannot be appended to thread {thread_id!r}: its next entry is number {found}; another "
+        "writer was first, so read the thread anew"
     )
     return StateConflict(msg, expected=expected, found=found)
 
@@ -237,6 +239,6 @@ def _started(pid: int) -> str:
     """When a process started, or ``"ended"`` for one whose parent has not yet taken note of its end."""
     stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     state, *fields = stat[stat.rindex(")") + 1 :].split()  # the name before it may hold anything
-    if state in "ZX" and len(os.listdir(f"/proc/{pid}/task")) <= 1:
+    if state in "ZX" and len(list(Path(f"/proc/{pid}/task").iterdir())) <= 1:
         return "ended"
     return fields[18]

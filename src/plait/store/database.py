@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import weakref
 from asyncio import CancelledError
+from dataclasses import replace
+from pathlib import Path
 from time import time
-from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Final, TypedDict, TypeVar
 from zlib import crc32
 
 from sqlalchemy import and_, bindparam, delete, func, insert, select, update
@@ -79,7 +81,9 @@ class DatabaseStore:
         check_name(name)
         check_name(user_id, "user id")
         found = await self._read(lambda connection: _named(connection, name, user_id))
-        return found or await self._write(lambda connection: _made(connection, name, user_id))
+        if found is None:
+            found = await self._write(lambda connection: _made(connection, name, user_id))
+        return found
 
     async def new_thread(self, user_id: str = "default") -> ThreadInfo:
         """As `Store.new_thread`."""
@@ -95,13 +99,9 @@ class DatabaseStore:
     async def append(self, thread_id: str, entries: Sequence[Entry], *, lease: Lease | None = None) -> None:
         """As `Store.append`."""
         check_name(thread_id, "thread id")
-        if not entries:
-            if lease is None:
-                return
-            rows = []
-        else:
+        if entries:
             check_numbers(entries)
-            rows = [_row(thread_id, item) for item in entries]
+        rows = [_row(thread_id, item) for item in entries]
         await self._write(lambda connection: _append(connection, thread_id, rows, lease))
 
     async def acquire(self, thread_id: str, run_id: str, owner: str, seconds: float) -> Lease | None:
@@ -111,7 +111,7 @@ class DatabaseStore:
 
     async def renew(self, leases: Sequence[Lease], seconds: float) -> list[Lease]:
         """As `Store.renew`."""
-        return await self._write(lambda connection: [new for old in leases if (new := _renew(connection, old, seconds))])
+        return await self._write(lambda connection: _renew(connection, leases, seconds))
 
     async def release(self, lease: Lease) -> None:
         """As `Store.release`."""
@@ -165,11 +165,11 @@ def _path(url: str) -> str:
     if not url.startswith("sqlite:"):
         msg = f"there is no database store for {scheme!r} URLs yet; use 'sqlite:///file.db'"
     elif path == url or path in ("", ":memory:"):
-        msg = f"the URL {url!r} names no file; use 'sqlite:///file.db', or MemoryStore() for threads that end with the process"
+        msg = f"the URL {url!r} names no file; use 'sqlite:///file.db', or MemoryStore() for this process only"
     elif any(character < " " for character in path):
         msg = f"the path in {url!r} holds a control character; leave it out"
     else:
-        return os.path.abspath(path)
+        return str(Path(path).absolute())
     raise ConfigurationError(msg)
 
 
@@ -228,7 +228,20 @@ def _add_thread(connection: Connection, info: ThreadInfo) -> None:
     connection.execute(_ADD_THREAD, row)
 
 
-def _row(thread_id: str, item: Entry) -> dict[str, object]:
+class _Row(TypedDict):
+    """An entry as the table has it."""
+
+    thread_id: str
+    n: int
+    id: str
+    run_id: str | None
+    kind: str
+    at: float
+    line: str
+    crc: int
+
+
+def _row(thread_id: str, item: Entry) -> _Row:
     line = encode(item)
     return {
         "thread_id": thread_id,
@@ -242,7 +255,7 @@ def _row(thread_id: str, item: Entry) -> dict[str, object]:
     }
 
 
-def _append(connection: Connection, thread_id: str, rows: list[dict[str, object]], lease: Lease | None) -> None:
+def _append(connection: Connection, thread_id: str, rows: list[_Row], lease: Lease | None) -> None:
     if lease is not None:
         held = connection.execute(_LEASE, {"thread_id": thread_id}).first()
         if lease.thread_id != thread_id or held is None or (held.run_id, held.owner) != (lease.run_id, lease.owner):
@@ -250,9 +263,9 @@ def _append(connection: Connection, thread_id: str, rows: list[dict[str, object]
     if not rows:
         return
     last = connection.scalar(_LAST, {"thread_id": thread_id}) or 0
-    first = rows[0]["n"]
+    first, final = rows[0]["n"], rows[-1]["n"]
     if first != last + 1:
-        bounds = {"thread_id": thread_id, "first": first, "last": rows[-1]["n"]}
+        bounds = {"thread_id": thread_id, "first": first, "last": final}
         if connection.scalars(_IDS, bounds).all() != [row["id"] for row in rows]:
             raise number_conflict(thread_id, first, last + 1)
         return  # they are there already
@@ -278,9 +291,7 @@ def _entry(thread_id: str, n: int, id_: object, line: object, crc: int) -> Entry
             why = f"it says it is number {item.n}"
     except CorruptRecord as error:
         why = str(error)
-    msg = (
-        f"entry {n} of thread {thread_id!r} (id {id_!r}) cannot be read: {why}; entries after it can, with after={n}"
-    )
+    msg = f"entry {n} of thread {thread_id!r} (id {id_!r}) cannot be read: {why}; entries after it can, with after={n}"
     raise CorruptRecord(msg, record=str(id_))
 
 
@@ -315,14 +326,11 @@ def _own(lease: Lease) -> dict[str, object]:
     return {"of_thread": lease.thread_id, "of_run": lease.run_id, "of_owner": lease.owner}
 
 
-def _renew(connection: Connection, lease: Lease, seconds: float) -> Lease | None:
+def _renew(connection: Connection, leases: Sequence[Lease], seconds: float) -> list[Lease]:
     until = time() + seconds
-    done = connection.execute(_RENEW, {**_own(lease), "expires_at": until})
-    return (
-        Lease(thread_id=lease.thread_id, run_id=lease.run_id, owner=lease.owner, expires_at=until)
-        if done.rowcount
-        else None
-    )
+    # One statement each: a count of rows for all together would not say whose lease is lost.
+    held = [lease for lease in leases if connection.execute(_RENEW, {**_own(lease), "expires_at": until}).rowcount]
+    return [replace(lease, expires_at=until) for lease in held]
 
 
 def _release(connection: Connection, lease: Lease) -> None:

@@ -21,6 +21,9 @@ from sqlalchemy import (
 HEAD: Final = "plait_0001"
 """The revision that these tables are; the name tells a file of plait's from one of another program's."""
 
+BASE: Final = "base"
+"""What Alembic calls the state before the first revision."""
+
 metadata: Final = MetaData()
 
 threads: Final = Table(

@@ -9,7 +9,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
-from plait.store.migrations.tables import HEAD
+from plait.store.migrations.tables import BASE, HEAD
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -25,6 +25,8 @@ def _config() -> Config:
 
 def is_older(revision: str) -> bool:
     """Whether a stamp is that of an older version of plait; False for one that is not known here."""
+    if revision == BASE:
+        return True
     try:
         found = ScriptDirectory.from_config(_config()).get_revision(revision)
     except CommandError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from pathlib import Path
 from time import monotonic, sleep
 from typing import Final, Literal
 from urllib.parse import quote
@@ -53,15 +54,7 @@ def secure(connection: sqlite3.Connection, busy_seconds: float) -> None:
         sqlite3.Error: the settings cannot be made, for instance because another process has a lock.
         StoreUnavailable: SQLite did not take them; write-ahead logs need shared memory, which network drives lack.
     """
-    until = monotonic() + busy_seconds
-    while True:
-        try:
-            mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
-            break
-        except sqlite3.OperationalError as error:  # SQLite does not itself wait for this lock
-            if not is_busy(error) or monotonic() > until:
-                raise
-            sleep(_RETRY_SECONDS)
+    mode = _write_ahead(connection, busy_seconds)
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA fullfsync=ON")  # on macOS, fsync alone does not reach the disk
     connection.execute("PRAGMA foreign_keys=ON")
@@ -69,10 +62,22 @@ def secure(connection: sqlite3.Connection, busy_seconds: float) -> None:
     keys = connection.execute("PRAGMA foreign_keys").fetchone()[0]
     if (mode, level, keys) != ("wal", _FULL, 1):
         msg = (
-            f"SQLite cannot keep this file safe (journal {mode!r}, synchronous {level}, foreign keys {keys}); put it on "
-            "a local disk, in a folder that can be written to"
+            f"SQLite cannot keep this file safe (journal {mode!r}, synchronous {level}, foreign keys {keys}); put it "
+            "on a local disk, in a folder that can be written to"
         )
         raise StoreUnavailable(msg)
+
+
+def _write_ahead(connection: sqlite3.Connection, busy_seconds: float) -> str:
+    """Ask for a write-ahead log until nobody else's lock is in the way; gives the kind of journal there is then."""
+    until = monotonic() + busy_seconds
+    while True:
+        try:
+            return str(connection.execute("PRAGMA journal_mode=WAL").fetchone()[0])
+        except sqlite3.OperationalError as error:  # SQLite does not itself wait for this lock
+            if not is_busy(error) or monotonic() > until:
+                raise
+            sleep(_RETRY_SECONDS)
 
 
 def driver_error(error: Exception) -> Exception:
@@ -122,7 +127,7 @@ def _reason(name: str, error: Exception, path: str) -> str:
     if name.startswith("SQLITE_READONLY"):
         return "the file or its folder may not be written to"
     if name.startswith("SQLITE_CANTOPEN"):
-        return f"the file cannot be opened; check that this user may read and write it and {os.path.dirname(path)!r}"
+        return f"the file cannot be opened; check that this user may read and write it and {str(Path(path).parent)!r}"
     if name.startswith("SQLITE_IOERR"):
         return f"reading or writing the disk failed ({name})"
     return excerpt(str(driver_error(error)), 120) + (f" ({name})" if name else "")

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from plait.errors import StoreUnavailable
-from plait.store.migrations.tables import HEAD, metadata, stamp
-from plait.store.sqlite.connections import code, connect, refusal, secure
+from plait.store.migrations.tables import BASE, HEAD, metadata, stamp
+from plait.store.sqlite.connections import code, connect, refusal
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 _NEW: Final = ""
+_READ_STAMP: Final = "SELECT version_num FROM alembic_version"
+_SET_STAMP: Final = "INSERT INTO alembic_version (version_num) VALUES (?)"
 
 
 def prepare(path: str, engine: Engine, busy_seconds: float) -> None:
@@ -31,11 +33,11 @@ def prepare(path: str, engine: Engine, busy_seconds: float) -> None:
         StoreUnavailable: the file is no store, or one of a newer version; it is left as it is. Or there is no folder.
         sqlite3.Error: the file cannot be opened, read or written.
     """
-    folder = os.path.dirname(path)
-    if not os.path.isdir(folder):
-        msg = f"the folder {folder!r}, in which the store {path!r} was to be, does not exist; make it first"
+    folder = Path(path).parent
+    if not folder.is_dir():
+        msg = f"the folder {str(folder)!r}, in which the store {path!r} was to be, does not exist; make it first"
         raise StoreUnavailable(msg)
-    if os.path.isdir(path):
+    if Path(path).is_dir():
         raise refusal(path, "it is a folder")
     found = _look(path, busy_seconds)
     if found == _NEW:
@@ -46,7 +48,7 @@ def prepare(path: str, engine: Engine, busy_seconds: float) -> None:
 
 def _look(path: str, busy_seconds: float) -> str:
     """Give the stamp of a file without changing anything, `_NEW` for one that is to be made."""
-    if not os.path.exists(path) or os.path.getsize(path) == 0:
+    if not Path(path).exists() or Path(path).stat().st_size == 0:
         return _NEW
     connection = connect(path, "ro", busy_seconds)
     try:
@@ -60,11 +62,13 @@ def _look(path: str, busy_seconds: float) -> str:
 
 
 def _stamp(connection: sqlite3.Connection, path: str) -> str:
-    """Give the revision a file is stamped with, `_NEW` for an empty one."""
+    """Give the revision a file is stamped with: `_NEW` for an empty one, `BASE` for one that was emptied by Alembic."""
     tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if not tables:
         return _NEW
-    revisions = connection.execute(f"SELECT version_num FROM {stamp.name}").fetchall() if stamp.name in tables else []
+    revisions = connection.execute(_READ_STAMP).fetchall() if stamp.name in tables else []
+    if tables == {stamp.name} and not revisions:
+        return BASE
     if len(revisions) == 1 and isinstance(revisions[0][0], str) and revisions[0][0]:
         return str(revisions[0][0])
     raise refusal(path, "it holds the tables of another program")
@@ -79,7 +83,7 @@ def _make(path: str, busy_seconds: float) -> str:
         if found == _NEW:
             for statement in _statements():
                 connection.execute(statement)
-            connection.execute(f"INSERT INTO {stamp.name} VALUES (?)", (HEAD,))
+            connection.execute(_SET_STAMP, (HEAD,))
             connection.execute("COMMIT")
             found = HEAD
         return found

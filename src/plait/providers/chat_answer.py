@@ -1,0 +1,363 @@
+"""Answers in OpenAI's chat dialect: from JSON, whole or in events, to deltas. Pure; it does no I/O.
+
+https://platform.openai.com/docs/api-reference/chat/object and .../chat-streaming
+
+Many servers speak this dialect, few exactly. What cannot be misread is taken as it is meant (tool arguments as an
+object, calls without an index, null for nothing); what has no meaning is a `ProtocolViolation`. Text that is not
+UTF-8 is one, too; a lone surrogate, which JSON can say, is kept.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from plait.errors import EmptyAnswer, ModelError, ProtocolViolation, StreamTruncated, TransportError, excerpt
+from plait.events import (
+    DetailsDelta,
+    FinishDelta,
+    ModelDelta,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    ToolCallDelta,
+    Usage,
+    UsageDelta,
+)
+from plait.frozen import to_json
+from plait.providers.sse import DONE
+from plait.providers.status import error_object
+from plait.providers.wire import token_count
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from plait.events import Delta
+    from plait.providers.status import Service
+
+_MAY_BE_EMPTY: Final = frozenset({"length", "content_filter"})  # reasons for which an answer may well be empty
+_PIECEMEAL: Final = frozenset({"reasoning.text", "reasoning.summary"})
+_MOST_DOLLARS: Final = 1e6
+
+
+class _Function(msgspec.Struct, gc=False):
+    name: str | None = None
+    arguments: Any = None
+
+
+class _Call(msgspec.Struct, gc=False):
+    index: int | None = None
+    id: str | None = None
+    function: _Function | None = None
+
+
+class _Said(msgspec.Struct, gc=False):
+    """A message, or its growth: the fields are the same."""
+
+    content: Any = None
+    tool_calls: list[_Call] | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    refusal: str | None = None
+    reasoning_details: Any = None
+    annotations: Any = None
+
+
+class _Choice(msgspec.Struct, gc=False):
+    index: int | None = None
+    delta: _Said | None = None
+    message: _Said | None = None
+    finish_reason: str | None = None
+    error: Any = None
+
+
+class _Answer(msgspec.Struct, gc=False):
+    id: str | None = None
+    model: str | None = None
+    choices: list[_Choice] | None = None
+    usage: Any = None
+    error: Any = None
+
+
+_decode = msgspec.json.Decoder(_Answer).decode
+_NOTHING: Final = _Said()
+_NO_FUNCTION: Final = _Function()
+
+
+class _Progress:
+    """What was seen of one choice."""
+
+    __slots__ = ("annotations", "calls", "details", "finish_reason", "last", "spoke")
+
+    def __init__(self) -> None:
+        self.finish_reason: str | None = None
+        self.spoke = False  # text, a refusal or a tool call came
+        self.calls: dict[int, _Known] = {}  # by the server's index
+        self.last = -1  # the index we gave last
+        self.details: list[Any] = []
+        self.annotations: list[Any] = []
+
+
+class _Known(msgspec.Struct):
+    """A tool call that began: our index of it, and its id."""
+
+    index: int
+    id: str
+
+
+class AnswerReader:
+    """Turns one answer's JSON into deltas, and judges at its end whether it was complete.
+
+    End marks are given out by `end` alone, when it is sure that the answer is one.
+    """
+
+    __slots__ = ("_batches", "_choices", "_expected", "_named", "_service", "_usage", "done")
+
+    def __init__(self, service: Service, *, expected: int = 1) -> None:
+        """Say who answers, and how many choices were asked for."""
+        self.done = False  # whether the server said that nothing more comes
+        self._service = service
+        self._expected = expected
+        self._choices: dict[int, _Progress] = {}
+        self._batches: list[list[Delta]] = []
+        self._named = False
+        self._usage: Any = None
+
+    @property
+    def partial(self) -> str:
+        """The text of the first choice so far."""
+        return "".join(
+            delta.text for batch in self._batches for delta in batch if type(delta) is TextDelta and delta.choice == 0
+        )
+
+    def whole(self, body: bytes) -> list[Delta]:
+        """Read an answer in one piece.
+
+        Raises:
+            ProtocolViolation: it is no answer.
+            ProviderError: it holds an error instead.
+            EmptyAnswer: it is complete and says nothing.
+        """
+        answer = self._read(body)
+        deltas: list[Delta] = []
+        self._batches.append(deltas)
+        self._add(answer, deltas)
+        if not answer.choices:
+            raise self._violation("answered without a choice", body)
+        self._count(deltas)
+        return deltas + self.end(complete=True)
+
+    def feed(self, events: Iterable[bytes]) -> list[Delta]:
+        """Read the events of one socket read.
+
+        Raises:
+            ProtocolViolation: an event is no JSON object of this dialect.
+            ProviderError: an event holds an error; ``partial`` is the text so far.
+        """
+        deltas: list[Delta] = []
+        self._batches.append(deltas)
+        add = self._add
+        for event in events:
+            if event[:6] == DONE:
+                self.done = True
+                break  # some servers say it twice, or go on with something else
+            try:
+                answer = _decode(event)
+            except (ValueError, RecursionError):
+                answer = self._read(event)
+            add(answer, deltas)
+        if self._usage is not None:
+            self._count(deltas)
+        return deltas
+
+    def end(
+        self, beginning: bytes = b"", *, complete: bool = False, broken: TransportError | None = None
+    ) -> list[Delta]:
+        """Judge the answer at its end; give each choice's end mark, and before it the vendor's own fields.
+
+        Args:
+            beginning: the first bytes of the stream, to show if there was no event in it.
+            complete: whether it is known to be complete (it came in one piece).
+            broken: how the stream broke off, if it did.
+
+        Raises:
+            StreamTruncated: a choice has no end mark, and ``[DONE]`` did not come.
+            ProtocolViolation: the stream ended cleanly and held no event.
+            EmptyAnswer: it is complete and says nothing.
+        """
+        choices = self._choices
+        finished = sum(choice.finish_reason is not None for choice in choices.values())
+        if not (complete or self.done or (finished == len(choices) and finished >= self._expected)):
+            raise self._truncated(beginning, broken)
+        deltas: list[Delta] = []
+        for number, choice in choices.items():
+            details = {"reasoning_details": choice.details, "annotations": choice.annotations}
+            if kept := {name: value for name, value in details.items() if value}:
+                deltas.append(DetailsDelta(kept, number))
+            # Some servers name no reason, and say only that all is done.
+            deltas.append(FinishDelta(choice.finish_reason or "", number))
+        if not any(choice.spoke or choice.finish_reason in _MAY_BE_EMPTY for choice in choices.values()):
+            msg = f"{self._service.provider} gave a complete answer without text or tool calls"
+            raise EmptyAnswer(msg, provider=self._service.provider)
+        return deltas
+
+    def _add(self, answer: _Answer, deltas: list[Delta]) -> None:
+        if answer.error:
+            raise self._error(answer.error)
+        if not self._named and (answer.model or answer.id):
+            self._named = True
+            deltas.append(ModelDelta(answer.model or "", answer.id or "", self._service.provider))
+        if answer.usage is not None:
+            self._usage = answer.usage
+        for choice in answer.choices or ():
+            if choice.error:
+                raise self._error(choice.error)
+            number = choice.index or 0
+            progress = self._choices.get(number)
+            if progress is None:
+                progress = self._choices[number] = _Progress()
+            said = choice.delta or choice.message
+            if said is None:
+                said = _NOTHING
+            elif said.reasoning or said.reasoning_content or said.reasoning_details or said.annotations:
+                _think(said, progress, number, deltas)
+            content = said.content
+            if content:
+                progress.spoke = True
+                deltas.append(TextDelta(content if type(content) is str else self._text(content), number))
+            if said.refusal:
+                progress.spoke = True
+                deltas.append(RefusalDelta(said.refusal, number))
+            if said.tool_calls:
+                progress.spoke = True
+                whole = choice.delta is None
+                deltas += [_grow(call, progress, number, whole=whole) for call in said.tool_calls]
+            if choice.finish_reason is not None:
+                progress.finish_reason = choice.finish_reason
+
+    def _count(self, deltas: list[Delta]) -> None:
+        usage = read_usage(self._usage)
+        self._usage = None
+        if usage is not None:
+            deltas.append(UsageDelta(usage))
+
+    def _read(self, data: bytes) -> _Answer:
+        """Decode what the fast decoder refuses: lone surrogates are taken, and anything else is named."""
+        try:
+            return msgspec.convert(json.loads(data), _Answer)
+        except (ValueError, RecursionError) as error:
+            what = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else "is no JSON of its dialect"
+            raise self._violation(f"sent something that {what}", data) from None
+
+    def _text(self, content: object) -> str:
+        """Join content that comes in parts, as some vendors send it."""
+        if not isinstance(content, list):
+            raise self._violation("sent content that is no text", to_json(content))
+        texts = [part.get("text") for part in content if isinstance(part, dict)]
+        return "".join(text for text in texts if isinstance(text, str))
+
+    def _violation(self, what: str, said: bytes) -> ProtocolViolation:
+        text = excerpt(self._service.clean(said.decode("utf-8", "replace")))
+        shown = f": {text}" if text else ": nothing"
+        provider = self._service.provider
+        return ProtocolViolation(f"{provider} {what}{shown}", excerpt=text, provider=provider, partial=self.partial)
+
+    def _error(self, said: object) -> ModelError:
+        error = error_object(said, self._service)
+        error.partial = self.partial
+        return error
+
+    def _truncated(self, beginning: bytes, broken: TransportError | None) -> ModelError:
+        if broken is None and not self._batches:
+            return self._violation("sent no event in its stream", beginning)
+        provider = self._service.provider
+        how = f"the stream of {provider} ended before the answer did" if broken is None else str(broken)
+        timeout = broken is not None and broken.timeout
+        error = StreamTruncated(how, timeout=timeout, provider=provider, partial=self.partial)
+        error.__cause__ = broken
+        return error
+
+
+def _think(said: _Said, progress: _Progress, number: int, deltas: list[Delta]) -> None:
+    thought = said.reasoning or said.reasoning_content
+    if thought:
+        deltas.append(ReasoningDelta(thought, number))
+    if isinstance(said.annotations, list):
+        progress.annotations += said.annotations
+    for item in said.reasoning_details if isinstance(said.reasoning_details, list) else ():
+        last = progress.details[-1] if progress.details else None
+        if isinstance(item, dict) and isinstance(last, dict) and _continues(item, last):
+            progress.details[-1] = _joined(last, item)
+        else:
+            progress.details.append(item)
+
+
+def _continues(item: dict[str, Any], last: dict[str, Any]) -> bool:
+    """Whether a piece of reasoning text goes on with the last one, as OpenRouter cuts it."""
+    same = all(item.get(key) == last.get(key) for key in ("type", "index"))
+    return same and item.get("type") in _PIECEMEAL and item.get("id") in (None, last.get("id"))
+
+
+def _joined(last: dict[str, Any], item: dict[str, Any]) -> dict[str, Any]:
+    made = {**last, **{key: value for key, value in item.items() if value is not None}}
+    for key in ("text", "summary"):
+        if isinstance(last.get(key), str) and isinstance(item.get(key), str):
+            made[key] = last[key] + item[key]
+    return made
+
+
+def _grow(call: _Call, progress: _Progress, number: int, *, whole: bool) -> ToolCallDelta:
+    """Give the delta of a tool call, or of a piece of one, under an index that is its own.
+
+    A piece belongs to the call under its index; without one, to the call with its id, else to the last call. A
+    name with an id that the call under that index does not have begins another call.
+    """
+    function = call.function or _NO_FUNCTION
+    name, new_id = function.name or "", call.id or ""
+    arguments = function.arguments
+    if type(arguments) is not str:
+        arguments = "" if arguments is None else to_json(arguments).decode()
+    known: _Known | None = None
+    if whole:
+        pass
+    elif call.index is not None:
+        known = progress.calls.get(call.index)
+        if known is not None and new_id and known.id and new_id != known.id and name:
+            known = None
+    elif new_id:
+        known = next((one for one in progress.calls.values() if one.id == new_id), None)
+    elif not name and progress.calls:
+        known = next(reversed(progress.calls.values()))
+    if known is not None:
+        known.id = known.id or new_id
+        return ToolCallDelta(known.index, new_id, name, arguments, number)
+    taken = {one.index for one in progress.calls.values()}
+    wanted = call.index
+    index = wanted if wanted is not None and wanted >= 0 and wanted not in taken and not whole else progress.last + 1
+    progress.last = max(progress.last, index)
+    progress.calls[index if wanted is None or whole else wanted] = _Known(index, new_id)
+    return ToolCallDelta(index, new_id, name, arguments, number)
+
+
+def read_usage(said: object) -> Usage | None:
+    """Read the tokens of a request; None when they make no sense, which is not the same as zero."""
+    if not isinstance(said, dict):
+        return None
+    sent, received = token_count(said.get("prompt_tokens")), token_count(said.get("completion_tokens"))
+    if sent is None or received is None:
+        return None
+    of_input, of_output = said.get("prompt_tokens_details"), said.get("completion_tokens_details")
+    of_input = of_input if isinstance(of_input, dict) else {}
+    of_output = of_output if isinstance(of_output, dict) else {}
+    cost = said.get("cost")
+    sound = isinstance(cost, int | float) and not isinstance(cost, bool) and 0 <= cost < _MOST_DOLLARS
+    return Usage(
+        input_tokens=sent,
+        output_tokens=received,
+        cache_read_tokens=token_count(of_input.get("cached_tokens")) or 0,
+        cache_write_tokens=token_count(of_input.get("cache_write_tokens")) or 0,
+        reasoning_tokens=token_count(of_output.get("reasoning_tokens")) or 0,
+        cost=float(cost) if sound else None,  # type: ignore[arg-type]  # sound says it is a number
+    )

@@ -1,0 +1,236 @@
+"""Requests in OpenAI's chat dialect: from messages, tools and settings to bytes. Pure functions.
+
+https://platform.openai.com/docs/api-reference/chat/create
+
+What the dialect has no place for is refused before anything is sent, but for two things: what a model thought is
+left out where the vendor does not take it back, and images or files in a tool's result, which has room for text
+only, follow the results in a user message.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, assert_never
+
+from plait.errors import ConfigurationError
+from plait.frozen import thaw, to_json
+from plait.messages import AudioPart, FilePart, ImagePart, Message, TextPart, ToolResult
+from plait.providers.wire import MessageBytes, data_url
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from plait.messages import ContentPart
+    from plait.providers.base import Settings, ToolDefinition
+    from plait.schema import OutputSchema
+
+_AUDIO_FORMATS: Final = {"mpeg": "mp3", "x-wav": "wav", "wave": "wav", "vnd.wave": "wav"}
+_TOOL_CHOICES: Final = frozenset({"auto", "none", "required"})
+_OWN_FIELDS: Final = frozenset({"messages", "stream"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """What differs between the vendors that speak the dialect.
+
+    Attributes:
+        provider: the vendor's name; its own fields of a message go back to no other.
+        reasoning: the field in which it takes back what its model thought, as text.
+        details: its own fields of an answer that are kept, and sent back unchanged.
+        file_urls: whether a file may be the address of one.
+        max_tokens: the field for the most tokens of an answer.
+    """
+
+    provider: str
+    reasoning: str | None = None
+    details: tuple[str, ...] = ("reasoning_details",)
+    file_urls: bool = False
+    max_tokens: str = "max_tokens"
+
+
+@lru_cache(maxsize=64)
+def message_bytes(form: Form) -> MessageBytes:
+    """Give the keeper of message bytes in this form, one for all providers that share it."""
+    return MessageBytes(lambda message: encode_message(message, form))
+
+
+def encode_message(message: Message, form: Form) -> bytes:
+    """Encode one message as the JSON objects, joined by commas, that say it in this dialect.
+
+    A message of tool results is one object for each result, then perhaps a user message with their images.
+
+    Raises:
+        ConfigurationError: it has a part that the dialect cannot say.
+    """
+    match message.role:
+        case "system":
+            made = [{"role": "system", "content": _content(message, form, text_only=True)}]
+        case "user":
+            made = [{"role": "user", "content": _content(message, form)}]
+        case "assistant":
+            made = [_assistant(message, form)]
+        case "tool":
+            made = _results(message, form)
+        case _:
+            assert_never(message.role)
+    return b",".join(map(to_json, made))
+
+
+def _content(message: Message, form: Form, *, text_only: bool = False) -> str | list[dict[str, Any]]:
+    parts = message.parts
+    if len(parts) == 1 and isinstance(parts[0], TextPart):
+        return parts[0].text
+    made = []
+    for part in parts:
+        if isinstance(part, TextPart) or (isinstance(part, ImagePart | AudioPart | FilePart) and not text_only):
+            made.append(_part(part, form))
+        else:
+            raise _refused(part.type, message.role, form)
+    return made or ""
+
+
+def _part(part: ContentPart, form: Form) -> dict[str, Any]:
+    match part:
+        case TextPart():
+            return {"type": "text", "text": part.text}
+        case ImagePart():
+            return {"type": "image_url", "image_url": _image(part)}
+        case AudioPart():
+            kind = part.media_type.partition("/")[2]
+            sound = {"data": thaw(part.data), "format": _AUDIO_FORMATS.get(kind, kind)}
+            return {"type": "input_audio", "input_audio": sound}
+        case FilePart():
+            return {"type": "file", "file": _file(part, form)}
+        case _:
+            assert_never(part)
+
+
+def _image(part: ImagePart) -> dict[str, str]:
+    if part.data is not None:
+        url = data_url(part.data, part.media_type)
+    elif part.url is not None:
+        url = part.url
+    else:
+        msg = "an image part has neither url nor data; give it one of them"
+        raise ConfigurationError(msg)
+    return {"url": url} if part.detail is None else {"url": url, "detail": part.detail}
+
+
+def _file(part: FilePart, form: Form) -> dict[str, str]:
+    if part.file_id is not None:
+        return {"file_id": part.file_id}
+    if part.data is not None:
+        name = part.name or f"file{mimetypes.guess_extension(part.media_type) or ''}"
+        return {"file_data": data_url(part.data, part.media_type), "filename": name}
+    if part.url is not None and form.file_urls:
+        return {"file_data": part.url, "filename": part.name or part.url.rsplit("/", 1)[-1] or "file"}
+    what = "a file's url" if part.url is not None else "a file without data, url or file_id"
+    msg = f"{form.provider!r} takes no {what.removeprefix('a ')}; give the file's data or file_id"
+    raise ConfigurationError(msg)
+
+
+def _assistant(message: Message, form: Form) -> dict[str, Any]:
+    for part in message.parts:
+        if part.type not in ("text", "reasoning", "tool_call"):
+            raise _refused(part.type, "assistant", form)
+    calls = message.tool_calls
+    text = message.text
+    made: dict[str, Any] = {"role": "assistant", "content": text if text or not (calls or message.refusal) else None}
+    if message.refusal:
+        made["refusal"] = message.refusal
+    if calls:
+        made["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in calls
+        ]
+    if getattr(message, "provider", None) == form.provider:
+        details = {name: value for name, value in message.details.items() if name in form.details}  # type: ignore[attr-defined]  # what has a provider has details
+        made.update(details)
+        if form.reasoning and message.reasoning and not details:
+            made[form.reasoning] = message.reasoning
+    return made
+
+
+def _results(message: Message, form: Form) -> list[dict[str, Any]]:
+    made: list[dict[str, Any]] = []
+    more: list[dict[str, Any]] = []
+    for part in message.parts:
+        if not isinstance(part, ToolResult):
+            raise _refused(part.type, "tool", form)
+        made.append({"role": "tool", "tool_call_id": part.call_id, "content": part.text})
+        others = [_part(item, form) for item in part.parts if not isinstance(item, TextPart)]
+        if others:
+            more += [{"type": "text", "text": f"From the result of {part.name or part.call_id}:"}, *others]
+    if more:
+        made.append({"role": "user", "content": more})
+    return made
+
+
+def _refused(kind: str, role: str, form: Form) -> ConfigurationError:
+    return ConfigurationError(
+        f"a message with role {role!r} has a part of type {kind!r}, which cannot be sent to {form.provider!r}"
+    )
+
+
+def encode_offers(tools: Sequence[ToolDefinition], output: OutputSchema[Any] | None) -> bytes:
+    """Encode what the model may call and the form of its answer, as fields that begin with a comma."""
+    fields: dict[str, Any] = {}
+    if tools:
+        fields["tools"] = [{"type": "function", "function": _function(tool)} for tool in tools]
+    if output is not None:
+        schema: dict[str, Any] = {"name": output.name, "schema": output.schema}
+        if output.strict:
+            schema["strict"] = True
+        fields["response_format"] = {"type": "json_schema", "json_schema": schema}
+    return _fields(fields)
+
+
+def _function(tool: ToolDefinition) -> dict[str, Any]:
+    made: dict[str, Any] = {"name": tool.name}
+    if tool.description:
+        made["description"] = tool.description
+    made["parameters"] = tool.parameters
+    if tool.strict:
+        made["strict"] = True
+    return made
+
+
+def encode_settings(settings: Settings, form: Form, *, tools: bool, stream: bool) -> bytes:
+    """Encode the settings that are given, as fields that begin with a comma; ``extra`` has the last word.
+
+    Args:
+        settings: those of the request.
+        form: the vendor's.
+        tools: whether any are offered; without them, the settings that speak of tools are left out, for they
+            would be refused.
+        stream: whether the answer shall be streamed, with its tokens counted.
+
+    Raises:
+        ConfigurationError: ``extra`` names a field that is the library's own.
+    """
+    if own := _OWN_FIELDS & settings.extra.keys():
+        msg = f"settings.extra must not hold {sorted(own)}: the request says that itself"
+        raise ConfigurationError(msg)
+    fields: dict[str, Any] = {
+        "temperature": settings.temperature,
+        form.max_tokens: settings.max_tokens,
+        "top_p": settings.top_p,
+        "stop": settings.stop,
+        "seed": settings.seed,
+        "n": settings.n,
+    }
+    if tools:
+        choice = settings.tool_choice
+        named = choice is not None and choice not in _TOOL_CHOICES
+        fields["tool_choice"] = {"type": "function", "function": {"name": choice}} if named else choice
+        fields["parallel_tool_calls"] = settings.parallel_tool_calls
+    fields = {name: value for name, value in fields.items() if value is not None}
+    if stream:
+        fields |= {"stream": True, "stream_options": {"include_usage": True}}
+    return _fields(fields | thaw(settings.extra))
+
+
+def _fields(fields: dict[str, Any]) -> bytes:
+    return b"," + to_json(fields)[1:-1] if fields else b""

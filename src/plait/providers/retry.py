@@ -1,0 +1,220 @@
+"""Asking again: a policy, a pure plan, and the provider that carries it out round another one.
+
+Knows no dialect and no HTTP: the errors say whether another try may help (``retryable``, in which a provider's
+``x-should-retry`` has the last word) and how long the provider asks to wait (``retry_after``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random as _random
+import time
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Literal
+
+from plait.errors import (
+    ConfigurationError,
+    EmptyAnswer,
+    ModelError,
+    ProviderError,
+    RateLimited,
+    StreamTruncated,
+    TransportError,
+)
+from plait.events import ModelDelta, UsageDelta
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+
+    from plait.events import Delta
+    from plait.providers.base import Provider, Request
+
+logger = logging.getLogger("plait.providers")
+
+Backoff = Literal["exponential", "linear", "fixed"]
+FailureKind = Literal["rate_limit", "server_error", "timeout", "connection", "empty_answer", "other"]
+
+_REQUEST_TIMEOUT: Final = 408
+_PREAMBLE: Final = (ModelDelta, UsageDelta)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryRule:
+    """What holds for one kind of failure; what is None is as in the policy."""
+
+    max_retries: int | None = None
+    backoff: Backoff | None = None
+    initial_delay: float | None = None
+    max_delay: float | None = None
+
+
+_NO_RULE: Final = RetryRule()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """When, and how often, a failed request is sent again.
+
+    Attributes:
+        max_retries: the most further requests, whatever failed: n means at most n + 1 requests.
+        initial_delay: seconds before the first of them.
+        max_delay: the longest of our own delays, in seconds.
+        backoff: how delays grow: by a factor, by a step, or not.
+        factor: that of the exponential one.
+        jitter: the share of a delay, from 0 to 1, that is left to chance, so that clients do not return together.
+        retry_after_cap: the most seconds a provider may ask to wait; if it asks for more, the error is raised at once.
+        deadline: seconds for all tries together, or None.
+        rules: what differs for a kind of failure. The number of requests sent so far counts all kinds.
+    """
+
+    max_retries: int = 2
+    initial_delay: float = 0.5
+    max_delay: float = 8.0
+    backoff: Backoff = "exponential"
+    factor: float = 2.0
+    jitter: float = 0.25
+    retry_after_cap: float = 60.0
+    deadline: float | None = 600.0
+    rules: Mapping[FailureKind, RetryRule] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no sense.
+
+        Raises:
+            ConfigurationError: a number is negative, or the jitter above 1.
+        """
+        for name in ("max_retries", "initial_delay", "max_delay", "factor", "jitter", "retry_after_cap"):
+            if not getattr(self, name) >= 0:
+                msg = f"RetryPolicy({name}={getattr(self, name)!r}): must be 0 or more"
+                raise ConfigurationError(msg)
+        if self.jitter > 1:
+            msg = f"RetryPolicy(jitter={self.jitter!r}): a share is from 0 to 1"
+            raise ConfigurationError(msg)
+
+
+DEFAULT_POLICY: Final = RetryPolicy()
+
+
+def kind_of(error: ModelError) -> FailureKind:
+    """Say what kind of failure an error is, for a policy's rules."""
+    if isinstance(error, RateLimited):
+        return "rate_limit"
+    if isinstance(error, ProviderError):
+        return "timeout" if error.status == _REQUEST_TIMEOUT else "server_error"
+    if isinstance(error, TransportError | StreamTruncated):
+        return "timeout" if error.timeout else "connection"
+    return "empty_answer" if isinstance(error, EmptyAnswer) else "other"
+
+
+def plan(
+    policy: RetryPolicy, error: ModelError, attempt: int, elapsed: float, random: Callable[[], float]
+) -> float | None:
+    """Decide what to do after a failure.
+
+    Args:
+        policy: the rules.
+        error: what failed.
+        attempt: how many requests were sent, from 1.
+        elapsed: seconds since the first was begun.
+        random: gives a number from 0 to 1.
+
+    Returns:
+        The seconds to wait before the next request, or None when the error is final.
+    """
+    rule = policy.rules.get(kind_of(error), _NO_RULE)
+    most = policy.max_retries if rule.max_retries is None else rule.max_retries
+    if not error.retryable or attempt > most:
+        return None
+    asked = error.retry_after if isinstance(error, ProviderError) else None
+    if asked is not None:
+        if asked > policy.retry_after_cap:
+            return None
+        delay = asked
+    else:
+        delay = _own_delay(policy, rule, attempt) * (1 - policy.jitter * random())
+    if policy.deadline is not None and elapsed + delay >= policy.deadline:
+        return None
+    return delay
+
+
+def _own_delay(policy: RetryPolicy, rule: RetryRule, attempt: int) -> float:
+    first = policy.initial_delay if rule.initial_delay is None else rule.initial_delay
+    longest = policy.max_delay if rule.max_delay is None else rule.max_delay
+    match rule.backoff or policy.backoff:
+        case "fixed":
+            delay = first
+        case "linear":
+            delay = first * attempt
+        case "exponential":
+            try:
+                delay = first * policy.factor ** (attempt - 1)
+            except OverflowError:
+                delay = longest
+    return min(delay, longest)
+
+
+class Retrying:
+    """A provider that asks another one again when it fails, as long as nothing of an answer was handed out."""
+
+    def __init__(
+        self,
+        provider: Provider,
+        policy: RetryPolicy = DEFAULT_POLICY,
+        *,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
+        random: Callable[[], float] = _random.random,
+    ) -> None:
+        """Wrap a provider.
+
+        Args:
+            provider: the one that is asked.
+            policy: when it is asked again.
+            sleep: waits for some seconds.
+            clock: gives seconds from any beginning, never going back.
+            random: gives a number from 0 to 1.
+        """
+        self.provider = provider
+        self.policy = policy
+        self.name = provider.name
+        self.model = provider.model
+        self._sleep = sleep
+        self._clock = clock
+        self._random = random
+
+    def __repr__(self) -> str:
+        return f"Retrying({self.provider!r})"
+
+    async def stream(self, request: Request) -> AsyncGenerator[list[Delta], None]:
+        """Answer a request; see `Provider.stream`.
+
+        Raises:
+            ModelError: the last try's; ``attempts`` says how many requests were sent.
+        """
+        begun = self._clock()
+        attempt = 0
+        while True:
+            attempt += 1
+            spoke = False
+            try:
+                async with aclosing(self.provider.stream(request)) as batches:  # type: ignore[type-var]  # generators
+                    async for batch in batches:
+                        if not spoke:
+                            spoke = any(not isinstance(delta, _PREAMBLE) for delta in batch)
+                        yield batch
+                    return
+            except ModelError as error:
+                error.attempts = attempt
+                elapsed = self._clock() - begun
+                delay = None if spoke else plan(self.policy, error, attempt, elapsed, self._random)
+                if delay is None:
+                    raise
+                self._note(error, attempt, delay)
+            await self._sleep(delay)
+
+    def _note(self, error: ModelError, attempt: int, delay: float) -> None:
+        status = getattr(error, "status", None)
+        what = type(error).__name__ if status is None else f"{type(error).__name__} {status}"
+        logger.debug("%s:%s request %d failed (%s); next in %.2f s", self.name, self.model, attempt, what, delay)
