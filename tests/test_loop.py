@@ -253,6 +253,24 @@ async def test_a_stop_in_the_middle_of_a_tool_cancels_it() -> None:
     await check_usable(agent, "t", result.run_id)
 
 
+async def test_a_tool_that_swallows_the_stop_does_not_keep_the_run_going() -> None:
+    stop = StopSignal()
+
+    async def stubborn() -> str:
+        stop.set()
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            return "I go on"
+        return "never"
+
+    agent = Agent(provider=OfflineProvider([ToolCall(id="1", name="stubborn")]), tools=[stubborn], store=MemoryStore())
+    result = await agent.run("go", thread="t", stop=stop)
+    assert result.stop_reason == "user_stop"
+    assert [r.text for r in result.messages[2].tool_results] == ["I go on"]
+    await check_usable(agent, "t", result.run_id)
+
+
 async def test_a_signal_that_is_set_before_stops_at_once() -> None:
     stop = StopSignal()
     stop.set()

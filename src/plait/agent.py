@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Final, Generic, Unpack
+
+from typing_extensions import TypeVar
 
 from plait.builtin import READY_MADE
 from plait.context import strategy_of
@@ -27,6 +29,7 @@ from plait.store.base import new_id
 from plait.store.catalog import open_store
 from plait.store.memory import MemoryStore
 from plait.threads import Thread
+from plait.toolbase import prepare
 from plait.tools import find_tools
 
 if TYPE_CHECKING:
@@ -42,8 +45,8 @@ if TYPE_CHECKING:
     from plait.store.base import Store
     from plait.tools import ToolForm
 
-Deps = TypeVar("Deps")
-Output = TypeVar("Output")
+Deps = TypeVar("Deps", default=Any)
+Output = TypeVar("Output", default=str)
 
 DEFAULT_USER: Final = "default"
 KEPT_THREADS: Final = 256
@@ -132,7 +135,7 @@ class Agent(Generic[Deps, Output]):
         self._settings = settings_of(settings or DEFAULT_SETTINGS, temperature, max_tokens)
         self._hooks = Hooks(hooks)
         self._sequential = sequential_tools
-        self._definitions = tuple(tool.get_definition() for tool in self.tools.values())
+        self._definitions = tuple(prepare(tool).definition for tool in self.tools.values())
         prompt = self.definition.compile()
         self._system = SystemMessage(text=prompt) if prompt else None
         self._given_store = store

@@ -8,19 +8,28 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from math import isfinite
-from typing import Annotated, Any, ClassVar, NoReturn, Self
+from reprlib import Repr
+from types import UnionType
+from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, NoReturn, Self, TypeVar, Union
+from typing import get_args as arguments_of
+from typing import get_origin as origin_of
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema, ErrorDetails, core_schema
 
-from plait.errors import ConfigurationError, excerpt
+from plait.errors import EXCERPT_LENGTH, ConfigurationError, excerpt
 
-_encode = msgspec.json.Encoder().encode
-_SAFE = frozenset({str, int, float, bool, type(None), bytes})
+T = TypeVar("T")
+
+MAX_DEPTH: Final = 100
+"""How deep lists and mappings inside a value may be nested."""
+
+_SCALARS = frozenset({str, int, bool, type(None)})
+_shown = Repr().repr  # bounded, whatever it is given
 
 
 def to_json(value: object) -> bytes:
@@ -35,19 +44,43 @@ def to_json(value: object) -> bytes:
     try:
         return _encode(value)
     except UnicodeEncodeError:
-        return json.dumps(msgspec.to_builtins(value), separators=(",", ":"), allow_nan=False).encode("ascii")
+        plain = msgspec.to_builtins(value, enc_hook=_plain)
+        return json.dumps(plain, separators=(",", ":"), allow_nan=False).encode("ascii")
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Frozen):
+        return value.to_json()
+    msg = f"{type(value).__name__} has no form in JSON"
+    raise TypeError(msg)
+
+
+_encode = msgspec.json.Encoder(enc_hook=_plain).encode
 
 
 def parse_json(text: str | bytes) -> Any:
     """Read JSON as `to_json` writes it, escaped lone surrogates included.
 
     Raises:
-        ValueError: the text is no JSON.
+        ValueError: the text is no JSON, is nested too deeply, or holds a number that is out of range.
     """
     try:
-        return msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return json.loads(text)  # msgspec refuses lone surrogates, which json reads
+        try:
+            return msgspec.json.decode(text)
+        except (msgspec.DecodeError, UnicodeError):
+            # msgspec refuses lone surrogates, which json reads; json reads NaN and 1e999, which msgspec refuses.
+            return json.loads(text, parse_constant=_number, parse_float=_number)
+    except RecursionError:
+        msg = "the JSON is nested too deeply"
+        raise ValueError(msg) from None
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if not isfinite(number):
+        msg = f"{excerpt(text, 20)} is no number that JSON can hold"
+        raise ValueError(msg)
+    return number
 
 
 class FrozenDict(dict[str, Any]):
@@ -55,12 +88,21 @@ class FrozenDict(dict[str, Any]):
 
     A subclass of dict, so that JSON encoders, pydantic and ``==`` treat it as one; whatever would change it
     raises TypeError. Its values are frozen by `freeze`.
+
+    Raises:
+        ConfigurationError: a key is no string, or a value cannot be frozen.
     """
 
     __slots__ = ()
 
+    def __new__(cls, value: Mapping[str, Any] | None = None, /) -> Self:
+        made = super().__new__(cls)
+        if value:
+            dict.update(made, {_key(key): _frozen(item, 1, "plain") for key, item in value.items()})
+        return made
+
     def __init__(self, value: Mapping[str, Any] | None = None, /) -> None:
-        super().__init__({_key(key): freeze(item) for key, item in value.items()} if value else ())
+        """Do nothing: ``__new__`` filled it, and calling this again must not."""
 
     def _refuse(self, *_: object, **__: object) -> NoReturn:
         msg = "this mapping is read-only; make a changed copy with {**mapping, ...}"
@@ -72,26 +114,41 @@ class FrozenDict(dict[str, Any]):
     def __hash__(self) -> int:  # type: ignore[override]  # dict has none; this one never changes
         return hash(frozenset(self.items()))
 
-    def __reduce__(self) -> tuple[type[FrozenDict], tuple[dict[str, Any]]]:
-        return (FrozenDict, (dict(self),))
+    def __reduce__(self) -> tuple[Any, tuple[dict[str, Any]]]:
+        return (_filled, (dict(self),))
 
-    def __copy__(self) -> FrozenDict:
+    def __copy__(self) -> Self:
         return self
 
-    def __deepcopy__(self, _: object) -> FrozenDict:
+    def __deepcopy__(self, _: object) -> Self:
         return self
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: object, _handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(
-            lambda value: value if type(value) is cls else cls(value),
-            core_schema.dict_schema(keys_schema=core_schema.str_schema()),
+        return core_schema.no_info_plain_validator_function(
+            _mapping,
+            json_schema_input_schema=core_schema.dict_schema(keys_schema=core_schema.str_schema()),
             serialization=core_schema.plain_serializer_function_ser_schema(thaw, when_used="always"),
         )
 
 
-EMPTY = FrozenDict()
+def _mapping(value: object) -> FrozenDict:
+    if type(value) is FrozenDict:
+        return value
+    if not isinstance(value, Mapping):
+        msg = "input should be a mapping"
+        raise ConfigurationError(msg)
+    return FrozenDict(value)
 
+
+def _filled(items: Mapping[str, Any]) -> FrozenDict:
+    """Make a `FrozenDict` of what is frozen already."""
+    made = FrozenDict()
+    dict.update(made, items)
+    return made
+
+
+EMPTY: Final = FrozenDict()
 
 
 class _AsFrozenDict:
@@ -102,44 +159,78 @@ class _AsFrozenDict:
         return handler(FrozenDict)
 
 
+class _AsTuple:
+    """Makes a tuple of a field's value."""
+
+    @staticmethod
+    def __get_pydantic_core_schema__(source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return handler(tuple[arguments_of(source)[0], ...])
+
+
 JsonObject = Annotated[Mapping[str, Any], _AsFrozenDict]
 """The type of a field that takes any mapping of plain data, and holds a `FrozenDict`."""
 
+TupleOf = Annotated[Sequence[T], _AsTuple]
+"""``TupleOf[X]`` is the type of a field that takes any list of X, and holds a tuple."""
+
 
 def _key(key: object) -> str:
-    if not isinstance(key, str):
-        msg = f"the key {key!r} of a mapping is no string; JSON objects have string keys"
-        raise ValueError(msg)  # noqa: TRY004  # pydantic turns ValueError, not TypeError, into its own error
-    return key
+    if type(key) is str:
+        return key
+    if isinstance(key, str):
+        return str.__str__(key)
+    msg = f"the key {excerpt(_shown(key), 33)} of a mapping is no string; JSON objects have string keys"
+    raise ConfigurationError(msg)
 
 
 def freeze(value: Any) -> Any:
     """Make plain data read-only: lists become tuples, dicts `FrozenDict`, all the way down.
 
     Raises:
-        ValueError: for a set, an arbitrary object, or a number JSON cannot hold (NaN, infinity).
+        ConfigurationError: for a set, bytes, an arbitrary object, a number JSON cannot hold (NaN, infinity), or
+            data nested deeper than `MAX_DEPTH`: it could not be written as JSON and read back as it was.
     """
+    return _frozen(value, 0, "plain")
+
+
+_Content = Literal["plain", "typed"]
+"""What a container may hold: plain JSON data, or what the type of its field was checked for, bytes and `Frozen` too."""
+
+
+def _frozen(value: Any, depth: int, content: _Content) -> Any:
     kind = type(value)
-    if kind in _SAFE:
-        if kind is float and not isfinite(value):
+    if kind in _SCALARS or kind is FrozenDict:
+        return value
+    if depth > MAX_DEPTH:
+        msg = f"the data is nested deeper than {MAX_DEPTH} levels"
+        raise ConfigurationError(msg)
+    if isinstance(value, float):
+        if not isfinite(value):
             msg = f"{value!r} has no form in JSON; use None, or a string"
-            raise ValueError(msg)
-        return value
-    if kind is FrozenDict or isinstance(value, Frozen):
-        return value
+            raise ConfigurationError(msg)
+        return value if kind is float else float(value)
     if isinstance(value, dict):
-        return FrozenDict(value)
+        return _filled({_key(key): _frozen(item, depth + 1, content) for key, item in value.items()})
     if isinstance(value, list | tuple):
-        return tuple(freeze(item) for item in value)
-    if isinstance(value, str | int | float):
+        return tuple([_frozen(item, depth + 1, content) for item in value])
+    if content == "typed" and isinstance(value, Frozen | bytes | str | int):
         return value
-    msg = f"{kind.__name__} cannot be kept in a frozen value; use strings, numbers, lists, dicts or Frozen models"
-    raise ValueError(msg)
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int(value)
+    msg = f"{kind.__name__} cannot be kept in a frozen value; use strings, numbers, lists and dicts"
+    if isinstance(value, Frozen):
+        msg = f"{kind.__name__} could not be read back from plain data; use a field of its type, or its to_json()"
+    elif kind is bytes:
+        msg = "bytes could not be read back from plain data; use a field of type bytes, or base64 text"
+    raise ConfigurationError(msg)
 
 
 def thaw(value: Any) -> Any:
     """Give plain JSON data for a frozen value: lists and dicts, `Frozen.to_json`, bytes as base64."""
-    if isinstance(value, str | int | float | None):
+    kind = type(value)
+    if kind in _SCALARS or kind is float:
         return value
     if isinstance(value, Frozen):
         return value.to_json()
@@ -147,7 +238,33 @@ def thaw(value: Any) -> Any:
         return {key: thaw(item) for key, item in value.items()}
     if isinstance(value, bytes):
         return b64encode(value).decode("ascii")
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int(value)
     return [thaw(item) for item in value]
+
+
+class _Layout(NamedTuple):
+    """What is worked out once for a class of values.
+
+    Attributes:
+        open: the fields whose type, or default, lets a list, dict or anything at all in; frozen after validation.
+        fields: each field's name, whether JSON always has it, and its default.
+        defaults: the defaults of the fields that have one.
+        plain: whether every field has a plain default or none, and there is nothing private.
+    """
+
+    open: tuple[tuple[str, _Content], ...]
+    fields: tuple[tuple[str, bool, Any], ...]
+    defaults: dict[str, Any]
+    plain: bool
+
+
+_MISSING: Final = object()
+"""Stands for the default of a field that has none."""
+
+_CONTAINERS: Final = (list, tuple, dict)
 
 
 class Frozen(BaseModel):
@@ -155,34 +272,71 @@ class Frozen(BaseModel):
 
     Equal content gives an equal `hash_key`, in every process. ``repr`` shows only what differs from the
     defaults.
+
+    Raises:
+        ConfigurationError: a field is missing, unknown, or of the wrong type; the sentence says which.
     """
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="null",
+        frozen=True,
+        extra="forbid",
+        populate_by_name=True,
+        allow_inf_nan=False,
+        ser_json_bytes="base64",
+        val_json_bytes="base64",
         # Validators are built when a class is first used: building them at import would double its cost.
         defer_build=True,
     )
 
-    # Fields whose type lets a list, dict or anything at all in; frozen after validation. Worked out once a class.
-    _open_fields: ClassVar[tuple[str, ...]] = ()
-    _defaults: ClassVar[Mapping[str, Any]] = {}
+    _layout: ClassVar[_Layout | None] = None
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
-        cls._open_fields = tuple(n for n, f in cls.model_fields.items() if _is_open(f.annotation))
-        cls._defaults = {n: f.get_default() for n, f in cls.model_fields.items() if not f.is_required()}
+        cls._layout = None
+        if cls.model_config.get("extra") != "forbid" or not cls.model_config.get("frozen"):
+            msg = f"{cls.__name__} changes extra or frozen in its model_config, which a Frozen value cannot do without"
+            raise ConfigurationError(msg)
+
+    @classmethod
+    def _lay_out(cls) -> _Layout:
+        """Work out the layout of a class when it is first needed: its forward references can be followed by then."""
+        openness: list[tuple[str, _Content]] = []
+        fields: list[tuple[str, bool, Any]] = []
+        defaults: dict[str, Any] = {}
+        plain = not cls.__private_attributes__
+        for name, field in cls.model_fields.items():
+            content = _content(field.annotation, field.metadata)
+            default = _MISSING
+            if field.default_factory in _CONTAINERS:
+                default = _frozen(field.default_factory(), 0, "plain")  # type: ignore[call-arg, misc]  # one of three
+            elif field.default_factory is not None:
+                plain = False
+            elif not field.is_required():
+                default = _frozen(field.default, 0, "typed")
+            if default is not _MISSING:
+                defaults[name] = default
+            if content is None and default is not field.default and not field.is_required():
+                content = "typed"  # pydantic does not check defaults, so a mutable one comes as it is
+            if content is not None:
+                openness.append((name, content))
+            fields.append((name, name == "type" or default is _MISSING, default))
+        cls._layout = _Layout(tuple(openness), tuple(fields), defaults, plain)
+        return cls._layout
 
     @classmethod
     def model_construct(cls, _fields_set: set[str] | None = None, **values: Any) -> Self:
         """As pydantic's, and four times as fast: make a value of fields that are known to be right, unchecked.
 
         The loop makes some ten values a turn out of others that were checked before; checking them again would
-        be the greater part of what a turn costs. Fields must be frozen already; none may have a default factory.
+        be the greater part of what a turn costs. What is given must be frozen already.
         """
+        layout = cls._layout or cls._lay_out()
+        if not layout.plain:
+            return super().model_construct(_fields_set, **values)
         made = cls.__new__(cls)
         write = object.__setattr__
-        write(made, "__dict__", {**cls._defaults, **values})
+        write(made, "__dict__", {**layout.defaults, **values})
         write(made, "__pydantic_fields_set__", set(values) if _fields_set is None else _fields_set)
         write(made, "__pydantic_extra__", None)
         write(made, "__pydantic_private__", None)
@@ -194,8 +348,39 @@ class Frozen(BaseModel):
         except ValidationError as error:
             raise ConfigurationError(describe(error)) from None
 
+    # Without this mark, pydantic would make each nested value by calling ``__init__``, at three times the cost.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    @classmethod
+    def model_validate(cls, obj: Any, **options: Any) -> Self:
+        """As pydantic's.
+
+        Raises:
+            ConfigurationError: the data is no such value.
+        """
+        try:
+            return super().model_validate(obj, **options)
+        except ValidationError as error:
+            raise ConfigurationError(describe(error)) from None
+
+    @classmethod
+    def model_validate_json(cls, json_data: str | bytes | bytearray, **options: Any) -> Self:
+        """As pydantic's.
+
+        Raises:
+            ConfigurationError: the text is no JSON, or no such value.
+        """
+        try:
+            return super().model_validate_json(json_data, **options)
+        except ValidationError as error:
+            raise ConfigurationError(describe(error)) from None
+
     def __setattr__(self, name: str, value: object) -> NoReturn:
         msg = f"{type(self).__name__}.{name} cannot be set: the value is read-only; use .model_copy(update={{...}})"
+        raise AttributeError(msg)
+
+    def __delattr__(self, name: str) -> NoReturn:
+        msg = f"{type(self).__name__}.{name} cannot be deleted: the value is read-only"
         raise AttributeError(msg)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
@@ -204,27 +389,41 @@ class Frozen(BaseModel):
         Raises:
             ConfigurationError: a changed field has the wrong type or an unknown name.
         """
-        return type(self)(**{**self.__dict__, **update}) if update else super().model_copy(deep=deep)
+        if not update:
+            return super().model_copy(deep=deep)
+        fields = {name: self.__dict__[name] for name in type(self).model_fields}
+        unknown = [name for name in update if name not in fields]
+        if unknown:
+            name = excerpt(repr(unknown[0]), 60)
+            msg = f"{type(self).__name__} has no field {name} to change; its fields are {', '.join(fields)}"
+            raise ConfigurationError(msg)
+        return type(self)(**{**fields, **update})
 
     def model_dump(self, **options: Any) -> dict[str, Any]:
-        """As pydantic's; fields declared as lists hold tuples here, which is nothing to warn about."""
-        return super().model_dump(**{"warnings": False, **options})
+        """As pydantic's; nested values are whole, also those of subclasses of the type their field declares.
+
+        Fields declared as lists hold tuples, which is nothing to warn about.
+        """
+        return super().model_dump(**{"warnings": False, "serialize_as_any": True, **options})
 
     def model_dump_json(self, **options: Any) -> str:
-        """As pydantic's, without its warnings (see `model_dump`)."""
-        return super().model_dump_json(**{"warnings": False, **options})
+        """As pydantic's, with the differences of `model_dump`."""
+        return super().model_dump_json(**{"warnings": False, "serialize_as_any": True, **options})
 
     def model_post_init(self, context: Any, /) -> None:
         """Freeze the fields whose declared type is mutable (pydantic calls this after validation)."""
-        for name in self._open_fields:
-            self.__dict__[name] = freeze(self.__dict__[name])
+        layout = self._layout or self._lay_out()
+        for name, content in layout.open:
+            self.__dict__[name] = _frozen(self.__dict__[name], 0, content)
 
     def to_json(self) -> dict[str, Any]:
         """Give the value as plain JSON data: every field that differs from its default, and the ``type`` of parts."""
+        layout = self._layout or self._lay_out()
+        values = self.__dict__
         data = {}
-        for name, field in type(self).model_fields.items():
-            value = getattr(self, name)
-            if name == "type" or field.is_required() or value != field.get_default(call_default_factory=True):
+        for name, always, default in layout.fields:
+            value = values[name]
+            if always or (value is not default and _differs(value, default)):
                 data[name] = thaw(value)
         return data
 
@@ -236,24 +435,42 @@ class Frozen(BaseModel):
     @property
     def hash_key(self) -> str:
         """SHA-256 over class and content, 64 hexadecimal digits: equal content gives an equal key."""
-        content = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
-        return sha256(f"{self.class_}:{content}".encode()).hexdigest()
+        content = json.dumps([self.class_, self.to_json()], sort_keys=True, separators=(",", ":"))
+        return sha256(content.encode("ascii")).hexdigest()
 
-    def __repr_args__(self) -> Any:
-        for name, field in type(self).model_fields.items():
-            value = getattr(self, name)
-            if field.is_required() or value != field.get_default(call_default_factory=True):
+    def __repr_args__(self) -> Iterator[tuple[str, Any]]:
+        layout = self._layout or self._lay_out()
+        for name, _, default in layout.fields:
+            value = self.__dict__[name]
+            if _differs(value, default):
                 yield name, value
 
 
-def _is_open(annotation: Any) -> bool:
-    """Whether a field of this type may hold something mutable after validation."""
-    if annotation in _SAFE or annotation is FrozenDict:
-        return False
-    if isinstance(annotation, type) and not hasattr(annotation, "__args__"):
-        return not issubclass(annotation, Frozen | str | int | float | bytes)
-    text = str(annotation)
-    return any(word in text for word in ("list", "List", "dict", "Dict", "Mapping", "Sequence", "Any", "set", "object"))
+def _differs(value: object, default: object) -> bool:
+    """Whether a value has to be said; False, 0 and 0.0 are equal to Python, but not in JSON."""
+    return type(value) is not type(default) or value != default
+
+
+def _content(annotation: Any, metadata: Sequence[object] = ()) -> _Content | None:
+    """What a field of this type may hold that is to be frozen after validation; None when there is nothing."""
+    origin, arguments = origin_of(annotation), arguments_of(annotation)
+    if origin is Annotated:
+        return _content(arguments[0], arguments[1:])
+    if origin is Literal or _AsFrozenDict in metadata:
+        return None
+    if origin is None:
+        closed = isinstance(annotation, type) and issubclass(annotation, _CLOSED)
+        return None if closed or annotation is None else "plain"
+    if origin in (Union, UnionType, tuple) or _AsTuple in metadata:
+        inside = {_content(argument) for argument in arguments if argument is not ...}
+    elif isinstance(origin, type) and issubclass(origin, list | Mapping | Sequence):
+        inside = {"typed", *map(_content, arguments)}
+    else:
+        return "plain"
+    return "plain" if "plain" in inside else "typed" if "typed" in inside else None
+
+
+_CLOSED: Final = (Frozen, FrozenDict, str, int, float, bytes, type(None))
 
 
 def describe(error: ValidationError, most: int = 3) -> str:
@@ -263,12 +480,31 @@ def describe(error: ValidationError, most: int = 3) -> str:
         error: pydantic's error; its own text has several lines and a web address.
         most: how many of its findings to name.
     """
-    found = error.errors(include_url=False, include_context=False)
+    length = EXCERPT_LENGTH // (2 * most)
+    found = error.errors(include_url=False)
     said = []
     for item in found[:most]:
-        where = ".".join(str(step) for step in item["loc"])
-        given = "" if item["type"] in ("missing", "extra_forbidden") else f" (given: {excerpt(repr(item['input']), 60)})"
-        message = item["msg"].removeprefix("Value error, ")
-        said.append((f"{where}: " if where else "") + message[:1].lower() + message[1:] + given)
+        where = ".".join(excerpt(str(step), length) for step in item["loc"])
+        message = _finding(item)
+        if message.startswith(f"{error.title} is not valid"):  # said by the ``__init__`` of a class that has its own
+            return message
+        if item["type"] not in ("missing", "extra_forbidden") and not isinstance(_cause(item), ConfigurationError):
+            message += f" (given: {excerpt(_shown(item['input']), length)})"
+        said.append(f"{where}: {message}" if where else message)
     more = f"; and {len(found) - most} more" if len(found) > most else ""
     return f"{error.title} is not valid: {'; '.join(said)}{more}"
+
+
+def _cause(item: ErrorDetails) -> object:
+    return item.get("ctx", {}).get("error")
+
+
+def _finding(item: ErrorDetails) -> str:
+    """What one of pydantic's findings says, without the foreign text it repeats."""
+    cause = _cause(item)
+    if isinstance(cause, ConfigurationError):
+        return str(cause)
+    if item["type"] == "union_tag_invalid":
+        return f"the type should be one of {item['ctx']['expected_tags']}"
+    message = item["msg"].removeprefix("Value error, ")
+    return message[:1].lower() + message[1:]

@@ -13,7 +13,9 @@ import asyncio
 import logging
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple
+
+from typing_extensions import TypeVar
 
 from plait.errors import EmptyAnswer, NothingToResume, OutputInvalid, PlaitError, Refused, StateConflict, excerpt
 from plait.events import Fold, RunFinished
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("plait.run")
 
-Output = TypeVar("Output")
+Output = TypeVar("Output", default=str)
 
 MAX_REPAIRS: Final = 2
 """How often one run asks again for an answer that does not fit the output type."""
@@ -151,6 +153,7 @@ class Run(Generic[Output]):
                     async with aclosing(work) as batches:
                         async for batch in batches:
                             yield batch
+                    await guard.checkpoint()
                 yield await self._end()
             except asyncio.CancelledError:
                 reason = guard.claim()

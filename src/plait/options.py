@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from plait.providers.base import Settings
 
-Prompt = str | Message | Sequence[str | Message | Mapping[str, Any]]
-"""What a run answers: text, a message, or several (a history), the newest last."""
+Prompt = str | Message | list[Any] | tuple[Any, ...]
+"""What a run answers: text, a message, or several (a history of texts, messages and role-content dicts)."""
 
 
 class RunOptions(TypedDict, total=False):
@@ -54,8 +54,8 @@ def definition_of(
     Raises:
         ConfigurationError: an argument has the wrong type, or a definition is given twice.
     """
-    given = {"goal": goal, "constraints": constraints, "personality": personality}
-    given = {key: value for key, value in given.items() if value is not None}
+    fields = {"goal": goal, "constraints": constraints, "personality": personality}
+    given: dict[str, Any] = {key: value for key, value in fields.items() if value is not None}
     if definition is None:
         if role is not None and not isinstance(role, str):
             msg = f"Agent(role=...) takes a text, not {type(role).__name__}"
@@ -100,7 +100,7 @@ def messages_of(prompt: Prompt) -> tuple[Message, ...]:
     """
     if isinstance(prompt, str | Message):
         made: tuple[Message, ...] = (as_message(prompt),)
-    elif isinstance(prompt, Sequence) and not isinstance(prompt, bytes | bytearray):
+    elif isinstance(prompt, list | tuple):
         made = tuple(as_message(item) for item in prompt)
     else:
         made = (as_message(prompt),)

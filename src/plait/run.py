@@ -6,7 +6,9 @@ import asyncio
 import threading
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic
+
+from typing_extensions import TypeVar
 
 from plait.errors import ConfigurationError
 from plait.frozen import EMPTY
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
     from plait.interrupts import Secret
     from plait.messages import Message
 
-Deps = TypeVar("Deps")
-Output = TypeVar("Output")
+Deps = TypeVar("Deps", default=Any)
+Output = TypeVar("Output", default=str)
 
 DEFAULT_MAX_TURNS: Final = 10
 DEFAULT_MAX_TOOL_CALLS: Final = 50
@@ -178,4 +180,3 @@ class RunResult(Generic[Output]):
     def text(self) -> str:
         """The text of the last answer; empty when there was none."""
         return next((m.text for m in reversed(self.messages) if m.role == "assistant"), "")
-

@@ -63,6 +63,12 @@ class Guard:
             self._reason = reason
             self._task.cancel()
 
+    async def checkpoint(self) -> None:
+        """Stop here if it fired: foreign code may have swallowed the cancellation."""
+        if self._reason is not None:
+            await asyncio.sleep(0)  # raises here, if the cancellation is still to come
+            raise asyncio.CancelledError
+
     def claim(self) -> StopReason | None:
         """Give the reason of a cancellation that this guard made, and take it back; None when others cancelled."""
         if self._reason is None or self._task.uncancel() > self._base:

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from plait.frozen import EMPTY, FrozenDict
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
     from plait.events import Delta
     from plait.messages import Message
     from plait.schema import OutputSchema
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
 class ToolDefinition:
     """What a model is told of a tool.
 
@@ -97,7 +97,7 @@ class Provider(Protocol):
     name: str
     model: str
 
-    def stream(self, request: Request) -> AsyncIterator[list[Delta]]:
+    def stream(self, request: Request) -> AsyncGenerator[list[Delta], None]:
         """Answer a request: one list of deltas for each socket read; one list in all when not streamed.
 
         Each answer ends with a `FinishDelta`; a stream that ends without one raises `StreamTruncated`.

@@ -57,9 +57,7 @@ VENDORS: Final[dict[str, ChatVendor]] = {
     "openrouter": ChatVendor(
         base_url="https://openrouter.ai/api/v1",
         key_variable="OPENROUTER_API_KEY",
-        form=Form(
-            provider="", reasoning="reasoning", details=("reasoning_details", "annotations"), file_urls=True
-        ),
+        form=Form(provider="", reasoning="reasoning", details=("reasoning_details", "annotations"), file_urls=True),
     ),
     "ollama": ChatVendor(
         base_url="http://localhost:11434/v1",
@@ -217,7 +215,9 @@ def _key(name: str, vendor: ChatVendor, given: str | None, *, needed: bool) -> s
         msg = f"provider {name!r} needs a key: set {variable}, or pass api_key=..."
         raise ConfigurationError(msg)
     if not key.isascii() or not key.isprintable():
-        msg = f"the key of provider {name!r} has characters that cannot be sent in a header; check api_key or {variable}"
+        msg = (
+            f"the key of provider {name!r} has characters that cannot be sent in a header; check api_key or {variable}"
+        )
         raise ConfigurationError(msg)
     return key or None
 

@@ -32,7 +32,7 @@ from plait.providers.status import error_object
 from plait.providers.wire import token_count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from plait.events import Delta
     from plait.providers.status import Service
@@ -145,7 +145,7 @@ class AnswerReader:
         self._batches.append(deltas)
         self._add(answer, deltas)
         if not answer.choices:
-            raise self._violation("answered without a choice", body)
+            raise self._violation(body, what="answered without a choice")
         self._count(deltas)
         return deltas + self.end(complete=True)
 
@@ -249,16 +249,16 @@ class AnswerReader:
             return msgspec.convert(json.loads(data), _Answer)
         except (ValueError, RecursionError) as error:
             what = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else "is no JSON of its dialect"
-            raise self._violation(f"sent something that {what}", data) from None
+            raise self._violation(data, what=f"sent something that {what}") from None
 
     def _text(self, content: object) -> str:
         """Join content that comes in parts, as some vendors send it."""
         if not isinstance(content, list):
-            raise self._violation("sent content that is no text", to_json(content))
+            raise self._violation(to_json(content), what="sent content that is no text")
         texts = [part.get("text") for part in content if isinstance(part, dict)]
         return "".join(text for text in texts if isinstance(text, str))
 
-    def _violation(self, what: str, said: bytes) -> ProtocolViolation:
+    def _violation(self, said: bytes, what: str) -> ProtocolViolation:
         text = excerpt(self._service.clean(said.decode("utf-8", "replace")))
         shown = f": {text}" if text else ": nothing"
         provider = self._service.provider
@@ -271,7 +271,7 @@ class AnswerReader:
 
     def _truncated(self, beginning: bytes, broken: TransportError | None) -> ModelError:
         if broken is None and not self._batches:
-            return self._violation("sent no event in its stream", beginning)
+            return self._violation(beginning, what="sent no event in its stream")
         provider = self._service.provider
         how = f"the stream of {provider} ended before the answer did" if broken is None else str(broken)
         timeout = broken is not None and broken.timeout

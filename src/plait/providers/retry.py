@@ -12,7 +12,7 @@ import random as _random
 import time
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, assert_never
 
 from plait.errors import (
     ConfigurationError,
@@ -26,7 +26,7 @@ from plait.errors import (
 from plait.events import ModelDelta, UsageDelta
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 
     from plait.events import Delta
     from plait.providers.base import Provider, Request
@@ -152,6 +152,8 @@ def _own_delay(policy: RetryPolicy, rule: RetryRule, attempt: int) -> float:
                 delay = first * policy.factor ** (attempt - 1)
             except OverflowError:
                 delay = longest
+        case other:
+            assert_never(other)
     return min(delay, longest)
 
 
@@ -200,9 +202,13 @@ class Retrying:
             spoke = False
             try:
                 async with aclosing(self.provider.stream(request)) as batches:  # type: ignore[type-var]  # generators
+                    while not spoke:
+                        batch = await self._next(batches, self._clock() - begun)
+                        if batch is None:
+                            return
+                        spoke = any(not isinstance(delta, _PREAMBLE) for delta in batch)
+                        yield batch
                     async for batch in batches:
-                        if not spoke:
-                            spoke = any(not isinstance(delta, _PREAMBLE) for delta in batch)
                         yield batch
                     return
             except ModelError as error:
@@ -213,6 +219,21 @@ class Retrying:
                     raise
                 self._note(error, attempt, delay)
             await self._sleep(delay)
+
+    async def _next(self, batches: AsyncIterator[list[Delta]], elapsed: float) -> list[Delta] | None:
+        """Give the next batch, None at the end; within what is left of the deadline, which also ends a try."""
+        deadline = self.policy.deadline
+        if deadline is None:
+            return await anext(batches, None)
+        limit = asyncio.timeout(deadline - elapsed)
+        try:
+            async with limit:
+                return await anext(batches, None)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+        msg = f"{self.name} gave no answer within {deadline:g} s, all tries together"
+        raise TransportError(msg, timeout=True, retryable=False, provider=self.name)
 
     def _note(self, error: ModelError, attempt: int, delay: float) -> None:
         status = getattr(error, "status", None)

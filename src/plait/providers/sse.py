@@ -105,7 +105,7 @@ class EventReader:
         return [data for data in events if _is_whole(data)]
 
     def _newlines(self, part: bytes) -> bytes:
-        """Make every line end ``\\n``; of a ``\\r\\n`` that two reads cut apart, the second half is dropped."""
+        """Make every line end a line feed; of a pair that two reads cut apart, the second half is dropped."""
         if self._after_cr and part[:1] == b"\n":
             part = part[1:]
             if not part:

@@ -97,5 +97,5 @@ def data_url(data: bytes, media_type: str) -> str:
 
 def token_count(value: object) -> int | None:
     """Give a number of tokens as a provider reports it; None for what cannot be one."""
-    sound = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**12  # noqa: PLR2004
+    sound = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**12
     return value if sound else None  # type: ignore[return-value]

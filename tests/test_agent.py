@@ -1,0 +1,429 @@
+"""`Agent`: its threads, its faces, and what it says about wrong arguments."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pydantic import BaseModel
+
+from plait import (
+    Agent,
+    AgentDefinition,
+    AgentTemplates,
+    Cancelled,
+    ConfigurationError,
+    MemoryStore,
+    OfflineProvider,
+    PlaitError,
+    Request,
+    RunContext,
+    RunLimits,
+    Secret,
+    Settings,
+    StoreUnavailable,
+    TextDelta,
+    Tool,
+    ToolCall,
+    ToolDefinition,
+    UserMessage,
+    create_agent,
+    open_store,
+    register_tool,
+    tool,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def texts(agent: Agent[Any, Any]) -> list[str]:
+    return [message.text for message in agent.history]
+
+
+async def test_chat_continues_and_new_thread_begins_anew() -> None:
+    agent = Agent(provider="offline")
+    await agent.chat("My name is Ada.")
+    assert await agent.chat("What is my name?") == "Your name is Ada."
+    agent.new_thread()
+    assert agent.history == []
+    assert await agent.chat("What is my name?") == "You have not told me your name."
+
+
+async def test_history_is_a_copy() -> None:
+    agent = Agent(provider="offline")
+    await agent.chat("Hello")
+    agent.history.clear()
+    assert texts(agent) == ["Hello", "You said: Hello"]
+
+
+async def test_users_of_one_agent_never_meet() -> None:
+    agent = Agent(provider=OfflineProvider(delay=0.001))
+    names = [f"User{n}" for n in range(20)]
+    await asyncio.gather(*(agent.chat(f"My name is {name}.", user_id=name) for name in names))
+    answers = await asyncio.gather(*(agent.chat("What is my name?", name) for name in names))
+    assert answers == [f"Your name is {name}." for name in names]
+
+
+async def test_run_without_a_thread_is_fresh() -> None:
+    agent = Agent(provider="offline")
+    await agent.run("My name is Ada.")
+    assert (await agent.run("What is my name?")).output == "You have not told me your name."
+    assert agent.history == []
+
+
+async def test_a_named_thread_lives_in_the_default_store_and_outlives_the_agent(tmp_path: Path) -> None:
+    await Agent(provider="offline").chat("My name is Ada.", thread="diary")
+    assert await Agent(provider="offline").chat("What is my name?", thread="diary") == "Your name is Ada."
+    assert (tmp_path / "plait.db").exists()
+    assert await Agent(provider="offline").chat("What is my name?", "someone else", thread="diary") == (
+        "You have not told me your name."
+    )
+
+
+async def test_the_store_comes_from_the_argument_else_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLAIT_STORE", f"sqlite:///{tmp_path / 'named.db'}")
+    await Agent(provider="offline").chat("Hi", thread="t")
+    await Agent(provider="offline", store="sqlite:///given.db").chat("Hi", thread="t")
+    assert sorted(name for name in os.listdir(tmp_path) if name.endswith(".db")) == ["given.db", "named.db"]
+
+
+async def test_stream_gives_the_text_and_remembers() -> None:
+    agent = Agent(provider="offline")
+    assert [text async for text in agent.stream("one two")] == ["You", " said:", " one", " two"]
+    assert await agent.stream("three") == "You said: three\nBefore that you said: one two"
+    assert texts(agent)[::2] == ["one two", "three"]
+
+
+async def test_leaving_a_stream_half_read_ends_its_run() -> None:
+    closed = asyncio.Event()
+
+    class Endless(OfflineProvider):
+        async def stream(self, request: Request) -> Any:
+            del request
+            try:
+                while True:
+                    yield [TextDelta("more ")]
+                    await asyncio.sleep(0)
+            finally:
+                closed.set()
+
+    agent = Agent(provider=Endless())
+    async for _ in agent.stream("go"):
+        break
+    await asyncio.wait_for(closed.wait(), 5)
+
+
+async def test_a_run_is_read_by_many_early_and_late() -> None:
+    run = Agent(provider="offline").run("one two three")
+
+    async def read() -> list[Any]:
+        return [event async for event in run]
+
+    first, second = await asyncio.gather(read(), read())
+    await run
+    assert first == second == await read()
+    assert await run is await run
+
+
+async def test_a_reader_that_gives_up_changes_nothing() -> None:
+    run = Agent(provider=OfflineProvider(["slow but sure"], delay=0.01)).run("hi")
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.005):
+            await run
+    assert (await run).output == "slow but sure"
+
+
+async def test_a_timeout_round_chat_ends_its_run() -> None:
+    ended = asyncio.Event()
+
+    async def never(_: Request) -> str:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return ""
+
+    agent = Agent(provider=OfflineProvider(function=never))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await agent.chat("hi")
+    assert ended.is_set()
+
+
+async def test_leaving_the_block_of_a_run_ends_it() -> None:
+    agent = Agent(provider=OfflineProvider(["a b c d"], delay=0.01))
+    async with agent.run("hi") as run:
+        async for event in run:
+            if isinstance(event, TextDelta):
+                break
+    with pytest.raises(Cancelled):
+        await run
+
+
+async def test_a_run_ends_with_the_task_that_called() -> None:
+    runs: list[Any] = []
+
+    async def caller() -> None:
+        runs.append(Agent(provider=OfflineProvider(["a b c"], delay=30)).run("hi"))
+        await asyncio.sleep(0)
+
+    await asyncio.create_task(caller())
+    with pytest.raises(Cancelled):
+        await runs[0]
+
+
+async def test_an_agent_within_a_tool_belongs_to_the_run() -> None:
+    inner_ended = asyncio.Event()
+
+    async def never(_: Request) -> str:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            inner_ended.set()
+        return ""
+
+    started = asyncio.Event()
+
+    async def ask_a_colleague() -> str:
+        inner = Agent(provider=OfflineProvider(function=never)).run("think")
+        started.set()
+        return str((await inner).output)
+
+    outer = Agent(provider=OfflineProvider([ToolCall(id="1", name="ask_a_colleague")]), tools=[ask_a_colleague])
+    async with outer.run("go"):
+        await asyncio.wait_for(started.wait(), 5)
+        await asyncio.sleep(0.01)
+    await asyncio.wait_for(inner_ended.wait(), 5)
+
+
+async def test_tools_in_every_form() -> None:
+    @tool(description="Doubles.", name="double_it_for_agents")
+    def double(x: int) -> int:
+        return 2 * x
+
+    class Triple(Tool):
+        name = "triple_it_for_agents"
+        description = "Triples."
+
+        async def execute(self, x: int) -> int:
+            return 3 * x
+
+        def get_definition(self) -> ToolDefinition:
+            schema = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}
+            return ToolDefinition(name=self.name, description=self.description, parameters=schema)
+
+    register_tool(Triple())
+    as_dict = {
+        "name": "quadruple",
+        "function_schema": {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]},
+        "func": lambda x: 4 * x,
+    }
+
+    def five(x: int) -> int:
+        return 5 * x
+
+    names = ["double_it_for_agents", "triple_it_for_agents", "quadruple", "five", "calculate"]
+    calls = [ToolCall(id=name, name=name, arguments='{"x": 7}') for name in names[:4]]
+    calls.append(ToolCall(id="c", name="calculate", arguments='{"expression": "6 * 7"}'))
+    agent = Agent(
+        provider=OfflineProvider([calls, "done"]),
+        tools=["double_it_for_agents", "triple_it_for_agents", as_dict, five, "calculate"],
+    )
+    assert list(agent.tools) == names
+    result = await agent.run("go")
+    assert [r.text for r in result.messages[2].tool_results] == ["14", "21", "28", "35", "42"]
+    assert double(4) == 8
+
+
+async def test_context_and_secrets_reach_the_tools_that_ask() -> None:
+    seen: list[Any] = []
+
+    def look(x: int, context: RunContext[dict[str, int]], user_id: str, chat_id: str, token: Secret) -> str:
+        seen.append((x, context.deps, user_id, chat_id == context.thread_id, token.reveal(), context.agent_name))
+        return f"used {token.reveal()}"
+
+    call = ToolCall(id="1", name="look", arguments='{"x": 1, "user_id": "mallory"}')
+    agent = Agent(name="Looker", provider=OfflineProvider([call, call, "done"]), tools=[look])
+    (definition,) = [tool.get_definition() for tool in agent.tools.values()]
+    assert list(definition.parameters["properties"]) == ["x"]
+    provider = agent.provider
+    assert isinstance(provider, OfflineProvider)
+    result = await agent.run("go", user_id="ada", deps={"answer": 42}, secrets={"token": Secret("s3cr3t-value")})
+    assert seen in ([], [(1, {"answer": 42}, "ada", True, "s3cr3t-value", "Looker")] * 2)
+    assert "s3cr3t-value" not in repr(result)
+
+
+class City(BaseModel):
+    name: str
+    population: int
+
+
+async def test_output_type_with_tools_and_events() -> None:
+    def population(city: str) -> int:
+        return 545796
+
+    provider = OfflineProvider(
+        [
+            ToolCall(id="1", name="population", arguments='{"city": "Lisbon"}'),
+            '{"name": "Lisbon", "population": 545796}',
+        ]
+    )
+    agent = Agent(provider=provider, tools=[population], output=City)
+    assert await agent.chat("Describe Lisbon") == City(name="Lisbon", population=545796)
+    assert provider.requests[0].output is not None
+    assert provider.requests[0].output.schema["required"] == ["name", "population"]
+
+
+async def test_only_the_last_messages_are_sent_and_all_are_kept() -> None:
+    provider = OfflineProvider(function=lambda request: f"answer {len(request.messages)}")
+    agent = Agent(role="You count.", provider=provider, memory_params={"n": 3})
+    for number in range(5):
+        await agent.chat(f"question {number}")
+    assert [m.text for m in provider.requests[-1].messages] == ["You count.", "question 3", "answer 4", "question 4"]
+    assert len(agent.history) == 10
+
+
+async def test_what_is_asked_for_is_sent() -> None:
+    provider = OfflineProvider(["hi"])
+    agent = Agent(role="r", provider=provider, temperature=0.5, max_tokens=99, settings=Settings(seed=7, max_tokens=1))
+    await agent.chat("hello")
+    (request,) = provider.requests
+    assert request.settings == Settings(temperature=0.5, max_tokens=99, seed=7)
+    assert request.output is None
+    assert list(request.tools) == []
+
+
+def test_system_prompt_from_a_definition() -> None:
+    definition = AgentDefinition(role="You manage homes.", goal="Help.", constraints=["Be brief."], name="Host")
+    agent = Agent(definition=definition, provider="offline")
+    assert agent.system_prompt == "You manage homes.\n\nGoal: Help.\n\nConstraints:\n- Be brief."
+    assert agent.name == "Host"
+    assert Agent(definition=AgentTemplates.assistant("Helper"), provider="offline").name == "Helper"
+    assert (
+        create_agent("You manage homes.", "offline", goal="Help.").system_prompt == "You manage homes.\n\nGoal: Help."
+    )
+    assert Agent(provider="offline").system_prompt == ""
+
+
+async def test_an_agent_is_freed_without_the_garbage_collector() -> None:
+    agent = Agent(provider="offline", tools=["calculate"])
+    await agent.chat("Calculate 1+1")
+    import weakref
+
+    gc.collect()
+    gc.disable()
+    try:
+        seen = weakref.ref(agent)
+        del agent
+        assert seen() is None
+    finally:
+        gc.enable()
+
+
+def use_store(url: str) -> Callable[[], object]:
+    return lambda: open_store(url)
+
+
+anything: Any = Agent  # for arguments that a type checker would refuse
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: anything(provider="opnai"), "there is no provider 'opnai'; the providers are .* Did you mean 'openai'?"),
+        (
+            Agent,
+            "no provider is named and no key is set: set OPENAI_API_KEY or OPENROUTER_API_KEY, or name one",
+        ),
+        (lambda: anything(provider="openai"), "provider 'openai' needs a key: set OPENAI_API_KEY, or pass api_key=..."),
+        (
+            lambda: anything(provider="openai:a", model="b"),
+            "two models are named: 'a' in provider='openai:a', and model='b'",
+        ),
+        (lambda: anything(provider=7), "provider must be a name such as 'openai'"),
+        (lambda: anything(provider="offline", model=7), "model must be a text, not int"),
+        (
+            lambda: anything(provider="offline", tools=["calculat"]),
+            "there is no tool 'calculat'; the tools are: calculate",
+        ),
+        (lambda: anything(provider="offline", tools=[7]), "tool"),
+        (lambda: anything("You are nice.", provider="offline"), "takes an AgentDefinition, not str; a text is role="),
+        (lambda: anything(role=7, provider="offline"), "takes a text, not int"),
+        (
+            lambda: anything(AgentDefinition(role="a"), role="b", provider="offline"),
+            "takes a definition or 'role', not both",
+        ),
+        (lambda: anything(provider="offline", max_turns=0), "max_turns must be a whole number of at least 1, not 0"),
+        (lambda: anything(provider="offline", temperature="hot"), "temperature must be a number of at least 0"),
+        (lambda: anything(provider="offline", memory_strategy="all"), "there is no memory strategy 'all'"),
+        (lambda: anything(provider="offline", memory_params={"m": 1}), "has no parameter 'm'"),
+        (lambda: anything(provider="offline", hooks={"on_befor": print}), "there is no hook 'on_befor'; the hooks are"),
+        (lambda: anything(provider="offline", hooks={"on_before_request": 1}), "must be a function of one event"),
+        (use_store("postgres://x"), "there is no store for 'postgres' URLs"),
+    ],
+)
+def test_wrong_arguments_are_refused_in_one_sentence(make: Callable[[], object], sentence: str) -> None:
+    with pytest.raises(ConfigurationError, match=sentence) as raised:
+        make()
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("use", "sentence"),
+    [
+        (lambda agent: agent.run(7), "a prompt or message is text, a Message, or"),
+        (lambda agent: agent.run([]), "the prompt is empty"),
+        (lambda agent: agent.run([{"role": "robot", "content": "x"}]), "a message needs a role"),
+        (
+            lambda agent: agent.run("x", limit=3),
+            "a run has no option 'limit'; it has deps, secrets, stop, limits, if_busy",
+        ),
+        (lambda agent: agent.run("x", limits=3), "the option 'limits' takes a RunLimits, not 3"),
+        (lambda agent: agent.run("x", secrets={"a": "b"}), "takes a mapping of names to Secret values"),
+        (lambda agent: agent.run("x", if_busy="wait"), "takes 'queue' or 'reject' or 'interrupt', not 'wait'"),
+        (lambda agent: agent.run("x", thread=""), "thread name"),
+        (lambda agent: agent.run("x", thread="a\x00b"), "thread name"),
+        (lambda agent: agent.run("x", thread=7), "thread name"),
+        (lambda agent: agent.chat("x", user_id="", thread="t"), "user id"),
+    ],
+)
+async def test_wrong_arguments_of_a_run_are_refused(use: Callable[[Agent[Any, Any]], Any], sentence: str) -> None:
+    agent = Agent(provider="offline", store=MemoryStore())
+    with pytest.raises(ConfigurationError, match=sentence) as raised:
+        await use(agent)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["../../etc/passwd", "a/b\\c", "'; DROP TABLE threads; --", "%_*", "日本 🧶", " spaced "]
+)
+async def test_odd_thread_names_are_just_names(name: str) -> None:
+    agent = Agent(provider="offline")
+    await agent.chat("My name is Ada.", thread=name)
+    assert await Agent(provider="offline").chat("What is my name?", thread=name) == "Your name is Ada."
+
+
+async def test_a_file_that_is_no_database_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "notes.db"
+    path.write_text("These are my notes, not a database. " * 100)
+    before = path.read_bytes()
+    agent = Agent(provider="offline", store="sqlite:///notes.db")
+    with pytest.raises(StoreUnavailable, match=r"notes\.db"):
+        await agent.chat("Hi", thread="t")
+    assert path.read_bytes() == before
+    assert await agent.chat("Hi") == "You said: Hi"
+
+
+def test_every_error_of_an_agent_is_one_of_ours() -> None:
+    assert issubclass(ConfigurationError, PlaitError)
+    assert issubclass(ConfigurationError, ValueError)
+    assert RunLimits().max_turns == 10
+    assert UserMessage(text="x").role == "user"
