@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from plait import promises
+from plait import scopes
 from plait.errors import Cancelled, ConfigurationError, NotReplayable
 from plait.promises import Promise, Scope, StreamedPromise, current_promise, current_scope, one_by_one
 
@@ -596,7 +596,7 @@ async def test_a_task_cancelled_behind_the_promises_back_before_it_began() -> No
 async def test_a_producer_that_ignores_its_cancellation_is_waited_for_a_while_and_reported(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(promises, "GRACE", 0.05)
+    monkeypatch.setattr(scopes, "GRACE", 0.05)
     let_go = asyncio.Event()
 
     async def stubborn() -> None:

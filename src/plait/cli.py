@@ -1,61 +1,158 @@
-"""The command ``plait``: try it (`demo`), talk (`chat`), ask once (`run`)."""
+"""The command ``plait``: try it (`demo`), ask once (`run`), talk (`chat`).
+
+Owns options, exit codes, signals and the sentences for errors. What a run looks like is `plait.terminal`'s business.
+The library is imported when a command needs it, so that help and usage errors come at once.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sys
-from contextlib import suppress
-from typing import Annotated, Any
+from contextlib import contextmanager, suppress
+from time import monotonic
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
+from typer.core import TyperGroup
 
-from plait.agent import Agent
-from plait.demo import demo as run_demo
-from plait.errors import PlaitError
-from plait.run import StopSignal
-from plait.terminal import View, printable
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from plait.agent import Agent, AgentRun
+    from plait.run import RunResult, StopSignal
+    from plait.terminal import View
+
+FAILED: Final = 1
+MISUSED: Final = 2
+ENDED_EARLY: Final = 3
+INTERRUPTED: Final = 128 + 2  # as shells say it of a process that SIGINT ended
+PIPE_CLOSED: Final = 128 + 13
+
+_SLOW_FINGER: Final = 1.0
+"""Seconds after a stopped answer in which Ctrl-C at the prompt is taken to have been meant for the answer."""
+
+_HELP: Final = """LLM agents that stream, stop, resume and remember.
+
+    plait demo                                     see it work; needs no key
+    plait run "What is 17 * 23?" --tool calculate  ask once
+    plait chat --thread diary                      talk, and go on another day
+"""
+_EPILOG: Final = """\b
+Keys come from the environment: OPENAI_API_KEY, OPENROUTER_API_KEY.
+'--provider offline' needs none.
+
+\b
+Exit codes:
+  0    answered
+  1    an error; one sentence on standard error says which
+  2    wrong usage or settings; nothing was sent
+  3    ended early: by a limit, or by Ctrl-C, which keeps what was said
+  130  Ctrl-C at the prompt, or a second one during an answer
+
+\b
+PLAIT_DEBUG=1 shows where an error comes from. NO_COLOR=1 takes colours out.
+"""
+_COMMANDS: Final = """\
+/new      begin a new thread
+/resume   go on with the last answer: after a stop, a failure or a crash
+/help     show this
+/exit     end; Ctrl-D does too
+Ctrl-C stops an answer and keeps what was said."""
+
+
+class _Group(TyperGroup):
+    """Lets the end of our reader pass to `main`: Typer would take it for an error."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _PipeClosedError from error
+
+
+class _PipeClosedError(Exception):
+    """Whoever read our output is gone, as with ``plait run ... | head``."""
+
+
+class _UsageError(Exception):
+    """The command was called wrongly, or its settings are; nothing was sent."""
+
 
 app = typer.Typer(
-    no_args_is_help=True,
+    cls=_Group,
     add_completion=False,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="LLM agents that stream, stop, resume and remember.",
-    epilog="Keys come from the environment (OPENAI_API_KEY, OPENROUTER_API_KEY); --provider offline needs none.",
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
 ProviderOption = Annotated[
     str | None,
-    typer.Option("--provider", "-p", help="openai, openrouter, ollama or offline, or with the model: openai:gpt-4o."),
+    typer.Option(
+        "--provider",
+        "-p",
+        metavar="NAME",
+        help="openai, openrouter, ollama or offline, also with the model: openai:gpt-4o. Without it: whose key is set.",
+    ),
 ]
-ModelOption = Annotated[str | None, typer.Option("--model", "-m", help="The model; else the provider's default.")]
-BaseUrlOption = Annotated[str | None, typer.Option("--base-url", help="Where a compatible server is.")]
-RoleOption = Annotated[str, typer.Option("--role", help="Who the agent is.")]
+ModelOption = Annotated[
+    str | None, typer.Option("--model", "-m", metavar="NAME", help="The model; else the provider's default.")
+]
+BaseUrlOption = Annotated[
+    str | None, typer.Option("--base-url", metavar="URL", help="Where a server is that speaks OpenAI's chat dialect.")
+]
+RoleOption = Annotated[str, typer.Option("--role", metavar="TEXT", help="Who the agent is.")]
 ToolOption = Annotated[
-    list[str] | None, typer.Option("--tool", "-t", help="A ready-made tool: calculate, get_current_time. Repeatable.")
+    list[str] | None,
+    typer.Option("--tool", "-t", metavar="NAME", help="A ready-made tool: calculate, get_current_time. Repeatable."),
 ]
-ThreadOption = Annotated[str | None, typer.Option("--thread", help="Continue or start the stored thread of this name.")]
+ThreadOption = Annotated[
+    str | None, typer.Option("--thread", metavar="NAME", help="Go on with the stored thread of this name, or begin it.")
+]
 StoreOption = Annotated[
-    str | None, typer.Option("--store", help="Where threads are kept; else PLAIT_STORE, else sqlite:///plait.db.")
+    str | None,
+    typer.Option("--store", metavar="URL", help="Where threads are kept; else PLAIT_STORE, else sqlite:///plait.db."),
+]
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Show what happens inside, line by line, on standard error.")
 ]
 
-DEFAULT_ROLE = "You are a helpful assistant. Answer briefly."
+DEFAULT_ROLE: Final = "You are a helpful assistant. Answer briefly."
+
+
+@app.callback(invoke_without_command=True, help=f"\b\n{_HELP}", epilog=_EPILOG)
+def _plait(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,  # noqa: FBT002
+) -> None:
+    if version:
+        from importlib.metadata import version as version_of
+
+        typer.echo(f"plait {version_of('plait')}")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(MISUSED)
 
 
 @app.command()
-def demo() -> None:
-    """Show what plait does: two tools at once, a streamed answer, and a memory that outlives the process.
+def demo(verbose: VerboseOption = False) -> None:  # noqa: FBT002
+    """See it work: two tools at once, a streamed answer, and a memory that outlives the process.
 
     Needs no key: without one, the offline provider answers.
     """
-    run_demo()
+    from plait.demo import demo as show
+
+    raise typer.Exit(show(["--verbose"] if verbose else []))
 
 
 @app.command()
 def run(  # noqa: PLR0917  # typer calls it by keyword
-    prompt: Annotated[str, typer.Argument(help="What to ask; '-' reads it from standard input.")],
+    prompt: Annotated[
+        str | None, typer.Argument(help="What to ask; '-' reads it from standard input.", show_default=False)
+    ] = None,
     provider: ProviderOption = None,
     model: ModelOption = None,
     base_url: BaseUrlOption = None,
@@ -63,13 +160,31 @@ def run(  # noqa: PLR0917  # typer calls it by keyword
     tool: ToolOption = None,
     thread: ThreadOption = None,
     store: StoreOption = None,
+    resume: Annotated[  # noqa: FBT002
+        bool, typer.Option("--resume", help="Go on with the thread's last run: after a crash, a failure or a stop.")
+    ] = False,
+    verbose: VerboseOption = False,  # noqa: FBT002
 ) -> None:
-    """Ask once, and show the run: text as it comes, tool calls with their times, tokens."""
-    agent = _agent(provider=provider, model=model, base_url=base_url, role=role, tools=tool, store=store)
-    text = sys.stdin.read() if prompt == "-" else prompt
-    reason = asyncio.run(_ask(agent, text, thread))
-    if reason != "response":
-        raise typer.Exit(3)
+    """Ask once.
+
+    The answer goes to standard output, tool calls and the rest to standard error: > and | get the answer alone.
+    """
+    if resume and (prompt is not None or thread is None):
+        msg = "--resume goes on with a stored thread: give it --thread NAME, and no prompt"
+        raise _UsageError(msg)
+    if not resume and prompt is None:
+        msg = "there is no prompt: give one, or '-' to read it from standard input"
+        raise _UsageError(msg)
+    text = "" if prompt is None else _prompt(prompt)
+    agent = _agent(provider, model, base_url, role, tool, thread, store)
+    view = _view(hold=bool(tool) and not sys.stdout.isatty(), verbose=verbose)
+
+    def begin(stop: StopSignal) -> AgentRun[Any]:
+        return agent.resume(thread, stop=stop) if resume else agent.run(text, thread=thread, stop=stop)
+
+    with asyncio.Runner() as runner:
+        result = runner.run(_shown(begin, view))
+    raise typer.Exit(0 if result.stop_reason == "response" else ENDED_EARLY)
 
 
 @app.command()
@@ -81,86 +196,344 @@ def chat(  # noqa: PLR0917  # typer calls it by keyword
     tool: ToolOption = None,
     thread: ThreadOption = None,
     store: StoreOption = None,
+    verbose: VerboseOption = False,  # noqa: FBT002
 ) -> None:
-    """Talk with an agent. Ctrl-C stops an answer, Ctrl-D or /exit ends, /new begins anew."""
-    agent = _agent(
-        provider=provider, model=model, base_url=base_url, role=role, tools=tool, store=store if thread else "memory://"
-    )
-    _talk(agent, thread or "chat")
+    """Talk with an agent.
+
+    It remembers what was said; with --thread, also the next time. Ctrl-C stops an answer, /help lists the commands.
+    """
+    agent = _agent(provider, model, base_url, role, tool, thread, store)
+    with asyncio.Runner() as runner:
+        talk = _Talk(agent, thread, _view(verbose=verbose), runner)
+        raise typer.Exit(talk.hold())
+
+
+def _prompt(given: str) -> str:
+    if given == "-":
+        if sys.stdin.isatty():
+            typer.echo("Type the prompt; Ctrl-D on an empty line ends it.", err=True)
+        try:
+            given = sys.stdin.read()
+        except UnicodeDecodeError as error:
+            msg = f"the prompt on standard input is not {error.encoding.upper()} text (byte {error.start + 1})"
+            raise _UsageError(msg) from error
+    if not given.strip():
+        msg = "the prompt is empty"
+        raise _UsageError(msg)
+    return given
 
 
 def _agent(
-    *,
     provider: str | None,
     model: str | None,
     base_url: str | None,
     role: str,
     tools: list[str] | None,
+    thread: str | None,
     store: str | None,
 ) -> Agent[Any, Any]:
-    return Agent(role=role, provider=provider, model=model, base_url=base_url, tools=tools, store=store)
+    from plait.agent import Agent
+    from plait.errors import ConfigurationError
 
-
-async def _ask(agent: Agent[Any, Any], prompt: str, thread: str | None) -> str:
-    """Show one run; Ctrl-C stops it, and what was said stays in the thread."""
-    view, stop = View(), StopSignal()
-    loop = asyncio.get_running_loop()
-    with suppress(NotImplementedError):  # Windows has no signal handlers in the loop; there Ctrl-C cancels the run
-        loop.add_signal_handler(signal.SIGINT, stop.set)
+    if store is not None and thread is None:
+        msg = "--store says where threads are kept: give it --thread NAME too"
+        raise _UsageError(msg)
     try:
-        run = agent.run(prompt, thread=thread, stop=stop)
+        return Agent(
+            role=role,
+            provider=provider,
+            model=model,
+            base_url=base_url,
+            tools=tools,
+            store=store if thread is not None else "memory://",
+        )
+    except ConfigurationError as error:
+        raise _UsageError(_in_options(str(error))) from error
+
+
+def _in_options(sentence: str) -> str:
+    """Say in the command's words what the library says in Python's."""
+    sentence = re.sub(r"provider='(\w+)' with api_key=\.\.\.,? ?(or )?", "", sentence)
+    sentence = re.sub(r",? or pass api_key=\.\.\.", "", sentence)
+    return re.sub(r"\b(provider|model|base_url)=(?=['\"])", lambda found: f"--{found[1].replace('_', '-')} ", sentence)
+
+
+def _view(*, hold: bool = False, verbose: bool = False) -> View:
+    from plait.terminal import View
+
+    view = View(sys.stdout, sys.stderr, live=not verbose, hold=hold)
+    if verbose:
+        show_records(view)
+    return view
+
+
+def show_records(view: View) -> None:
+    """Show the records of plait's loggers on standard error, one line each."""
+    import logging
+    import threading
+
+    from plait.terminal import one_line
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if threading.current_thread() is threading.main_thread():
+                view.break_line()
+            said = one_line(record.getMessage(), 2_000)
+            with suppress(OSError, ValueError):  # nobody listens any more
+                sys.stderr.write(f"{self.format(record)} {said}\n")
+                sys.stderr.flush()
+
+    lines = Lines()
+    lines.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)s %(name)s:", "%H:%M:%S"))
+    logger = logging.getLogger("plait")
+    logger.setLevel(logging.DEBUG)
+    logger.addHandler(lines)
+
+
+async def _shown(begin: Callable[[StopSignal], AgentRun[Any]], view: View) -> RunResult[Any]:
+    """Carry a run out and show it. Ctrl-C stops it, and what was said stays in the thread; a second one cuts it off."""
+    from plait.run import StopSignal
+
+    stop = StopSignal()
+    with _interrupts(stop, view):
+        run = begin(stop)
         await view.show(run.batches())
         result = await run
+    view.finish(result)
+    return result
+
+
+@contextmanager
+def _interrupts(stop: StopSignal, view: View) -> Iterator[None]:
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+    def interrupt() -> None:
+        if not stop.is_set():
+            stop.set()
+            view.stopping()
+        elif task is not None:
+            loop.remove_signal_handler(signal.SIGINT)  # a third one raises KeyboardInterrupt wherever we are
+            task.cancel()
+
+    with suppress(NotImplementedError):  # Windows has no signal handlers in the loop; there Ctrl-C cancels the run
+        loop.add_signal_handler(signal.SIGINT, interrupt)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if stop.is_set():
+            raise KeyboardInterrupt from None
+        raise
     finally:
         with suppress(NotImplementedError):
             loop.remove_signal_handler(signal.SIGINT)
-    view.finish(result)
-    return result.stop_reason
 
 
-def _talk(agent: Agent[Any, Any], thread: str) -> None:
-    """Read a line, answer it, until the end of the input."""
-    typer.echo(f"Talking with {agent.provider.name}:{agent.provider.model}. /new begins anew, /exit or Ctrl-D ends.")
-    turns = 0
-    while True:
-        try:
-            line = input("\n> " if sys.stdin.isatty() else "").strip()
-        except (EOFError, KeyboardInterrupt):
-            typer.echo()
-            return
-        if line == "/exit":
-            return
-        if line == "/new":
-            turns += 1
-            typer.echo("A new thread begins.")
-        elif line:
+class _Talk:
+    """A talk: reads a line, shows the answer, until the end of the input."""
+
+    def __init__(self, agent: Agent[Any, Any], thread: str | None, view: View, runner: asyncio.Runner) -> None:
+        self._agent = agent
+        self._stored = thread is not None
+        self._first = self._thread = thread or "chat"
+        self._view = view
+        self._runner = runner
+        self._stopped_at = 0.0
+
+    def hold(self) -> int:
+        """Talk; gives the exit code. Where nobody is there to see a failure, it is the code of the last answer."""
+        self._runner.run(self._greet())
+        with suppress(ImportError):  # Windows has none
+            import readline  # noqa: F401  # gives input() its editing and history
+        code = 0
+        while True:
             try:
-                asyncio.run(_ask(agent, line, thread if turns == 0 else f"{thread}-{turns}"))
-            except PlaitError as error:  # one failed answer does not end the talk
-                _say(error)
+                line = self._line()
+            except EOFError:
+                return 0 if sys.stdin.isatty() else code
+            except KeyboardInterrupt:
+                if not self._meant_for_the_answer():
+                    return INTERRUPTED
+                continue
+            if not line:
+                continue
+            if not re.fullmatch(r"/[a-z]*", line):
+                text = line
+                code = self._answer(lambda stop: self._agent.run(text, thread=self._thread, stop=stop))
+            elif line in ("/exit", "/quit"):
+                return code
+            else:
+                code = self._command(line)
+
+    async def _greet(self) -> None:
+        provider = self._agent.provider
+        name = ":".join(dict.fromkeys((provider.name, provider.model)))
+        self._view.note(f"Talking with {name}. /help lists the commands, Ctrl-D ends.", "dim")
+        if not self._stored:
+            return
+        from plait.log import Tail
+
+        tail = Tail(await self._agent.log(self._thread))
+        if tail.run is None:
+            self._view.note(f"A new thread {self._thread!r} begins.", "dim")
+            return
+        count = len(tail.sendable())
+        self._view.note(f"Thread {self._thread!r} goes on: {count} message{'' if count == 1 else 's'} so far.", "dim")
+        info = await self._agent.store.thread(self._thread)
+        if await self._agent.store.holder(info.thread_id) is not None:
+            self._view.note("Another process is answering on it just now; what you ask waits for that.", "yellow")
+        elif tail.run.end is None:
+            self._view.note("Its last run did not finish: its process was ended. /resume goes on with it.", "yellow")
+        elif tail.run.end.stop_reason is None:
+            self._view.note("Its last run failed. /resume goes on with it.", "yellow")
+
+    @staticmethod
+    def _line() -> str:
+        """Read a line of input; a prompt is shown to people only, and never in a file."""
+        if not sys.stdin.isatty():
+            line = sys.stdin.readline()
+        elif sys.stdout.isatty():
+            return input("\n> ").strip()
+        else:
+            sys.stderr.write("\n> ")
+            sys.stderr.flush()
+            line = sys.stdin.readline()
+        if not line:
+            raise EOFError
+        return line.strip()
+
+    def _meant_for_the_answer(self) -> bool:
+        """Whether Ctrl-C at the prompt came late for an answer, or cleared a line; it ends the talk otherwise."""
+        typed = ""
+        with suppress(ImportError):
+            import readline
+
+            typed = readline.get_line_buffer()
+        typer.echo(err=True)
+        return bool(typed.strip()) or monotonic() - self._stopped_at < _SLOW_FINGER
+
+    def _command(self, line: str) -> int:
+        if line == "/help":
+            self._view.note(_COMMANDS)
+        elif line == "/new":
+            self._thread = self._runner.run(self._next_name())
+            self._view.note(f"A new thread {self._thread!r} begins." if self._stored else "A new thread begins.", "dim")
+        elif line == "/resume":
+            return self._resume()
+        else:
+            self._view.note(f"There is no command {line!r}; /help lists them.", "yellow")
+        return 0
+
+    async def _next_name(self) -> str:
+        """Give the first of ``name-2``, ``name-3``, ... of which nothing is stored."""
+        number = 2
+        while await self._agent.log(f"{self._first}-{number}"):
+            number += 1
+        return f"{self._first}-{number}"
+
+    def _resume(self) -> int:
+        from plait.log import Tail
+
+        run = Tail(self._runner.run(self._agent.log(self._thread))).run
+        if run is None or (run.end is not None and run.end.stop_reason == "response"):
+            self._view.note("There is nothing to go on with: the last run ended with an answer.", "yellow")
+            return 0
+        return self._answer(lambda stop: self._agent.resume(self._thread, stop=stop))
+
+    def _answer(self, begin: Callable[[StopSignal], AgentRun[Any]]) -> int:
+        """Show one answer; a failure is said and does not end the talk."""
+        from plait.errors import PlaitError
+
+        try:
+            result = self._runner.run(_shown(begin, self._view))
+        except PlaitError as error:
+            _say(error)
+            return FAILED
+        except KeyboardInterrupt:
+            self._stopped_at = monotonic()
+            self._view.note("The answer was cut off.", "yellow")
+            return INTERRUPTED
+        if result.stop_reason == "user_stop":
+            self._stopped_at = monotonic()
+        return 0 if result.stop_reason == "response" else ENDED_EARLY
 
 
 def _say(what: object) -> None:
-    typer.secho(f"plait: {printable(str(what))}", err=True, fg=typer.colors.RED)
+    """Say an error: one sentence, in one line, on standard error."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from plait.terminal import one_line
+
+    if os.environ.get("PLAIT_DEBUG") and isinstance(what, BaseException):
+        import traceback
+
+        traceback.print_exception(what)
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    console.print(Text(f"plait: {one_line(str(what), 2_000)}", style="red"))
 
 
-def main() -> None:
-    """Run the command; an error is one sentence, never a traceback (set PLAIT_DEBUG to see it)."""
+def _code(arguments: list[str] | None) -> int:
+    """Run the command and give its exit code; an error becomes one sentence."""
+    from plait.errors import PlaitError
+
+    misuse = typer.BadParameter.__mro__[1]  # UsageError, which Typer takes from Click or brings itself
     try:
-        app()
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:  # the reader of our output is gone, as with `plait run ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+        return int(app(arguments, prog_name="plait", standalone_mode=False) or 0)
+    except misuse as error:
+        context = getattr(error, "ctx", None)
+        where = context.command_path if context is not None else "plait"
+        said = getattr(error, "format_message", error.__str__)()
+        _say(f"{said[:1].lower()}{said[1:].rstrip('.')}; '{where} --help' shows the usage")
+        return MISUSED
+    except _UsageError as error:
+        _say(error.__cause__ if error.__cause__ is not None and os.environ.get("PLAIT_DEBUG") else error)
+        return MISUSED
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except _PipeClosedError:
+        return PIPE_CLOSED
     except PlaitError as error:
         _say(error)
-        sys.exit(1)
-    except Exception as error:
-        if os.environ.get("PLAIT_DEBUG"):
-            raise
-        _say(f"something unexpected went wrong ({type(error).__name__}: {error}); set PLAIT_DEBUG=1 for more")
-        sys.exit(1)
+    except OSError as error:
+        _say(f"the system said: {error.strerror or error}" + (f" ({error.filename})" if error.filename else ""))
+    except Exception as error:  # noqa: BLE001  # a mistake of ours is said in one sentence, too
+        _say(error if os.environ.get("PLAIT_DEBUG") else _unexpected(error))
+    return FAILED
+
+
+def _unexpected(error: Exception) -> str:
+    return f"something unexpected went wrong ({type(error).__name__}: {error}); PLAIT_DEBUG=1 shows where"
+
+
+def _sound_streams() -> None:
+    """Make the standard streams usable: open where they were closed, and never failing at a sign they do not have."""
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:  # the number is free: the next file opened would get it, a database for example
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+            setattr(sys, name, open(number, mode, encoding="utf-8"))  # noqa: SIM115, PTH123  # as long as the process
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError):  # a test's own stream
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command ``plait``; ends the process with its exit code.
+
+    Args:
+        arguments: those after the command's name; else the process's own.
+    """
+    _sound_streams()
+    code = _code(arguments)
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError as error:  # what is left to write cannot be written, now or when the process ends
+        code = code or (PIPE_CLOSED if isinstance(error, BrokenPipeError) else FAILED)
+    if code == PIPE_CLOSED:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from plait.frozen import EMPTY, Frozen, JsonObject
+from plait.errors import ConfigurationError, excerpt
+from plait.frozen import EMPTY, Frozen, JsonObject, TupleOf
 
 
 class AgentDefinition(Frozen):
@@ -18,14 +18,26 @@ class AgentDefinition(Frozen):
         personality: traits by name, such as ``{"tone": "friendly", "style": "practical"}``.
         examples: exchanges to follow, each ``{"user": ..., "assistant": ...}``.
         name: what the agent is called, where the definition knows.
+
+    Raises:
+        ConfigurationError: a field is unknown or of the wrong type, or an example is no such exchange.
     """
 
     role: str
     goal: str | None = None
-    constraints: Sequence[str] = ()
+    constraints: TupleOf[str] = ()
     personality: JsonObject = EMPTY
-    examples: Sequence[JsonObject] = ()
+    examples: TupleOf[JsonObject] = ()
     name: str | None = None
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Look at the examples: a misspelt key would otherwise be an empty line in the prompt."""
+        super().model_post_init(context)
+        for number, example in enumerate(self.examples):
+            if example.keys() != {"user", "assistant"}:
+                keys = excerpt(", ".join(map(repr, example)), 60) or "nothing"
+                msg = f"examples.{number} should have a 'user' and an 'assistant' text; it has {keys}"
+                raise ConfigurationError(msg)
 
     def compile(self) -> str:
         """Give the system prompt; the same definition gives the same text in every process."""
@@ -35,9 +47,10 @@ class AgentDefinition(Frozen):
         if self.constraints:
             blocks.append("Constraints:\n" + "\n".join(f"- {rule}" for rule in self.constraints))
         if self.personality:
-            blocks.append("Personality:\n" + "\n".join(f"- {trait}: {value}" for trait, value in self.personality.items()))
+            traits = (f"- {trait}: {value}" for trait, value in self.personality.items())
+            blocks.append("Personality:\n" + "\n".join(traits))
         if self.examples:
-            shown = (f"User: {example.get('user', '')}\nAssistant: {example.get('assistant', '')}" for example in self.examples)
+            shown = (f"User: {example['user']}\nAssistant: {example['assistant']}" for example in self.examples)
             blocks.append("Examples:\n\n" + "\n\n".join(shown))
         return "\n\n".join(blocks)
 

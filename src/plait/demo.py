@@ -1,4 +1,7 @@
-"""What ``plait demo`` shows: two tools at once, a streamed answer, and a memory that outlives the process."""
+"""What ``plait demo`` shows: two tools at once, a streamed answer, and a memory that outlives the process.
+
+Each question is answered by a process of its own (``python -m plait.demo``), on one stored thread.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +9,37 @@ import asyncio
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from plait.agent import Agent
-from plait.errors import ConfigurationError
+from plait.errors import ConfigurationError, ModelError
+from plait.providers.catalog import VENDORS, get_provider
 from plait.providers.offline import OfflineProvider
-from plait.terminal import View
+from plait.providers.retry import Retrying
+from plait.run import RunLimits
+from plait.terminal import View, one_line
 
-ROLE = "You help with travel plans. Use the tools for facts. Answer in one or two sentences."
-THREAD = "holiday"
-QUESTIONS = (
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from plait.providers.base import Provider
+
+ROLE: Final = "You help with travel plans. Use the tools for facts. Answer in one or two sentences."
+THREAD: Final = "holiday"
+QUESTIONS: Final = (
     "What is the weather in Lisbon, and what is the distance to Berlin? By the way, my name is Ada.",
     "What is my name?",
 )
-WEATHER = {"lisbon": "sunny, 24 °C", "berlin": "light rain, 13 °C"}
-KILOMETRES = {frozenset({"lisbon", "berlin"}): 2313}
+WEATHER: Final = {"lisbon": "sunny, 24 °C", "berlin": "light rain, 13 °C"}
+KILOMETRES: Final = {frozenset({"lisbon", "berlin"}): "2,313 km"}
+
+OFFLINE_FROM_NOW: Final = 20
+"""The exit code of a process whose provider failed, so that the offline provider went on."""
+
+_SECONDS: Final = 20.0
+"""How long one answer may take. A demonstration that hangs shows nothing."""
 
 
 async def weather(city: str) -> str:
@@ -30,8 +48,8 @@ async def weather(city: str) -> str:
     Args:
         city: the city's English name.
     """
-    await asyncio.sleep(0.6)
-    return f"{city}: {WEATHER.get(city.lower(), 'no report')}"
+    await asyncio.sleep(0.9)
+    return WEATHER.get(city.lower(), "no report")
 
 
 async def distance(start: str, end: str) -> str:
@@ -41,37 +59,29 @@ async def distance(start: str, end: str) -> str:
         start: where from.
         end: where to.
     """
-    await asyncio.sleep(0.4)
-    found = KILOMETRES.get(frozenset({start.lower(), end.lower()}))
-    return f"{start} to {end}: {found} km" if found else f"the way from {start} to {end} is not known"
+    await asyncio.sleep(0.6)
+    return KILOMETRES.get(frozenset({start.lower(), end.lower()}), "not known")
 
 
-def demo() -> None:
-    """Run the demonstration: each question in a process of its own, on one stored thread."""
+def demo() -> int:
+    """Show the demonstration; gives the exit code."""
+    view = View()
     with tempfile.TemporaryDirectory(prefix="plait-demo-") as folder:
         store = f"sqlite:///{Path(folder, 'demo.db')}"
+        provider = ""
         for number, question in enumerate(QUESTIONS, 1):
-            sys.stdout.write(f"\n[process {number} of {len(QUESTIONS)}] > {question}\n\n")
-            sys.stdout.flush()
-            done = subprocess.run([sys.executable, "-m", "plait.demo", store, question], check=False)  # noqa: S603
-            if done.returncode:
-                raise SystemExit(done.returncode)
-    sys.stdout.write(
-        "\nTwo processes, one thread: the second read in the SQLite file what the first was told.\n"
-    )
-
-
-async def _ask(store: str, question: str) -> None:
-    """Answer one question: what each process of the demonstration does."""
-    try:
-        agent: Agent[Any, Any] = Agent(role=ROLE, tools=[weather, distance], store=store)
-    except ConfigurationError:  # no key is set
-        agent = Agent(role=ROLE, tools=[weather, distance], store=store, provider=OfflineProvider(delay=0.04))
-    view = View()
-    run = agent.run(question, thread=THREAD)
-    await view.show(run.batches())
-    view.finish(await run)
-
-
-if __name__ == "__main__":
-    asyncio.run(_ask(sys.argv[1], sys.argv[2]))
+            again = "" if number == 1 else ", which knows nothing but the thread's name"
+            view.console.print()
+            view.note(f"Process {number} of {len(QUESTIONS)}{again}", "bold")
+            view.note(f"> {question}", "bold cyan")
+            view.console.print()
+            done = subprocess.run(  # noqa: S603
+                [sys.executable, "-m", "plait.demo", store, question, provider], check=False
+            )
+            if done.returncode == OFFLINE_FROM_NOW:
+                provider = "offline"
+            elif done.returncode:
+                return 128 - done.returncode if done.returncode < 0 else done.returncode
+    view.console.print()
+    view.note("Two processes, one thread: the second read in an SQLite file what the first was told.")
+    return 0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from plait.frozen import EMPTY, Frozen, FrozenDict
+from plait.frozen import EMPTY, Frozen, FrozenDict, to_json
 from plait.messages import AssistantMessage, Message, ReasoningPart, TextPart, ToolCall, ToolResult
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ class Usage(Frozen):
         cache_write_tokens: the part of the input that was written to it.
         reasoning_tokens: the part of the output that was reasoning.
         requests: how many model requests these are.
-        cost: what the provider says it cost, in US dollars; None when it says nothing.
+        cost: what the provider says it cost, in US dollars; None when it says nothing. The cost of several requests is
+            None as well when one of them is not known: a sum without it would be too low.
     """
 
     input_tokens: int = 0
@@ -50,15 +51,20 @@ class Usage(Frozen):
         return self.input_tokens + self.output_tokens
 
     def __add__(self, other: Usage) -> Usage:
-        known = [cost for cost in (self.cost, other.cost) if cost is not None]
-        return Usage(
+        if not self.requests:
+            cost = other.cost
+        elif not other.requests:
+            cost = self.cost
+        else:
+            cost = None if self.cost is None or other.cost is None else self.cost + other.cost
+        return Usage.model_construct(
             input_tokens=self.input_tokens + other.input_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
             cache_read_tokens=self.cache_read_tokens + other.cache_read_tokens,
             cache_write_tokens=self.cache_write_tokens + other.cache_write_tokens,
             reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
             requests=self.requests + other.requests,
-            cost=sum(known) if known else None,
+            cost=cost,
         )
 
 
@@ -131,9 +137,7 @@ class FinishDelta(_Struct, frozen=True, tag="finish"):
     choice: int = 0
 
 
-Delta = (
-    TextDelta | RefusalDelta | ReasoningDelta | ToolCallDelta | DetailsDelta | UsageDelta | ModelDelta | FinishDelta
-)
+Delta = TextDelta | RefusalDelta | ReasoningDelta | ToolCallDelta | DetailsDelta | UsageDelta | ModelDelta | FinishDelta
 
 # Run events: what the loop says around the deltas.
 
@@ -186,12 +190,10 @@ class RunFinished(_Struct, frozen=True, tag="run_finished"):
 RunEvent = RunStarted | TurnStarted | MessageAdded | ToolCallStarted | ToolCallFinished | RunFinished
 Event = Delta | RunEvent
 
-_encoder = msgspec.json.Encoder(enc_hook=lambda value: value.to_json())
-
 
 def encode_event(event: Event) -> bytes:
     """Give an event as one JSON object whose ``type`` names it."""
-    return _encoder.encode(event)
+    return to_json(event)
 
 
 class Answer(msgspec.Struct, frozen=True):

@@ -33,9 +33,9 @@ _shown = Repr().repr  # bounded, whatever it is given
 
 
 def to_json(value: object) -> bytes:
-    """Encode plain data as compact JSON.
+    r"""Encode plain data as compact JSON.
 
-    Lone surrogates, which UTF-8 cannot carry (models do produce them), are written as ``\\udXXX`` escapes,
+    Lone surrogates, which UTF-8 cannot carry (models do produce them), are written as ``\udXXX`` escapes,
     which every JSON reader turns back into the same text. This is the only place that escapes them.
 
     Raises:
@@ -96,6 +96,7 @@ class FrozenDict(dict[str, Any]):
     __slots__ = ()
 
     def __new__(cls, value: Mapping[str, Any] | None = None, /) -> Self:
+        """Make it of a copy of ``value``, frozen."""
         made = super().__new__(cls)
         if value:
             dict.update(made, {_key(key): _frozen(item, 1, "plain") for key, item in value.items()})
@@ -108,8 +109,8 @@ class FrozenDict(dict[str, Any]):
         msg = "this mapping is read-only; make a changed copy with {**mapping, ...}"
         raise TypeError(msg)
 
-    __setitem__ = __delitem__ = __ior__ = _refuse  # type: ignore[assignment]
-    clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
 
     def __hash__(self) -> int:  # type: ignore[override]  # dict has none; this one never changes
         return hash(frozenset(self.items()))
@@ -164,7 +165,7 @@ class _AsTuple:
 
     @staticmethod
     def __get_pydantic_core_schema__(source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return handler(tuple[arguments_of(source)[0], ...])
+        return handler(tuple[arguments_of(source)[0], ...])  # type: ignore[misc]  # a type made at run time
 
 
 JsonObject = Annotated[Mapping[str, Any], _AsFrozenDict]
@@ -309,7 +310,7 @@ class Frozen(BaseModel):
             content = _content(field.annotation, field.metadata)
             default = _MISSING
             if field.default_factory in _CONTAINERS:
-                default = _frozen(field.default_factory(), 0, "plain")  # type: ignore[call-arg, misc]  # one of three
+                default = _frozen(field.default_factory(), 0, "plain")
             elif field.default_factory is not None:
                 plain = False
             elif not field.is_required():
@@ -410,7 +411,7 @@ class Frozen(BaseModel):
         """As pydantic's, with the differences of `model_dump`."""
         return super().model_dump_json(**{"warnings": False, "serialize_as_any": True, **options})
 
-    def model_post_init(self, context: Any, /) -> None:
+    def model_post_init(self, _context: Any, /) -> None:
         """Freeze the fields whose declared type is mutable (pydantic calls this after validation)."""
         layout = self._layout or self._lay_out()
         for name, content in layout.open:

@@ -1,8 +1,9 @@
 """Hooks: callables that watch a run, and may change or veto a request or a tool call.
 
 A hook is registered by name, takes one typed event, and may be sync or async; parameters named ``user_id`` and
-``chat_id`` are filled where it declares them. A hook that fails or hangs never breaks the run: its error is logged
-once. Sync hooks run on the event loop, so they should be short. Knows nothing of who calls the hooks, and when.
+``chat_id`` are filled where it declares them. A hook that fails or hangs never breaks the run: what goes wrong with
+it is logged the first time, and what it returned is ignored. Sync hooks run on the event loop, so they should be
+short. Knows nothing of who calls the hooks, and when.
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from plait.errors import ConfigurationError, excerpt
+from plait.messages import ToolCall
+from plait.providers.base import Request
 
 if TYPE_CHECKING:
     from plait.events import Answer
-    from plait.messages import ToolCall, ToolResult
-    from plait.providers.base import Request
+    from plait.messages import ToolResult
     from plait.run import RunContext, RunResult
 
 logger = logging.getLogger("plait.hooks")
@@ -103,7 +105,6 @@ HookEvent = BeforeRequest | AfterRequest | FunctionCallStart | FunctionCallEnd |
 class _Prepared:
     """A hook with what was found out about it when it was registered."""
 
-    name: str
     function: Hook
     injected: tuple[str, ...]
     failed: bool = False
@@ -126,20 +127,26 @@ class Hooks:
         time_limit: seconds that an async hook may take.
 
     Raises:
-        ConfigurationError: a name is unknown, or a value cannot be called.
+        ConfigurationError: a name is unknown, or a value cannot be called with one event.
     """
 
     __slots__ = ("_prepared", "time_limit")
 
-    def __init__(self, hooks: Mapping[str, Hook | Sequence[Hook]] | None = None, *, time_limit: float = HOOK_TIMEOUT) -> None:
+    def __init__(
+        self, hooks: Mapping[str, Hook | Sequence[Hook]] | None = None, *, time_limit: float = HOOK_TIMEOUT
+    ) -> None:
         self.time_limit = time_limit
         self._prepared: dict[str, tuple[_Prepared, ...]] = {}
+        if hooks is not None and not isinstance(hooks, Mapping):
+            msg = f"hooks must be a mapping of names to functions, not {type(hooks).__name__}"
+            raise ConfigurationError(msg)
         for name, given in (hooks or {}).items():
             if name not in HOOK_NAMES:
-                msg = f"there is no hook {name!r}; the hooks are {', '.join(HOOK_NAMES)}"
+                msg = f"there is no hook {excerpt(repr(name), 60)}; the hooks are {', '.join(HOOK_NAMES)}"
                 raise ConfigurationError(msg)
-            functions = tuple(given) if isinstance(given, Sequence) else (given,)
-            self._prepared[name] = tuple(_prepare(name, function) for function in functions)
+            functions = given if isinstance(given, Sequence) and not isinstance(given, str) else (given,)
+            if prepared := tuple(_prepare(name, function) for function in functions):
+                self._prepared[name] = prepared
 
     def __contains__(self, name: HookName) -> bool:
         return name in self._prepared
@@ -148,22 +155,40 @@ class Hooks:
         return bool(self._prepared)
 
     async def call(self, name: HookName, event: HookEvent) -> object:
-        """Call the hooks of one name in order.
+        """Call the hooks of one name in order. What one changes, the next ones see.
 
         Returns:
-            The first answer that is not None; the remaining hooks are still called.
+            The first `Veto`, if there is one; else the request or call as the last hook changed it; else None.
         """
-        decision: object = None
+        veto: Veto | None = None
+        changed: object = None
         for hook in self._prepared.get(name, ()):
             try:
                 answer = await hook(event, self.time_limit)
             except Exception as error:  # noqa: BLE001  # a hook is foreign code and may not break the run
-                if not hook.failed:
-                    hook.failed = True
-                    logger.warning("the hook %s failed and is ignored: %s: %s", name, type(error).__name__, excerpt(str(error)))
-            else:
-                decision = answer if decision is None else decision
-        return decision
+                self._ignored(name, hook, _reason(error, self.time_limit))
+                continue
+            if isinstance(answer, Veto):
+                veto = veto or answer
+            elif isinstance(answer, Request) and isinstance(event, BeforeRequest):
+                event, changed = replace(event, request=answer), answer
+            elif isinstance(answer, ToolCall) and isinstance(event, FunctionCallStart):
+                event, changed = replace(event, call=answer), answer
+            elif answer is not None and isinstance(event, BeforeRequest | FunctionCallStart):
+                self._ignored(name, hook, f"it returned {type(answer).__name__}")
+        return veto or changed
+
+    @staticmethod
+    def _ignored(name: str, hook: _Prepared, why: str) -> None:
+        if not hook.failed:
+            hook.failed = True
+            logger.warning("the hook %s failed and is ignored: %s", name, why)
+
+
+def _reason(error: Exception, time_limit: float) -> str:
+    if isinstance(error, TimeoutError) and not str(error):
+        return f"TimeoutError; a hook may take {time_limit} s"
+    return f"{type(error).__name__}: {excerpt(str(error))}"
 
 
 def _prepare(name: str, function: Hook) -> _Prepared:
@@ -171,7 +196,13 @@ def _prepare(name: str, function: Hook) -> _Prepared:
         msg = f"the hook {name!r} must be a function of one event (sync or async), not {type(function).__name__}"
         raise ConfigurationError(msg)
     try:
-        parameters = inspect.signature(function).parameters
+        signature = inspect.signature(function)
     except (TypeError, ValueError):  # some builtins have no signature
-        parameters = {}  # type: ignore[assignment]
-    return _Prepared(name, function, tuple(n for n in ("user_id", "chat_id") if n in parameters))
+        return _Prepared(function, ())
+    injected = tuple(n for n in ("user_id", "chat_id") if n in signature.parameters)
+    try:
+        signature.bind(None, **dict.fromkeys(injected))
+    except TypeError as error:
+        msg = f"the hook {name!r} must take one event, and user_id and chat_id if it likes: {error}"
+        raise ConfigurationError(msg) from None
+    return _Prepared(function, injected)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import NoReturn, Self
+
+from plait.errors import ConfigurationError
 
 
 class Secret:
@@ -13,11 +15,17 @@ class Secret:
         @tool
         def orders(shop: str, token: Secret) -> list[str]:
             return fetch(shop, token.reveal())
+
+    Raises:
+        ConfigurationError: the value is no text.
     """
 
     __slots__ = ("_value",)
 
     def __init__(self, value: str) -> None:
+        if not isinstance(value, str):
+            msg = f"a Secret holds a text, not {type(value).__name__}"
+            raise ConfigurationError(msg)
         self._value = value
 
     def reveal(self) -> str:
@@ -38,6 +46,12 @@ class Secret:
     def __hash__(self) -> int:
         return hash((Secret, self._value))
 
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _: object) -> Self:
+        return self
+
     def __reduce__(self) -> NoReturn:
-        msg = "a Secret cannot be pickled or copied; pass it on as it is"
+        msg = "a Secret cannot be pickled; give it to the process that needs it in another way"
         raise TypeError(msg)

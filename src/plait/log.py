@@ -10,18 +10,28 @@ from copy import copy
 from dataclasses import dataclass
 from os import urandom
 from time import time
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal, assert_never
 
 from pydantic import Field
 
-from plait import events as ev
 from plait.errors import ConfigurationError, CorruptRecord, excerpt
-from plait.events import StopReason, Usage
+from plait.events import (
+    MessageAdded,
+    RunEvent,
+    RunFinished,
+    RunStarted,
+    StopReason,
+    ToolCallFinished,
+    ToolCallStarted,
+    Usage,
+)
 from plait.frozen import Frozen, parse_json, to_json
-from plait.messages import AnyMessage, Message, TextPart, ToolCall, ToolMessage, ToolResult
+from plait.messages import Message, ReasoningPart, TextPart, ToolCall, ToolMessage, ToolResult
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Container, Iterable
+
+    from plait.messages import Part
 
 VERSION: Final = 1
 
@@ -41,7 +51,7 @@ class MessageEntry(Frozen):
     """
 
     kind: Literal["message"] = "message"
-    message: AnyMessage
+    message: Message
     usage: Usage | None = None
     finish_reason: str | None = None
     cut: str | None = None
@@ -120,17 +130,19 @@ def decode(line: bytes | str) -> Entry:
     Raises:
         CorruptRecord: it is no entry, or one of a newer version.
     """
+    name = ""
     try:
         data = parse_json(line)
-        if data["v"] > VERSION:
-            msg = f"entry {data.get('id')!r} has version {data['v']}, and this plait reads up to {VERSION}: update plait"
-            raise CorruptRecord(msg, record=str(data.get("id", "")))
+        name = str(data["id"])
+        if type(data["v"]) is not int or not 1 <= data["v"] <= VERSION:
+            msg = f"entry {name!r} has version {data['v']!r:.20}, and this plait reads 1 to {VERSION}; update plait"
+            raise CorruptRecord(msg, record=name)
         data["body"]["kind"] = data.pop("kind")
         return Entry(**data)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         why = str(error) if isinstance(error, ConfigurationError) else type(error).__name__
         msg = f"a stored entry cannot be read ({why}): {excerpt(line, 80)}"
-        raise CorruptRecord(msg, record=excerpt(line, 80)) from error
+        raise CorruptRecord(msg, record=excerpt(name, 80)) from error
 
 
 REPAIR: Final = "plait.repair"
@@ -155,7 +167,7 @@ class Tail:
     `usage` and the loop all read a log through this one class.
     """
 
-    __slots__ = ("_results", "messages", "n", "pending", "repeats", "run", "started")
+    __slots__ = ("_ids", "_in_order", "_renamed", "_results", "messages", "n", "pending", "repeats", "run", "started")
 
     def __init__(self, entries: Iterable[Entry] = ()) -> None:
         self.n = 0
@@ -165,6 +177,9 @@ class Tail:
         self.repeats: dict[str, int] = {}
         self.run: RunState | None = None
         self._results: dict[str, ToolResult] = {}
+        self._ids: set[str] = set()
+        self._renamed: dict[str, list[str]] = {}
+        self._in_order = True
         for item in entries:
             self.add(item)
 
@@ -178,7 +193,7 @@ class Tail:
         elif kind is ToolEnd:
             self._result(body.result)  # type: ignore[union-attr]
         elif kind is ToolStart:
-            self.started.add(body.call_id)  # type: ignore[union-attr]
+            self.started.add(self._own_id(body.call_id, self.started))  # type: ignore[union-attr]
             if self.run:
                 self.run.tool_calls += 1
         elif kind is RunStart:
@@ -195,27 +210,74 @@ class Tail:
             self.run = RunState(run_id, body.agent_name, len(self.messages))
 
     def _message(self, body: MessageEntry) -> None:
-        self._answer_pending()
         message = body.message
+        role = message.role
+        if role == "tool":
+            self._tool_message(message)
+            return
+        self._answer_pending()
+        first = message.parts[0] if len(message.parts) == 1 else None
+        if type(first) is not TextPart or not first.text:
+            message = self._called(_own_parts(message))
+            self._in_order = self._in_order and (role != "assistant" or _says_something(message))
         self.messages.append(message)
-        if message.role == "assistant":
+        if role == "assistant":
             if self.run:
                 self.run.answered(body)
-            self._called(message.tool_calls)
+        elif role == "system":
+            self._in_order = False
         elif self.run and REPAIR in message.metadata:
             self.run.repairs += 1
 
-    def _called(self, calls: tuple[ToolCall, ...]) -> None:
+    def _called(self, message: Message) -> Message:
+        """Note the calls of an answer; gives the answer with calls whose ids are unique in the thread.
+
+        Models and servers repeat ids, within one answer and from turn to turn, and a result names nothing but an id.
+        """
+        calls = message.tool_calls
+        if not calls:
+            return message
+        ids = {call.id for call in calls}
+        self._renamed = {}
+        if len(ids) < len(calls) or "" in ids or not ids.isdisjoint(self._ids):
+            message = message.model_copy(update={"parts": tuple(map(self._unique, message.parts))})
+            calls = message.tool_calls
+        else:
+            self._ids |= ids
         self.pending = {call.id: call for call in calls}
         self.repeats = {}
         for call in calls:
             if self.run:
                 self.repeats[call.id] = self.run.called(call)
+        return message
+
+    def _unique(self, part: Part) -> Part:
+        if type(part) is not ToolCall:
+            return part
+        name = part.id
+        while not name or name in self._ids:
+            name = f"call_{self.n}_{len(self._ids)}"  # the same whenever the log is read
+        self._ids.add(name)
+        self._renamed.setdefault(part.id, []).append(name)
+        return part if name == part.id else part.model_copy(update={"id": name})
+
+    def _own_id(self, call_id: str, taken: Container[str]) -> str:
+        """The id under which a call is pending, for the id it came with; the first that is not taken."""
+        return next((name for name in self._renamed.get(call_id, ()) if name not in taken), call_id)
+
+    def _tool_message(self, message: Message) -> None:
+        """Take in results that came as a message, in a history that somebody handed over."""
+        before = len(self.messages)
+        for result in message.tool_results:
+            self._result(result)
+        if len(self.messages) > before and self.messages[-1].parts == message.parts:
+            self.messages[-1] = message
 
     def _result(self, result: ToolResult) -> None:
-        if result.call_id not in self.pending or result.call_id in self._results:
+        name = self._own_id(result.call_id, self._results)
+        if name not in self.pending or name in self._results:
             return  # a result nobody asked for, or a second one: never sent
-        self._results[result.call_id] = result
+        self._results[name] = result if name == result.call_id else result.model_copy(update={"call_id": name})
         if len(self._results) == len(self.pending):
             self._answer_pending()
 
@@ -233,19 +295,36 @@ class Tail:
         self.started = set()
         self._results = {}
 
+    def call(self, call_id: str) -> ToolCall | None:
+        """Give the call of the last answer that this id means, while it has no result; else None."""
+        name = self._own_id(call_id, self._results)
+        return None if name in self._results else self.pending.get(name)
+
     @property
     def waiting(self) -> list[ToolCall]:
         """The last answer's tool calls that have no result yet, in the model's order."""
         return [call for call in self.pending.values() if call.id not in self._results]
 
     def sendable(self) -> list[Message]:
-        """Give the messages as they may be sent now: system text first, each call with exactly one result."""
+        """Give the messages as they may be sent now.
+
+        System text comes first, each call has exactly one result, and answers that say nothing (a model can spend
+        all its tokens on thinking) are left out: providers refuse a conversation with such a message.
+        """
+        messages = self._closed()
+        return messages if self._in_order else _in_order(messages)
+
+    def of_run(self) -> list[Message]:
+        """Give the messages of the last run, its prompt first; each call has exactly one result."""
+        return self._closed()[self.run.first :] if self.run else []
+
+    def _closed(self) -> list[Message]:
+        messages = list(self.messages)
         if self.pending:
             closed = copy(self)
-            closed.messages = list(self.messages)
+            closed.messages = messages
             closed._answer_pending()  # noqa: SLF001  # its own class
-            return system_first(closed.messages)
-        return system_first(self.messages)
+        return messages
 
 
 class RunState:
@@ -290,17 +369,34 @@ class RunState:
         return self._times
 
     def answered(self, body: MessageEntry) -> None:
+        """Count an answer of the model."""
         self.turns += 1
         self.last = body
         if body.usage is not None:
             self.usage = body.usage if self.usage is None else self.usage + body.usage
 
 
-def system_first(messages: Sequence[Message]) -> list[Message]:
-    """Give the messages with system text before everything else, otherwise in order."""
-    if not any(message.role == "system" for message in messages):
-        return list(messages)
-    return [m for m in messages if m.role == "system"] + [m for m in messages if m.role != "system"]
+def _own_parts(message: Message) -> Message:
+    """The message without parts that its role cannot have: only a model calls tools, and only tools give results."""
+    foreign = (ToolResult,) if message.role == "assistant" else (ToolResult, ToolCall)
+    if not any(isinstance(part, foreign) for part in message.parts):
+        return message
+    return message.model_copy(update={"parts": tuple(part for part in message.parts if not isinstance(part, foreign))})
+
+
+def _says_something(answer: Message) -> bool:
+    return any(type(part) is not ReasoningPart and (type(part) is not TextPart or part.text) for part in answer.parts)
+
+
+def _in_order(messages: Iterable[Message]) -> list[Message]:
+    """Give the messages with system text before everything else, and without answers that say nothing."""
+    system, others = [], []
+    for message in messages:
+        if message.role == "system":
+            system.append(message)
+        elif message.role != "assistant" or _says_something(message):
+            others.append(message)
+    return system + others
 
 
 def without_tools(messages: Iterable[Message]) -> list[Message]:
@@ -311,7 +407,7 @@ def without_tools(messages: Iterable[Message]) -> list[Message]:
             continue
         if message.tool_calls:
             parts = tuple(part for part in message.parts if type(part) is not ToolCall)
-            if any(type(part) is TextPart for part in parts):
+            if any(type(part) is not ReasoningPart for part in parts):
                 kept.append(message.model_copy(update={"parts": parts}))
         else:
             kept.append(message)
@@ -363,26 +459,30 @@ def stats(log: Iterable[Entry]) -> Stats:
     )
 
 
-def events(log: Iterable[Entry], thread_id: str = "") -> list[ev.RunEvent]:
+def events(log: Iterable[Entry], thread_id: str = "") -> list[RunEvent]:
     """View: the run events that a log stands for, without the deltas, which are not kept."""
     tail = Tail()
     return [event for item in log for event in entry_events(tail, item, thread_id)]
 
 
-def entry_events(tail: Tail, item: Entry, thread_id: str = "") -> list[ev.RunEvent]:
+def entry_events(tail: Tail, item: Entry, thread_id: str = "") -> list[RunEvent]:
     """Give the events that one entry stands for, and add it to the tail of what came before."""
     body = item.body
-    calls = tail.pending
-    tail.add(item)
+    events: list[RunEvent] = []
     match body:
         case RunStart():
-            return [ev.RunStarted(item.run_id or "", thread_id, body.agent_name, body.resumed)]
+            events.append(RunStarted(item.run_id or "", thread_id, body.agent_name, body.resumed))
         case MessageEntry():
-            return [ev.MessageAdded(body.message, body.usage, body.finish_reason)]
+            events.append(MessageAdded(body.message, body.usage, body.finish_reason))
         case ToolStart():
-            return [ev.ToolCallStarted(calls[body.call_id])] if body.call_id in calls else []
+            if (call := tail.call(body.call_id)) is not None:
+                events.append(ToolCallStarted(call))
         case ToolEnd():
-            call = calls.get(body.result.call_id)
-            return [ev.ToolCallFinished(call, body.result, body.seconds)] if call else []
+            if (call := tail.call(body.result.call_id)) is not None:
+                events.append(ToolCallFinished(call, body.result, body.seconds))
         case RunEnd():
-            return [ev.RunFinished(body.stop_reason, tail.run.usage if tail.run else None, body.error)]
+            events.append(RunFinished(body.stop_reason, tail.run.usage if tail.run else None, body.error))
+        case _:
+            assert_never(body)
+    tail.add(item)
+    return events

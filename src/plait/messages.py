@@ -5,13 +5,21 @@ Knows nothing of wire formats (providers), of ids and order (the log), or of how
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Final, Literal, Self
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Self
 from weakref import WeakValueDictionary
 
-from pydantic import Field, PlainSerializer, WrapValidator
+from pydantic import Field
+from pydantic_core import core_schema
 
-from plait.errors import ConfigurationError
-from plait.frozen import EMPTY, Frozen, JsonObject
+from plait.errors import ConfigurationError, excerpt
+from plait.frozen import EMPTY, Frozen, JsonObject, TupleOf
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydantic import GetCoreSchemaHandler, ValidatorFunctionWrapHandler
+    from pydantic_core import CoreSchema
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -79,13 +87,15 @@ class ToolResult(Frozen):
     type: Literal["tool_result"] = "tool_result"
     call_id: str
     name: str = ""
-    parts: tuple[ContentPart, ...] = ()
+    parts: TupleOf[ContentPart] = ()
     is_error: bool = False
 
-    def __init__(self, /, *, text: str | None = None, **fields: Any) -> None:
-        if text is not None:
-            fields["parts"] = (TextPart(text=text), *fields.get("parts", ()))
-        super().__init__(**fields)
+    if TYPE_CHECKING:
+        _text: str | None = Field(default=None, alias="text")  # not a field: it tells type checkers of ``text=``
+    else:
+
+        def __init__(self, /, **fields: Any) -> None:
+            super().__init__(**_with_text(type(self), fields))
 
     @property
     def text(self) -> str:
@@ -98,7 +108,22 @@ Part = Annotated[
 ]
 
 
-def _text(parts: tuple[Any, ...]) -> str:
+def _with_text(cls: type[Frozen], fields: dict[str, Any]) -> dict[str, Any]:
+    """Put what ``text=`` says in front of the parts."""
+    text = fields.pop("text", None)
+    if text is None:
+        return fields
+    if not isinstance(text, str):
+        msg = f"{cls.__name__}(text=...) takes a str, not {type(text).__name__}"
+        raise ConfigurationError(msg)
+    parts = fields.get("parts", ())
+    if not isinstance(parts, Sequence) or isinstance(parts, str):
+        return fields  # pydantic says what is wrong with them
+    fields["parts"] = (TextPart.model_construct(text=text), *parts)
+    return fields
+
+
+def _text(parts: Sequence[Any]) -> str:
     if len(parts) == 1 and type(parts[0]) is TextPart:
         return "" if parts[0].refusal else parts[0].text
     return "".join(part.text for part in parts if type(part) is TextPart and not part.refusal)
@@ -116,18 +141,20 @@ class Message(Frozen):
     """
 
     role: Role = "user"
-    parts: tuple[Part, ...] = ()
+    parts: TupleOf[Part] = ()
     metadata: JsonObject = EMPTY
 
     _class_name: ClassVar[str] = "Message"
 
-    def __init__(self, /, *, text: str | None = None, **fields: Any) -> None:
-        if text is not None:
-            if type(text) is not str:
-                msg = f"{type(self).__name__}(text=...) takes a str, not {type(text).__name__}"
+    if TYPE_CHECKING:
+        _text: str | None = Field(default=None, alias="text")  # not a field: it tells type checkers of ``text=``
+    else:
+
+        def __init__(self, /, **fields: Any) -> None:
+            if "class_" in fields:
+                msg = f"class_ is no field of {type(self).__name__}; Message.from_json reads what to_json wrote"
                 raise ConfigurationError(msg)
-            fields["parts"] = (TextPart(text=text), *fields.get("parts", ()))
-        super().__init__(**fields)
+            super().__init__(**_with_text(type(self), fields))
 
     def __init_subclass__(cls, *, class_name: str | None = None, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -141,6 +168,21 @@ class Message(Frozen):
             raise ConfigurationError(msg)
         cls._class_name = name
         _CLASSES[name] = cls
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler, /) -> CoreSchema:
+        """Let a field of this type read each message as what its JSON says it is, a subclass or an unknown class."""
+        return core_schema.no_info_wrap_validator_function(cls._read, handler(source))
+
+    @classmethod
+    def _read(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        if type(value) is not dict or "class_" not in value:
+            return handler(value)
+        made = Message.from_json(value)
+        if not isinstance(made, cls | _UnknownMessage):
+            msg = f"input should be a {cls.__name__}, not a {made.class_}"
+            raise ConfigurationError(msg)
+        return made
 
     @property
     def class_(self) -> str:
@@ -175,14 +217,15 @@ class Message(Frozen):
     def __str__(self) -> str:
         return self.text
 
-    def __repr_args__(self) -> Any:
+    def __repr_args__(self) -> Iterator[tuple[str, Any]]:
         for name, value in super().__repr_args__():
-            plain = name == "parts" and len(value) == 1 and value[0] == TextPart(text=value[0].__dict__.get("text", ""))
+            plain = name == "parts" and len(value) == 1 and type(value[0]) is TextPart and not value[0].refusal
             yield ("text", value[0].text) if plain else (name, value)
 
     def to_json(self) -> dict[str, Any]:
-        """Give this message as plain JSON data: ``class_`` and every field that differs from its default."""
-        return {"class_": self.class_, **super().to_json()}
+        """Give this message as plain JSON data: ``class_``, ``role``, and every field that differs from its default."""
+        # Where the class is not known, nobody knows its default role either.
+        return {"class_": self.class_, "role": self.role, **super().to_json()}
 
     @staticmethod
     def from_json(data: Any) -> Message:
@@ -194,13 +237,16 @@ class Message(Frozen):
         if not isinstance(data, dict):
             msg = f"a message is a JSON object, not {type(data).__name__}"
             raise ConfigurationError(msg)
-        fields = {key: value for key, value in data.items() if key != "class_"}
-        name = data.get("class_", "Message")
-        known = Message if name == "Message" else _CLASSES.get(name)
+        fields = {**data}
+        name = fields.pop("class_", "Message")
+        if not isinstance(name, str):
+            msg = f"the class_ of a message is a text, not {type(name).__name__}"
+            raise ConfigurationError(msg)
+        known = _CLASSES.get(name)
         return _UnknownMessage.restore(name, fields) if known is None else known(**fields)
 
 
-_CLASSES: Final[WeakValueDictionary[str, type[Message]]] = WeakValueDictionary()
+_CLASSES: Final[WeakValueDictionary[str, type[Message]]] = WeakValueDictionary({"Message": Message})
 
 
 class UserMessage(Message):
@@ -231,7 +277,7 @@ class ToolMessage(Message):
 
 
 class _UnknownMessage(Message):
-    """A message whose class this process does not know: its extra fields are kept and written back."""
+    """A message whose class is not known in this process: its extra fields are kept and written back."""
 
     unknown_class: str
     extra: JsonObject = EMPTY
@@ -256,12 +302,7 @@ class _UnknownMessage(Message):
         return "Message"
 
 
-def _load(value: Any, handler: Any) -> Message:
-    return value if isinstance(value, Message) else Message.from_json(value)
-
-
-AnyMessage = Annotated[Message, WrapValidator(_load), PlainSerializer(Message.to_json)]
-"""The type of a field that holds a message of any class, known or not."""
+del _CLASSES["_UnknownMessage"]  # it stands for every class but itself
 
 _BY_ROLE: Final[dict[str, type[Message]]] = {
     "user": UserMessage,
@@ -272,7 +313,7 @@ _BY_ROLE: Final[dict[str, type[Message]]] = {
 }
 
 
-def as_message(value: str | Message | dict[str, Any]) -> Message:
+def as_message(value: str | Message | Mapping[str, Any]) -> Message:
     """Make a message of what users hand over: text (a user's), a message, or ``{"role": ..., "content": ...}``.
 
     Raises:
@@ -282,20 +323,25 @@ def as_message(value: str | Message | dict[str, Any]) -> Message:
         return UserMessage(text=value)
     if isinstance(value, Message):
         return value
-    if isinstance(value, dict) and isinstance(value.get("role"), str) and "content" in value:
-        made = _BY_ROLE.get(value["role"])
-        if made is not None and isinstance(value["content"], str):
-            return made(text=value["content"])
-    msg = (
-        f"a prompt or message is text, a Message, or {{'role': 'user', 'content': 'text'}}, not {type(value).__name__}"
-        if not isinstance(value, dict)
-        else f"a message needs a role ({', '.join(_BY_ROLE)}) and a text content; this one has {sorted(value)}"
-    )
-    raise ConfigurationError(msg)
+    if not isinstance(value, Mapping):
+        msg = (
+            "a prompt or message is text, a Message, or {'role': 'user', 'content': 'text'}, "
+            f"not {type(value).__name__}"
+        )
+        raise ConfigurationError(msg)
+    role, content = value.get("role"), value.get("content")
+    made = _BY_ROLE.get(role) if isinstance(role, str) else None
+    if made is None or not isinstance(content, str) or len(value) > len(("role", "content")):
+        has = excerpt(", ".join(f"{key}={item!r}" if key == "role" else str(key) for key, item in value.items()), 100)
+        msg = (
+            f"a message needs a role ({', '.join(_BY_ROLE)}) and a text content; this one has {has or 'nothing'}. "
+            "Make a Message of what is more than text"
+        )
+        raise ConfigurationError(msg)
+    return made(text=content)
 
 
 __all__ = [
-    "AnyMessage",
     "AssistantMessage",
     "AudioPart",
     "ContentPart",

@@ -1,42 +1,47 @@
-"""Promises: answers that are awaited whole or read piece by piece, and the scopes that own them.
+"""Promises: answers that are awaited whole or read piece by piece.
 
-This module owns when a producer starts, who may end it, and how its pieces, its whole and its errors reach readers. It
-does not know what is produced: messages, runs and token streams are promises made by higher modules.
+This module owns when a producer starts, what ends it, and what its readers are told. It does not know what is produced:
+messages, runs and token streams are promises made by higher modules.
 
-A reader owns nothing: it waits on a future of its own, so its time-out or cancellation is nobody else's business. A
-promise is owned by a `Scope`: the one it was made in, else one that stands for the task that made it, else (made in no
-task) its event loop. What ends an owner cancels what it owns.
+Who may end a producer without being asked is its owner's business (`plait.scopes`); how its whole, its pieces and its
+errors reach readers is theirs (`plait.readers`).
 """
 
-# ruff: noqa: SLF001 - promises, scopes and readers are one mechanism and know each other's insides
 from __future__ import annotations
 
 import asyncio
 import inspect
 import logging
-import sys
-from collections import deque
-from collections.abc import Sequence
-from contextvars import Context, ContextVar, copy_context
+from contextvars import copy_context
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Never, NoReturn, Self, TypeVar, cast
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeVar, cast, overload
 
 from plait.errors import Cancelled, ConfigurationError, NotReplayable
+from plait.readers import (
+    BatchReader,
+    NotKept,
+    OnlyReader,
+    Outcome,
+    PieceReader,
+    Waiting,
+    Window,
+    close_stream,
+    one_by_one,
+)
+from plait.scopes import FATAL, Producer, Scope, current_scope, owner_here, running_loop
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable
-    from types import TracebackType
+    from collections.abc import AsyncIterable, Awaitable, Callable, Generator, Iterable, Sequence
+    from contextvars import Context
 
-T = TypeVar("T")
-Piece = TypeVar("Piece")
+    from plait.readers import Ending
 
-GRACE: Final = 1.0
-"""Seconds a cancelled producer may take to clean up before it is reported."""
+__all__ = ["PieceReader", "Promise", "Scope", "StreamedPromise", "current_promise", "current_scope", "one_by_one"]
+
+T_co = TypeVar("T_co", covariant=True)
+Piece_co = TypeVar("Piece_co", covariant=True)
 
 _log = logging.getLogger(__name__)
-_Outcome = Literal["resolved", "failed", "cancelled"]
-_Waiting = dict[asyncio.Future[None], None]  # a dict, because a reader that gives up must leave the queue in O(1)
 
 
 class _Unset(Enum):
@@ -44,113 +49,10 @@ class _Unset(Enum):
 
 
 _UNSET: Final = _Unset.UNSET
-_FATAL: Final = (KeyboardInterrupt, SystemExit, GeneratorExit)  # told to readers, and raised all the same
+_OWN_FRAMES: Final = {__name__, Outcome.__module__, Producer.__module__}
 
 
-class Scope:
-    """Owns promises and tasks: nothing that is started in it outlives it.
-
-    ``async with Scope():`` makes it the owner of every promise made in the block, also by functions and tasks called
-    there. Leaving the block normally waits for them (their errors go to their readers, not to the block); leaving it
-    by an exception or by cancellation cancels them and waits, at most `GRACE` seconds, until they really ended. A
-    bounded stream that the leaving task would have had to read is discarded unread, so that its producer can finish.
-
-    While a promise's producer runs, the current scope is the promise's own; it ends with the producer.
-    """
-
-    # The context of a run outlives the run wherever a callback keeps it (a pooled connection keeps that of the run that
-    # opened it). So contexts hold this small object, never the promise, and it lets go of the promise at the end.
-    __slots__ = ("__weakref__", "_children", "_closed", "_entered", "_loop", "_outer", "_promise")
-
-    def __init__(self) -> None:
-        self._children: dict[asyncio.Task[Any], Promise[Any] | asyncio.Task[Any]] | None = None
-        self._closed = self._entered = False
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._outer: Scope | None = None
-        self._promise: Promise[Any] | None = None
-
-    @property
-    def closed(self) -> bool:
-        """Whether it has ended: a promise made in it now is cancelled from the start."""
-        return self._closed
-
-    def adopt(self, task: asyncio.Task[Any]) -> None:
-        """Own a task of this event loop: it is waited for or cancelled as the promises are."""
-        if self._loop is None:
-            self._loop = task.get_loop()
-        self._own(task, task)
-        task.add_done_callback(self._disown)
-        if self._closed:
-            task.cancel()
-
-    def cancel(self) -> None:
-        """Cancel all that is owned, now; what is made in this scope later is cancelled from the start."""
-        self._closed = True
-        for child in tuple(self._children.values()) if self._children else ():
-            child.cancel()
-
-    async def __aenter__(self) -> Self:
-        loop = asyncio.get_running_loop()
-        if self._closed or self._entered or self._loop not in {None, loop}:
-            msg = "a Scope can be entered once, in the event loop of what it owns; make a new one"
-            raise ConfigurationError(msg)
-        self._entered, self._loop = True, loop
-        self._outer = _scope.get()
-        _scope.set(self)
-        return self
-
-    async def __aexit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
-        if _scope.get() is self:
-            _scope.set(self._outer)
-        if error is None:
-            try:
-                while self._children:
-                    for child in tuple(self._children.values()):
-                        if isinstance(child, StreamedPromise):
-                            child._owner_leaves()
-                    await asyncio.wait(tuple(self._children))
-            except BaseException:
-                await self._wind_up()
-                raise
-        await self._wind_up()
-
-    async def _wind_up(self) -> None:
-        self.cancel()
-        if self._children:
-            await _let_end(self._children)
-
-    def _own(self, task: asyncio.Task[Any], child: Promise[Any] | asyncio.Task[Any]) -> None:
-        if self._children is None:
-            self._children = {}
-        self._children[task] = child
-
-    def _disown(self, task: asyncio.Task[Any]) -> None:
-        if self._children is not None:
-            self._children.pop(task, None)
-
-    def _task_ended(self, _task: asyncio.Task[Any]) -> None:
-        self.cancel()
-
-
-_scope: ContextVar[Scope | None] = ContextVar("plait_scope", default=None)
-_scope_of_task: WeakKeyDictionary[asyncio.Task[Any], Scope] = WeakKeyDictionary()
-_loop_owned: Final = Scope()  # never closed: asyncio cancels its tasks when their loop is closed
-
-
-def current_scope() -> Scope | None:
-    """Give the innermost scope round the caller (a block's or a producer's), or None."""
-    return _scope.get()
-
-
-def current_promise() -> Promise[Any] | None:
-    """Give the promise whose producer the caller is part of, or None."""
-    scope = _scope.get()
-    while scope is not None and scope._promise is None:
-        scope = scope._outer
-    return None if scope is None else scope._promise
-
-
-class Promise(Generic[T]):
+class Promise(Outcome[T_co]):
     """An answer that is or will be there: ``await promise`` gives it, to any number of readers, early or late.
 
     Args:
@@ -165,27 +67,13 @@ class Promise(Generic[T]):
         ConfigurationError: not exactly one of resolver and prefill_result; when read, if it belongs to another loop.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_context",
-        "_error",
-        "_loop",
-        "_name",
-        "_owner",
-        "_resolver",
-        "_scope",
-        "_state",
-        "_task",
-        "_traceback",
-        "_waiting",
-        "_whole",
-    )
+    __slots__ = ("__weakref__", "_context", "_owner", "_producer", "_resolver")
 
     def __init__(
         self,
-        resolver: Callable[[], Awaitable[T]] | None = None,
+        resolver: Callable[[], Awaitable[T_co]] | None = None,
         *,
-        prefill_result: T | Literal[_Unset.UNSET] = _UNSET,
+        prefill_result: T_co | Literal[_Unset.UNSET] = _UNSET,
         start_soon: bool = True,
         name: str | None = None,
         owner: Scope | None = None,
@@ -196,62 +84,21 @@ class Promise(Generic[T]):
         self._resolver = resolver
         self._prepare(prefill_result, start_soon=start_soon, name=name, owner=owner)
 
-    def _prepare(
-        self, whole: T | Literal[_Unset.UNSET], *, start_soon: bool, name: str | None, owner: Scope | None
-    ) -> None:
-        self._state: Literal["pending", "running"] | _Outcome = "pending"
-        self._name = name
-        self._whole: T | None = None
-        self._error: BaseException | None = None
-        self._traceback: TracebackType | None = None
-        self._waiting: _Waiting = {}
+    def _prepare(self, whole: object, *, start_soon: bool, name: str | None, owner: Scope | None) -> None:
+        Outcome.__init__(self, name)
         self._owner = owner
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._scope: Scope | None = None
+        self._producer: Producer | None = None
         self._context: Context | None = None
         if whole is not _UNSET:
             self._state, self._whole = "resolved", whole
             return
-        loop = _running_loop()
-        if loop is not None and owner is None:
-            self._owner = _enclosing_scope(loop)
+        loop = running_loop()
+        if owner is None:
+            self._owner = owner_here(loop)
         if loop is not None and start_soon:
             self._start(loop)
         else:
             self._context = copy_context()  # it runs in its maker's context, whoever reads it first
-
-    def __await__(self) -> Generator[Any, None, T]:
-        if not self.done():
-            loop = self._bind()
-            if not self.done():
-                future: asyncio.Future[None] = loop.create_future()
-                self._waiting[future] = None
-                try:
-                    yield from future
-                finally:
-                    self._waiting.pop(future, None)
-        if self._error is None:
-            return cast("T", self._whole)
-        try:
-            self._raise()
-        finally:
-            del self  # the traceback keeps this frame, which must not keep the promise
-
-    async def aresolve(self) -> T:
-        """Give the whole, as ``await promise`` does."""
-        try:
-            return await self
-        finally:
-            del self  # as in __await__
-
-    def done(self) -> bool:
-        """Whether it is resolved, failed or cancelled."""
-        return self._state not in {"pending", "running"}
-
-    def cancelled(self) -> bool:
-        """Whether it was cancelled."""
-        return self._state == "cancelled"
 
     def cancel(self) -> None:
         """Cancel the producer and all it started; readers get `Cancelled` after the pieces there are.
@@ -259,15 +106,14 @@ class Promise(Generic[T]):
         It is cancelled at once, also when its producer takes time to clean up. One that is done stays as it is.
         Called from outside its event loop (another thread, a finalizer), the loop is told to do it.
         """
-        if self.done() or _pass_on(self._loop, self.cancel):
+        if self.done() or self._pass_on(self.cancel):
             return
-        self._settle("cancelled", error=self._cancelled_error("was cancelled"))
-        if self._loop is None or self._loop.is_closed():
-            return
-        if self._scope is not None:
-            self._scope.cancel()
-        if self._task is not None:
-            self._task.cancel()
+        self._settle_cancelled()
+        if self._producer is not None:
+            self._producer.stop()
+
+    def owner_leaves(self) -> None:
+        """Go on without the calling task, which leaves the scope that owns this; nothing to do for a whole."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -275,116 +121,83 @@ class Promise(Generic[T]):
     async def __aexit__(self, *_exception: object) -> None:
         await self._end()
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__}{'' if self._name is None else f' {self._name!r}'} {self._state}>"
-
     async def _end(self) -> None:
         """Cancel, and wait until the producer really ended."""
         self.cancel()
-        if self._task is not None:
-            await _let_end((self._task,))
+        if self._producer is not None:
+            await self._producer.wait()
 
-    def _bind(self) -> asyncio.AbstractEventLoop:
-        """Start if need be, and give the loop to wait on. Whoever waits here is `current_promise`."""
+    def _pass_on(self, callback: Callable[[], None]) -> bool:
+        return self._producer is not None and self._producer.pass_on(callback)
+
+    def _begin(self) -> None:
+        """Start if need be, for a reader who is going to wait here."""
         loop = asyncio.get_running_loop()
         if self._state == "pending":
             self._start(loop)
-        elif loop is not self._loop:
+        elif self._producer is None or loop is not self._producer.loop:
             msg = f"{self!r} belongs to another event loop; read it there, or await it there before reading it here"
             raise ConfigurationError(msg)
-        return loop
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._owner is None:
-            self._owner = _loop_owned
-        owner = self._owner
-        if owner._closed:
-            self._settle("cancelled", error=self._cancelled_error("was cancelled, for its owner has ended"))
+        owner = cast("Scope", self._owner)
+        if owner.closed:
+            self._settle_cancelled(", for its owner has ended")
             return
-        if owner is not _loop_owned and owner._loop is not loop:
-            if owner._loop is not None:
-                msg = f"{self!r} is owned by a scope of another event loop; read it there"
-                raise ConfigurationError(msg)
-            owner._loop = loop
-        self._loop = loop
+        if not owner.bind(loop):
+            msg = f"{self!r} is owned by a scope of another event loop; read it there"
+            raise ConfigurationError(msg)
+        producer = self._producer = Producer(owner, loop)
+        context, self._context, self._owner = self._context, None, None
         self._state = "running"
-        self._task = loop.create_task(self._produce(), name=self._name or type(self).__name__, context=self._context)
-        self._context = None
-        owner._own(self._task, self)
-        self._task.add_done_callback(self._ended)
+        producer.start(self, self._produce(producer), self._ended, self._name or type(self).__name__, context)
 
-    async def _make(self) -> T:
-        return await cast("Callable[[], Awaitable[T]]", self._resolver)()
+    def _make(self) -> Awaitable[T_co]:
+        resolver, self._resolver = self._resolver, None
+        return cast("Callable[[], Awaitable[T_co]]", resolver)()
 
-    async def _produce(self) -> None:
-        scope = self._scope = Scope()
-        scope._loop, scope._outer, scope._promise = self._loop, self._owner, self
-        _scope.set(scope)
+    async def _produce(self, producer: Producer) -> None:
         try:
-            try:
-                whole = await self._make()
-            except _FATAL:
-                raise
-            except BaseException:
-                await scope._wind_up()
-                raise
-            if scope._children:
-                await scope._wind_up()
+            whole = await producer.run(self._make)
         except asyncio.CancelledError:
             raise  # readers are told in _ended, as for a task that was cancelled before it began
-        except _FATAL as error:
-            scope.cancel()
+        except BaseException as error:
             self._fail(error)
-            raise
-        except BaseException as error:  # noqa: BLE001 - it is raised to every reader
-            self._fail(error)
+            if isinstance(error, FATAL):
+                raise
         else:
             self._settle("resolved", whole)
         finally:
-            scope._closed, scope._promise = True, None
-            del self, scope  # the error's traceback may keep this frame, which must not keep the promise
+            producer.close()
+            del self  # the error's traceback may keep this frame, which must not keep the promise
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        cast("Scope", self._owner)._disown(task)
-        self._task = self._scope = self._owner = None
-        if not task.cancelled():
-            task.exception()  # asked for, so that asyncio does not report it as never retrieved
+        producer, self._producer = cast("Producer", self._producer), None
+        producer.end(task)
         if not self.done():
-            self._settle("cancelled", error=self._cancelled_error("was cancelled"))
+            self._settle_cancelled()
 
-    def _settle(self, state: _Outcome, whole: T | None = None, error: BaseException | None = None) -> None:
-        if self.done():
-            return
-        self._state, self._whole, self._error = state, whole, error
+    def _settle_cancelled(self, why: str = "") -> None:
         self._resolver = self._context = None
-        _wake(self._waiting)
+        name = "" if self._name is None else f" {self._name!r}"
+        self._settle("cancelled", error=Cancelled(f"{type(self).__name__}{name} was cancelled{why}"))
 
     def _fail(self, error: BaseException) -> None:
         if self.done():  # readers have been told that it was cancelled
             _log.warning("%r raised %s while it was cleaning up", self, type(error).__name__)
             return
         traceback = error.__traceback__
-        while traceback is not None and traceback.tb_frame.f_globals is globals():
+        while traceback is not None and traceback.tb_frame.f_globals.get("__name__") in _OWN_FRAMES:
             traceback = traceback.tb_next
         if isinstance(error, StopAsyncIteration):  # to an `async for` it would look like the end
             reason = RuntimeError(f"{type(self).__name__} {self._name!r}: the producer raised StopAsyncIteration")
             reason.__cause__ = error
             error = reason
-        self._traceback = error.__traceback__ = traceback or error.__traceback__
+        error.__traceback__ = traceback or error.__traceback__
         self._settle("failed", error=error)
 
-    def _raise(self) -> NoReturn:
-        error = cast("BaseException", self._error)
-        try:
-            raise error.with_traceback(self._traceback)
-        finally:
-            del self, error  # as in __await__
 
-    def _cancelled_error(self, what: str) -> Cancelled:
-        return Cancelled(f"{type(self).__name__}{'' if self._name is None else f' {self._name!r}'} {what}")
-
-
-class StreamedPromise(Promise[T], Generic[Piece, T]):
+class StreamedPromise(Promise[T_co], Generic[Piece_co, T_co]):
     """A promise whose pieces can be read while they come: ``async for piece in promise``.
 
     Every reader, early or late, gets every piece from the first on, then the error if there was one. With ``bound``
@@ -405,15 +218,42 @@ class StreamedPromise(Promise[T], Generic[Piece, T]):
         ConfigurationError: neither or both of streamer and prefilled values; a bound below 1 or without a streamer.
     """
 
-    __slots__ = ("_bound", "_discarding", "_fold", "_pieces", "_reader", "_room", "_stalled", "_streamer", "_taken")
+    __slots__ = ("_fold", "_pieces", "_stalled", "_streamer")
+
+    @overload
+    def __init__(
+        self: StreamedPromise[Piece_co, tuple[Piece_co, ...]],
+        streamer: Callable[[], AsyncIterable[Sequence[Piece_co]]] | None = None,
+        resolver: None = None,
+        *,
+        prefill_pieces: Iterable[Piece_co] | None = None,
+        bound: int | None = None,
+        start_soon: bool = True,
+        name: str | None = None,
+        owner: Scope | None = None,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        streamer: Callable[[], AsyncIterable[Sequence[Piece_co]]] | None = None,
+        resolver: Callable[[Sequence[Piece_co]], T_co | Awaitable[T_co]] | None = None,
+        *,
+        prefill_pieces: Iterable[Piece_co] | None = None,
+        prefill_result: T_co | Literal[_Unset.UNSET] = _UNSET,
+        bound: int | None = None,
+        start_soon: bool = True,
+        name: str | None = None,
+        owner: Scope | None = None,
+    ) -> None: ...
 
     def __init__(
         self,
-        streamer: Callable[[], AsyncIterable[Sequence[Piece]]] | None = None,
-        resolver: Callable[[Sequence[Piece]], T | Awaitable[T]] | None = None,
+        streamer: Callable[[], AsyncIterable[Sequence[Piece_co]]] | None = None,
+        resolver: Callable[[Sequence[Piece_co]], T_co | Awaitable[T_co]] | None = None,
         *,
-        prefill_pieces: Iterable[Piece] | None = None,
-        prefill_result: T | Literal[_Unset.UNSET] = _UNSET,
+        prefill_pieces: Iterable[Piece_co] | None = None,
+        prefill_result: T_co | Literal[_Unset.UNSET] = _UNSET,
         bound: int | None = None,
         start_soon: bool = True,
         name: str | None = None,
@@ -428,322 +268,108 @@ class StreamedPromise(Promise[T], Generic[Piece, T]):
         self._resolver = None
         self._streamer = streamer
         self._fold = resolver
-        self._bound = bound
-        self._pieces: list[Piece] | deque[Piece] = list(prefill_pieces or ()) if bound is None else deque()
-        self._stalled: _Waiting = {}
-        self._room: asyncio.Future[None] | None = None
-        self._taken = self._discarding = False
-        self._reader: asyncio.Task[Any] | None = None
+        self._pieces: list[Piece_co] | Window[Piece_co] = list(prefill_pieces or ()) if bound is None else Window(bound)
+        self._stalled = Waiting()
+        whole: object = prefill_result
         if prefill_result is _UNSET and streamer is None and resolver is None:
-            prefill_result = cast("T", tuple(self._pieces))
-        self._prepare(prefill_result, start_soon=start_soon, name=name, owner=owner)
+            whole = tuple(self._pieces)
+        self._prepare(whole, start_soon=start_soon, name=name, owner=owner)
 
-    def __await__(self) -> Generator[Any, None, T]:
-        if self._bound is not None and not self._taken:
+    def __await__(self) -> Generator[Any, None, T_co]:
+        if isinstance(self._pieces, Window) and not self._pieces.taken:
             self._discard()
-        return Promise.__await__(self)
+        return super().__await__()
 
-    def __aiter__(self) -> PieceReader[Piece]:
-        return PieceReader(self)
+    def __aiter__(self) -> PieceReader[Piece_co]:
+        return self._reader()
 
-    def batches(self) -> BatchReader[Piece]:
+    def batches(self) -> BatchReader[Piece_co]:
         """Read lists of pieces, each list all that came since the last; from the first piece on, like ``async for``."""
-        return BatchReader(PieceReader(self))
+        return BatchReader(self._reader())
 
-    def sole_reader(self) -> PieceReader[Piece]:
+    def sole_reader(self) -> PieceReader[Piece_co]:
         """Read as one who alone holds the promise: dropping the reader half read cancels the promise at once.
 
         For an iterator that is all the caller gets to see: ``break`` or ``del`` ends the producer, and ``aclose``
         also waits until it ended.
         """
-        return PieceReader(self, sole=True)
+        self._take_seat()
+        return OnlyReader(self._pieces, self._more, self.cancel, self._end)
 
-    async def _make(self) -> T:
+    def owner_leaves(self) -> None:
+        """Go on without the calling task, which leaves the scope that owns this; what only it could read is dropped."""
+        if isinstance(self._pieces, Window) and not self._pieces.attended:
+            self._discard()
+
+    def _reader(self) -> PieceReader[Piece_co]:
+        self._take_seat()
+        if isinstance(self._pieces, Window):
+            return OnlyReader(self._pieces, self._more, self._discard)
+        return PieceReader(self._pieces, self._more)
+
+    def _take_seat(self) -> None:
+        if isinstance(self._pieces, Window):
+            if self._pieces.taken:
+                msg = f"{self!r} keeps no pieces and has, or had, its one reader; make it without bound= to replay it"
+                raise NotReplayable(msg)
+            self._pieces.take_seat()
+
+    def _discard(self) -> None:
+        if isinstance(self._pieces, Window) and not self.done() and not self._pass_on(self._discard):
+            self._pieces.discard()
+            self._stalled.wake()
+
+    def _more(self) -> Waiting:
+        """Give what a reader awaits who has read all there is; raise the error, or StopAsyncIteration, at the end."""
+        try:
+            if isinstance(self._pieces, Window) and self._pieces.discarded:
+                msg = f"what was unread of {self!r} was discarded when its scope was left"
+                raise NotReplayable(msg)
+            if not self.done():
+                self._begin()
+                if not self.done():
+                    return self._stalled
+            if self._error is None:
+                raise StopAsyncIteration
+            self._raise()
+        finally:
+            del self  # the traceback keeps this frame, which must not keep the promise
+
+    async def _make(self) -> T_co:
+        pieces, stalled = self._pieces, self._stalled
+        window = pieces if isinstance(pieces, Window) else None
         if self._streamer is not None:
             stream = self._streamer()
             try:
-                await self._fill(stream)
+                async for batch in stream:
+                    if self._state != "running":  # cancelled, and the streamer took no notice
+                        break
+                    if isinstance(batch, str | bytes):
+                        kind = type(batch).__name__
+                        msg = f"{self!r}: a streamer yields lists of pieces, not {kind}; wrap it in one_by_one"
+                        raise ConfigurationError(msg)
+                    if window is not None and window.discarded:
+                        continue
+                    pieces.extend(batch)
+                    if stalled and batch:
+                        stalled.wake()
+                    while window is not None and window.full:
+                        await window.room
             finally:
-                await _close(stream)
-        pieces: Sequence[Piece] = tuple(self._pieces) if self._bound is None else _NotKept()
+                await close_stream(stream)
+        known: Sequence[Piece_co] = tuple(pieces) if window is None else NotKept()
         if self._fold is None:
-            return cast("T", pieces)
-        whole = self._fold(pieces)
-        return cast("T", await whole if inspect.isawaitable(whole) else whole)
+            return cast("T_co", known)
+        whole = self._fold(known)
+        return cast("T_co", await whole if inspect.isawaitable(whole) else whole)
 
-    async def _fill(self, stream: AsyncIterable[Sequence[Piece]]) -> None:
-        pieces, stalled, bound = self._pieces, self._stalled, self._bound
-        async for batch in stream:
-            if self._state != "running":  # cancelled, and the streamer took no notice
-                break
-            if isinstance(batch, str | bytes):
-                msg = f"{self!r}: a streamer yields lists of pieces, not {type(batch).__name__}; wrap it in one_by_one"
-                raise ConfigurationError(msg)
-            if self._discarding:
-                continue
-            pieces.extend(batch)
-            if stalled and batch:
-                _wake(stalled)
-            while bound is not None and len(pieces) >= bound:
-                self._room = asyncio.get_running_loop().create_future()
-                await self._room
-
-    def _pop(self) -> Piece:
-        piece = cast("deque[Piece]", self._pieces).popleft()
-        self._more_room()
-        return piece
-
-    def _pop_all(self) -> list[Piece]:
-        pieces = list(self._pieces)
-        self._pieces.clear()
-        self._more_room()
-        return pieces
-
-    def _more_room(self) -> None:
-        if self._room is not None and not self._room.done() and len(self._pieces) < cast("int", self._bound):
-            self._room.set_result(None)
-
-    async def _more(self) -> None:
-        """Wait until there are more pieces, or the end."""
-        loop = self._bind()
-        if self.done():
-            return
-        future: asyncio.Future[None] = loop.create_future()
-        self._stalled[future] = None
-        try:
-            await future
-        finally:
-            self._stalled.pop(future, None)
-            del self  # as in __await__
-
-    def _take(self) -> None:
-        """Give the one seat of a bounded stream to the calling task."""
-        if self._taken:
-            msg = f"{self!r} keeps no pieces and has, or had, its one reader; make it without bound= to replay it"
-            raise NotReplayable(msg)
-        self._taken = True
-        self._reader = asyncio.current_task() if _running_loop() is not None else None
-
-    def _discard(self) -> None:
-        if self.done() or _pass_on(self._loop, self._discard):
-            return
-        self._taken = self._discarding = True
-        self._pieces.clear()
-        self._more_room()
-        _wake(self._stalled)
-
-    def _owner_leaves(self) -> None:
-        reader = self._reader
-        if self._bound is not None and (reader is None or reader.done() or reader is asyncio.current_task()):
-            self._discard()
-
-    def _settle(self, state: _Outcome, whole: T | None = None, error: BaseException | None = None) -> None:
+    def _settle(self, state: Ending, whole: object = None, error: BaseException | None = None) -> None:
         super()._settle(state, whole, error)
-        self._streamer = self._fold = self._reader = None
-        _wake(self._stalled)
+        self._streamer = self._fold = None
+        self._stalled.wake()
 
 
-class PieceReader(Generic[Piece]):
-    """One reading of a stream, piece by piece; made by iterating a `StreamedPromise`."""
-
-    __slots__ = ("_closed", "_lease", "_position", "_promise", "_sole")
-
-    def __init__(self, promise: StreamedPromise[Piece, Any], *, sole: bool = False) -> None:
-        self._promise = promise
-        self._position = 0
-        self._closed = False
-        self._sole = sole
-        self._lease: _Lease | None = None
-        if promise._bound is not None:
-            promise._take()
-        if sole:
-            self._lease = _Lease(promise.cancel)
-        elif promise._bound is not None:
-            self._lease = _Lease(promise._discard)
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Piece:
-        pieces = self._promise._pieces
-        if self._position >= len(pieces):
-            try:
-                await self._next_or_end()
-            except BaseException:
-                del self, pieces  # as in Promise.__await__; a sole reader must not be kept by the error that it met
-                raise
-        if isinstance(pieces, deque):
-            return self._promise._pop()
-        piece = pieces[self._position]
-        self._position += 1
-        return piece
-
-    async def aclose(self) -> None:
-        """Leave: a sole reader cancels the promise and waits until it ended; a bounded stream runs on unread."""
-        self._closed = True
-        self._position = sys.maxsize
-        if self._sole:
-            await self._promise._end()
-        elif self._lease is not None:
-            self._promise._discard()
-
-    def batches(self) -> BatchReader[Piece]:
-        """Read on in lists, each all that is there."""
-        return BatchReader(self)
-
-    async def _next_batch(self) -> list[Piece]:
-        pieces = self._promise._pieces
-        try:
-            if self._position >= len(pieces):
-                await self._next_or_end()
-            if isinstance(pieces, deque):
-                return self._promise._pop_all()
-            batch = pieces[self._position :]
-            self._position += len(batch)
-            return batch
-        finally:
-            del self, pieces  # as in __anext__
-
-    async def _next_or_end(self) -> None:
-        """Return when there is an unread piece; raise the error, or StopAsyncIteration, at the end."""
-        promise = self._promise
-        try:
-            while not self._closed and self._position >= len(promise._pieces):
-                if promise._discarding:
-                    msg = f"what was unread of {promise!r} was discarded when its scope was left"
-                    raise NotReplayable(msg)
-                if not promise.done():
-                    await promise._more()
-                elif promise._error is not None:
-                    promise._raise()
-                else:
-                    break
-            else:
-                if not self._closed:
-                    return
-            raise StopAsyncIteration
-        finally:
-            del self, promise  # as in __anext__
-
-
-class BatchReader(Generic[Piece]):
-    """One reading of a stream in lists of pieces; made by `StreamedPromise.batches`."""
-
-    __slots__ = ("_reader",)
-
-    def __init__(self, reader: PieceReader[Piece]) -> None:
-        self._reader = reader
-
-    def __aiter__(self) -> Self:
-        return self
-
-    def __anext__(self) -> Coroutine[Any, Any, list[Piece]]:
-        return self._reader._next_batch()
-
-    async def aclose(self) -> None:
-        """Leave, as `PieceReader.aclose` does."""
-        await self._reader.aclose()
-
-
-class _Lease:
-    """Calls when it is dropped: with the reader that holds it, at once, in whatever thread that happens."""
-
-    __slots__ = ("_leave",)
-
-    def __init__(self, leave: Callable[[], None]) -> None:
-        self._leave = leave
-
-    def __del__(self) -> None:
-        self._leave()
-
-
-class _NotKept(Sequence[Never]):
-    """The pieces of a bounded stream, for its resolver."""
-
-    def __getitem__(self, _index: object) -> NoReturn:
-        msg = "a bounded stream keeps no pieces, so there is no whole of them; read it, or make it without bound="
-        raise NotReplayable(msg)
-
-    def __len__(self) -> int:
-        return self[0]
-
-
-async def one_by_one(pieces: AsyncIterable[Piece]) -> AsyncIterator[list[Piece]]:
-    """Turn an iterator of single pieces into the batches a streamer gives; it is closed with them, also half read."""
-    try:
-        async for piece in pieces:
-            yield [piece]
-    finally:
-        await _close(pieces)
-
-
-async def _close(stream: object) -> None:
-    """Close an async generator that may be half read; asyncio would do it later, in a task that nobody owns."""
-    aclose = getattr(stream, "aclose", None)
-    if aclose is not None:
-        await aclose()
-
-
-async def _let_end(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Wait at most `GRACE` seconds for cancelled tasks; a cancellation meanwhile is raised when that is over."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + GRACE
-    left = {task for task in tasks if not task.done()} - {asyncio.current_task()}
-    cancelled: asyncio.CancelledError | None = None
-    while left and (seconds := deadline - loop.time()) > 0:
-        try:
-            await asyncio.wait(left, timeout=seconds)
-        except asyncio.CancelledError as error:
-            cancelled = error
-        left = {task for task in left if not task.done()}
-    for task in left:
-        _log.warning("%r was cancelled and is still running after %g s", task.get_name(), GRACE)
-    if cancelled is not None:
-        try:
-            raise cancelled
-        finally:
-            del cancelled
-
-
-def _wake(waiting: _Waiting) -> None:
-    for future in waiting:
-        if not future.done():
-            try:
-                future.set_result(None)
-            except RuntimeError:
-                return  # the loop is closed: nobody waits there any more
-    waiting.clear()
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-
-
-def _pass_on(loop: asyncio.AbstractEventLoop | None, callback: Callable[[], None]) -> bool:
-    """Have the callback called in its loop, unless that is here, closed, or not yet known; say whether."""
-    if loop is None or loop is _running_loop():
-        return False
-    try:
-        loop.call_soon_threadsafe(callback)
-    except RuntimeError:
-        return False
-    return True
-
-
-def _enclosing_scope(loop: asyncio.AbstractEventLoop) -> Scope | None:
-    """Give the current scope, else the one that stands for the current task; None outside both."""
-    scope = _scope.get()
-    if scope is not None and scope._loop is loop:  # contexts are copied to other threads, and so to other loops
-        return scope
-    task = asyncio.current_task(loop)
-    if task is None:
-        return None
-    scope = _scope_of_task.get(task)
-    if scope is None:
-        scope = _scope_of_task[task] = Scope()
-        scope._loop = loop
-        task.add_done_callback(scope._task_ended)
-    return scope
+def current_promise() -> Promise[Any] | None:
+    """Give the promise whose producer the caller is part of, or None."""
+    scope = current_scope()
+    return None if scope is None else cast("Promise[Any] | None", scope.producing)

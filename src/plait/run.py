@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Generic
@@ -41,7 +41,8 @@ class RunLimits:
         deadline: seconds from the start of the run, or None.
 
     Raises:
-        ConfigurationError: a limit is below 1, or no number.
+        ConfigurationError: a limit is no whole number, or below its least (1 turn, 0 calls), or the deadline no
+            number above 0.
     """
 
     max_turns: int = DEFAULT_MAX_TURNS
@@ -49,14 +50,19 @@ class RunLimits:
     deadline: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_turns", "max_tool_calls"):
+        for name, least in (("max_turns", 1), ("max_tool_calls", 0)):
             value = getattr(self, name)
-            if type(value) is not int or value < (1 if name == "max_turns" else 0):
-                msg = f"{name} must be a whole number of at least {1 if name == 'max_turns' else 0}, not {value!r}"
+            if type(value) is not int or value < least:
+                msg = f"{name} must be a whole number of at least {least}, not {_shown(value)}"
                 raise ConfigurationError(msg)
-        if self.deadline is not None and not (isinstance(self.deadline, int | float) and self.deadline > 0):
-            msg = f"deadline must be a number of seconds above 0, or None, not {self.deadline!r}"
+        if self.deadline is not None and not (type(self.deadline) in (int, float) and self.deadline > 0):
+            msg = f"deadline must be a number of seconds above 0, or None, not {_shown(self.deadline)}"
             raise ConfigurationError(msg)
+
+
+def _shown(value: object) -> str:
+    """A wrong value in an error: numbers and None as they are, of everything else only the type."""
+    return repr(value) if isinstance(value, int | float | None) else type(value).__name__
 
 
 DEFAULT_LIMITS: Final = RunLimits()
@@ -96,42 +102,62 @@ class StopSignal:
     and ends with the stop reason ``"user_stop"``.
     """
 
-    __slots__ = ("_callbacks", "_lock", "_set")
+    __slots__ = ("_set", "_watches")
 
     def __init__(self) -> None:
         self._set = False
-        self._lock = threading.Lock()
-        self._callbacks: dict[Callable[[], None], asyncio.AbstractEventLoop] = {}
+        self._watches: dict[int, _Watch] = {}
+
+    # No lock: it could be held by the very thread that a signal handler interrupts in order to call `set`. Taking an
+    # entry out of a dict succeeds for one caller only, so each watch fires once.
 
     def set(self) -> None:
-        """Stop every run that holds this signal, now and later. Safe from any thread; twice is once."""
-        with self._lock:
-            self._set = True
-            callbacks, self._callbacks = self._callbacks, {}
-        for callback, loop in callbacks.items():
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(callback)
+        """Stop every run that holds this signal, now and later. Threads and signal handlers may call it, also twice."""
+        self._set = True
+        for key in list(self._watches):
+            watch = self._watches.pop(key, None)
+            if watch is not None:
+                with suppress(RuntimeError):  # its loop is closed, and nothing runs there any more
+                    watch.loop.call_soon_threadsafe(watch.fire)
 
     def is_set(self) -> bool:
         """Whether `set` was called."""
         return self._set
 
     def on_set(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call back on the running loop when the signal is set, at once if it is; gives what takes that back."""
-        loop = asyncio.get_running_loop()
-        with self._lock:
-            if not self._set:
-                self._callbacks[callback] = loop
-                return lambda: self._forget(callback)
-        loop.call_soon(callback)
-        return lambda: None
+        """Call back on the running loop when the signal is set; soon, if it is set already.
 
-    def _forget(self, callback: Callable[[], None]) -> None:
-        with self._lock:
-            self._callbacks.pop(callback, None)
+        Returns:
+            What takes this back: once it was called, on that loop, the callback is never called.
+        """
+        watch = _Watch(callback, asyncio.get_running_loop())
+        key = id(watch)
+        self._watches[key] = watch
+        if self._set and self._watches.pop(key, None) is not None:
+            watch.loop.call_soon(watch.fire)
+
+        def forget() -> None:
+            self._watches.pop(key, None)
+            watch.callback = None
+
+        return forget
 
     def __repr__(self) -> str:
         return f"StopSignal({'set' if self._set else 'not set'})"
+
+
+class _Watch:
+    """A callback that a signal calls on its loop, until it is taken back."""
+
+    __slots__ = ("callback", "loop")
+
+    def __init__(self, callback: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
+        self.callback: Callable[[], None] | None = callback
+        self.loop = loop
+
+    def fire(self) -> None:
+        if self.callback is not None:
+            self.callback()
 
 
 @dataclass(frozen=True, kw_only=True)

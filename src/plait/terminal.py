@@ -1,162 +1,175 @@
-"""A run as people see it in a terminal: streamed text, tool calls with their times, tokens.
+"""A run as people see it: the answer while it comes, tool calls with their times, how it ended.
 
-In a terminal it is live and coloured; where output goes to a file or a pipe it is plain lines. What models and tools
-say is data: control characters are taken out, so that they cannot drive the terminal.
+The answer goes to one stream and everything else, the notes, to another, which may be the same. In a terminal the
+notes are coloured, and lines at the bottom say what is going on; in files and pipes they are plain lines. What models
+and tools say is data: nothing in it can drive the terminal.
+
+Knows events and results, not where they come from.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 import sys
+import textwrap
+from contextlib import suppress
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
 
+from rich.cells import cell_len
 from rich.console import Console
-from rich.live import Live
-from rich.spinner import Spinner
-from rich.table import Table
+from rich.control import Control
+from rich.segment import ControlType
 from rich.text import Text
 
-from plait.errors import excerpt
 from plait.events import (
     MessageAdded,
     ReasoningDelta,
     RefusalDelta,
-    RunFinished,
     TextDelta,
+    ToolCallDelta,
     ToolCallFinished,
     ToolCallStarted,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable
+    from collections.abc import AsyncIterable, Sequence
 
-    from plait.events import Event
+    from plait.events import Event, StopReason
     from plait.messages import ToolCall
     from plait.run import RunResult
 
-_KEPT_CONTROLS: Final = {"\n", "\t"}
-_RESULT_WIDTH: Final = 100
+_CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_REORDERING: Final = re.compile("[\u202a-\u202e\u2066-\u2069]")
+_PLAIN_CALL: Final = 80
+_PLAIN_RESULT: Final = 100
+_NARROWEST: Final = 24
+_TICK_SECONDS: Final = 0.1
+_FRAMES: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+_ASCII_FRAMES: Final = "|/-\\"
+_INDENT: Final = "  "
+
+_ENDINGS: Final[dict[StopReason, str]] = {
+    "max_turns": "ended at its limit of turns",
+    "max_tool_calls": "ended at its limit of tool calls",
+    "budget": "ended at its budget",
+    "deadline": "ended at its deadline",
+    "user_stop": "stopped",
+    "interrupt": "waits for a person",
+    "guardrail": "ended by a check",
+}
 
 
 def printable(text: str) -> str:
-    """Take out what could drive a terminal: control characters other than line ends and tabs."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c in _KEPT_CONTROLS else "�" for c in text)
+    """Make foreign text safe to show: control characters become visible signs, and line ends and tabs stay.
+
+    Letters, joined emoji and special spaces stay too: they are text. Carriage returns go, for they would let a line
+    overwrite itself.
+    """
+    return _CONTROLS.sub(_sign, text)
+
+
+def _sign(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    if found[0] == "\r":
+        return ""
+    if code < 0x20:  # noqa: PLR2004  # Unicode has a picture for each of the first 32 control characters, and for DEL
+        return chr(0x2400 + code)
+    return "␡" if found[0] == "\x7f" else "�"
+
+
+def one_line(text: str, length: int) -> str:
+    """Give the beginning of foreign text as one line that is safe to show.
+
+    Args:
+        text: what was said.
+        length: the most characters to keep; ``…`` stands for what was cut.
+    """
+    line = " ".join(text[: length * 4].split())
+    cut = len(line) > length or len(text) > length * 4
+    return _REORDERING.sub("�", printable(line[:length])) + ("…" if cut else "")
 
 
 class View:
-    """Shows one run. Feed it the events; `finish` says how it ended.
+    """Shows runs, one after the other: `show` each while it is under way, then `finish` with its result.
 
     Args:
-        out: where to write; live when it is a terminal.
+        answer: where the answer goes; standard output without one.
+        notes: where tool calls, endings and the rest go; where the answer goes without one.
+        live: False leaves out the moving lines, also in a terminal.
+        hold: keeps an answer back until it is known whether tools will be called with it. Then what was said on the way
+            to the answer is a note, and the answer is alone in its stream.
     """
 
-    def __init__(self, out: TextIO | None = None) -> None:
-        self.console = Console(file=out or sys.stdout, highlight=False, soft_wrap=True)
-        self._live: Live | None = None
-        self._running: dict[str, tuple[ToolCall, float]] = {}
+    def __init__(
+        self, answer: TextIO | None = None, notes: TextIO | None = None, *, live: bool = True, hold: bool = False
+    ) -> None:
+        self._answer = answer or sys.stdout
+        file = notes or self._answer
+        self.console = _Console(file=file, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self._in_terminal = self.console.is_terminal and not self.console.is_dumb_terminal
+        self._status = _Status(self.console) if live and self._in_terminal and file.isatty() else None
+        self._joined = file is self._answer or (file.isatty() and self._answer.isatty())
+        self._hold = hold
+        self._above: Literal["answer", "notes"] | None = None
+        self._open: Literal["answer", "notes"] | None = None
+        self._pieces: list[str] = []
+        self._held: list[str] = []
+        self._waiting: tuple[str, float] | None = None
+        self._running: dict[str, tuple[str, float]] = {}
         self._started = monotonic()
         self._turns = 0
-        self._in_text = False
-        self._thinking = False
+        self._answered = False
 
-    async def show(self, batches: AsyncIterable[list[Event]]) -> None:
+    async def show(self, batches: AsyncIterable[Sequence[Event]]) -> None:
         """Show a run's events while they come."""
-        self._wait_for("thinking")
+        self._started = monotonic()
+        self._turns, self._answered = 0, False
+        self._running.clear()
+        self._waiting = ("thinking", self._started)
+        ticker = asyncio.get_running_loop().create_task(self._tick()) if self._status else None
         try:
             async for batch in batches:
                 for event in batch:
-                    self._event(event)
+                    self._take(event)
+                self._write_pieces()
         finally:
-            self._stop_live()
-            self._end_text()
+            self._waiting = None
+            self._running.clear()
+            if ticker is not None:
+                ticker.cancel()
+                with suppress(asyncio.CancelledError):
+                    await ticker
+            self._write_pieces()
+            self._release(final=True)
+            self._end_line()
 
-    def _event(self, event: Event) -> None:
-        match event:
-            case TextDelta() | RefusalDelta():
-                self._text(event.text)
-            case ReasoningDelta():
-                self._reasoning(event.text)
-            case MessageAdded() if event.message.role == "assistant":
-                self._turns += 1
-                self._end_text()
-            case ToolCallStarted():
-                self._end_text()
-                self._running[event.call.id] = (event.call, monotonic())
-                self._show_running()
-            case ToolCallFinished():
-                self._finished(event)
-            case RunFinished():
-                self._stop_live()
-            case _:
-                pass
+    def note(self, text: str, style: str = "") -> None:
+        """Write a line of notes."""
+        self._begin("notes")
+        self.console.print(Text(printable(text), style=style), soft_wrap=not self._in_terminal)
 
-    def _text(self, text: str) -> None:
-        self._stop_live()
-        if self._thinking:
-            self._end_text()
-        self._in_text = True
-        self.console.file.write(printable(text))
-        self.console.file.flush()
+    def stopping(self) -> None:
+        """Say that the run was asked to stop, where that can be taken back once it has."""
+        self._running.clear()
+        self._waiting = ("stopping", monotonic())
 
-    def _reasoning(self, text: str) -> None:
-        if self.console.is_terminal:  # a pipe gets the answer only
-            self._stop_live()
-            self._thinking = self._in_text = True
-            self.console.print(Text(printable(text), style="dim italic"), end="")
-
-    def _end_text(self) -> None:
-        if self._in_text:
-            self.console.file.write("\n")
-            self.console.file.flush()
-        self._in_text = self._thinking = False
-
-    def _finished(self, event: ToolCallFinished) -> None:
-        self._running.pop(event.call.id, None)
-        self._stop_live()
-        mark, style = ("✗", "red") if event.result.is_error else ("✓", "green")
-        line = Text.assemble(
-            (f"  {mark} ", style),
-            (_call(event.call), "cyan"),
-            f" → {excerpt(event.result.text or '(no text)', _RESULT_WIDTH)}",
-            (f"  {event.seconds:.2f} s", "dim"),
-        )
-        self.console.print(line)
-        if self._running:
-            self._show_running()
-        else:
-            self._wait_for("thinking")
-
-    def _show_running(self) -> None:
-        table = Table.grid(padding=(0, 1))
-        for call, _ in self._running.values():
-            table.add_row(Spinner("dots", style="cyan"), Text(_call(call), style="cyan"))
-        self._replace_live(table)
-
-    def _wait_for(self, what: str) -> None:
-        self._replace_live(Spinner("dots", Text(what, style="dim"), style="dim"))
-
-    def _replace_live(self, shown: Any) -> None:
-        if not self.console.is_terminal:
-            return
-        if self._live is None:
-            self._live = Live(shown, console=self.console, transient=True, refresh_per_second=12)
-            self._live.start()
-        else:
-            self._live.update(shown)
-
-    def _stop_live(self) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+    def break_line(self) -> None:
+        """Begin a new line if one is under way on the same screen, for someone else who writes to it."""
+        if self._status is not None:
+            self._status.clear()
+        if self._joined:
+            self._write_pieces()
+            self._end_line()
 
     def finish(self, result: RunResult[Any]) -> None:
-        """Say how the run ended: who answered, turns, tokens, time."""
-        who = ":".join(name for name in (result.provider, result.model) if name) or "nobody"
-        said = [f"{who} answered" if result.stop_reason == "response" else f"ended: {result.stop_reason}"]
-        said.append(f"{self._turns} turn{'' if self._turns == 1 else 's'}")
+        """Say how the run ended: who answered, turns, tokens, time. An answer that had no events is given here."""
+        if not self._answered and result.stop_reason == "response" and result.text:
+            self._write_answer(result.text)
+            self._end_line()
+        said = [_ending(result), f"{self._turns} turn{'' if self._turns == 1 else 's'}"]
         if result.usage is not None:
             said.append(f"{result.usage.input_tokens:,} tokens in, {result.usage.output_tokens:,} out")
         if result.cost is not None:
@@ -164,16 +177,201 @@ class View:
         said.append(f"{monotonic() - self._started:.1f} s")
         if result.truncated:
             said.append("the answer was cut at the token limit")
-        self.console.print(Text("  " + " · ".join(said), style="dim"))
+        line = " · ".join(said)
+        self._begin("notes")
+        width = max(self.console.width, _NARROWEST) if self._in_terminal else len(line) + len(_INDENT)
+        for row in textwrap.wrap(line, width, initial_indent=_INDENT, subsequent_indent=_INDENT):
+            self.console.print(Text(row, style="dim"))
+
+    # --- events ------------------------------------------------------------------------------------------------------
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, TextDelta | RefusalDelta):
+            self._pieces.append(event.text)
+            return
+        self._write_pieces()
+        match event:
+            case ReasoningDelta():
+                self._reasoning(event.text)
+            case ToolCallDelta() if self._waiting is None:  # the text is at its end, and a call may take long to write
+                self._end_line()
+                self._waiting = ("thinking", monotonic())
+            case MessageAdded() if event.message.role == "assistant":
+                self._turns += 1
+                self._release(final=not event.message.tool_calls)
+                self._end_line()
+            case ToolCallStarted():
+                self._waiting = None
+                self._running[event.call.id] = (_written(event.call, _PLAIN_CALL), monotonic())
+            case ToolCallFinished():
+                self._running.pop(event.call.id, None)
+                self._begin("notes")
+                self.console.print(self._finished(event))
+                if not self._running:
+                    self._waiting = ("thinking", monotonic())
+            case _:
+                pass
+
+    def _write_pieces(self) -> None:
+        """Write what came with one read of the socket at once."""
+        if not self._pieces:
+            return
+        text = "".join(self._pieces)
+        self._pieces.clear()
+        if self._hold:
+            self._held.append(text)
+        else:
+            self._write_answer(text)
+
+    def _write_answer(self, text: str) -> None:
+        self._waiting = None
+        self._answered = True
+        self._begin("answer")
+        shown = printable(text)
+        self._answer.write(shown)
+        self._answer.flush()
+        if shown:
+            self._open = None if shown.endswith("\n") else "answer"
+
+    def _release(self, *, final: bool) -> None:
+        """Write what was held back: the answer, or what was said before tools were called."""
+        text = "".join(self._held)
+        self._held.clear()
+        if text and final:
+            self._write_answer(text)
+        elif text.strip():
+            self._begin("notes")
+            self.console.print(Text(printable(text.rstrip("\n")), style="dim"))
+
+    def _reasoning(self, text: str) -> None:
+        if not self._in_terminal:  # it is for watching, not for keeping
+            return
+        self._waiting = None
+        self._begin("notes")
+        self.console.print(Text(printable(text), style="dim italic"), end="")
+        self._open = None if text.endswith("\n") else "notes"
+
+    def _finished(self, event: ToolCallFinished) -> Text:
+        """Give the line of a tool call that has its result; in a terminal it fits into one row."""
+        mark, style = ("✗", "red") if event.result.is_error else ("✓", "green")
+        call = _written(event.call, _PLAIN_CALL)
+        said = one_line(event.result.text, _PLAIN_RESULT) or "(no text)"
+        rows = event.result.text.strip().count("\n") + 1
+        lines = f" ({rows} lines)" if said.endswith("…") and rows > 1 else ""
+        seconds = f"{_INDENT}{_seconds(event.seconds)}"
+        if self._in_terminal:
+            room = max(self.console.width - len(f"{_INDENT}{mark}  → {lines}{seconds}"), _NARROWEST // 2)
+            of_result = min(cell_len(said), max(room // 2, room - cell_len(call)))
+            call, said = _cut(call, room - of_result), _cut(said, of_result)
+        return Text.assemble(
+            (f"{_INDENT}{mark} ", style), (call, "cyan"), f" → {said}", (lines, "dim"), (seconds, "dim")
+        )
+
+    # --- lines and blocks --------------------------------------------------------------------------------------------
+
+    def _begin(self, what: Literal["answer", "notes"]) -> None:
+        """Make ready to write: no moving lines, and an empty line between answer and notes on one screen."""
+        if self._status is not None:
+            self._status.clear()
+        if self._open not in (None, what):
+            self._end_line()
+        if self._joined and self._above not in (None, what):
+            self._answer.write("\n")
+            self._answer.flush()
+        self._above = what
+
+    def _end_line(self) -> None:
+        if self._open is not None:
+            stream = self._answer if self._open == "answer" else self.console.file
+            stream.write("\n")
+            stream.flush()
+        self._open = None
+
+    async def _tick(self) -> None:
+        """Keep the moving lines moving. What is over within the first tick is never shown."""
+        while self._status is not None:
+            await asyncio.sleep(_TICK_SECONDS)
+            if self._open is None:
+                waiting = [self._waiting] if self._waiting is not None else []
+                self._status.paint([*self._running.values(), *waiting])
 
 
-def _call(call: ToolCall) -> str:
+class _Console(Console):
+    """A console that says so when its reader is gone, and leaves it to the program to end."""
+
+    def on_broken_pipe(self) -> None:
+        raise  # noqa: PLE0704  # it is called while the error is being handled
+
+
+class _Status:
+    """The moving lines below everything else, each with what is done and for how long.
+
+    They are painted over in place, with one write for each painting, and are gone when cleared. The cursor stays
+    visible throughout, so that a process that is killed leaves a sound terminal.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._frames = _FRAMES if console.encoding.lower().startswith("utf") else _ASCII_FRAMES
+        self._frame = 0
+        self._height = 0
+
+    def paint(self, doing: Sequence[tuple[str, float]]) -> None:
+        """Show what is being done: labels, and since when by the monotonic clock."""
+        width, height = self._console.size
+        shown, hidden = doing[: max(height - 2, 1)], max(len(doing) - max(height - 2, 1), 0)
+        self._frame = (self._frame + 1) % len(self._frames)
+        lines = [self._line(label, monotonic() - since, max(width - 1, _NARROWEST)) for label, since in shown]
+        if hidden:
+            lines.append(Text(f"{_INDENT}and {hidden} more", style="dim"))
+        with self._console:  # one write
+            self.clear()
+            for number, line in enumerate(lines):
+                self._console.print(line, end="\n" if number < len(lines) - 1 else "")
+        self._height = len(lines)
+
+    def clear(self) -> None:
+        """Take the lines away; the cursor is then where they began."""
+        if self._height:
+            erase = (ControlType.ERASE_IN_LINE, 2)
+            up = ((ControlType.CURSOR_UP, 1), erase) * (self._height - 1)
+            self._console.control(Control(ControlType.CARRIAGE_RETURN, erase, *up))
+        self._height = 0
+
+    def _line(self, label: str, seconds: float, width: int) -> Text:
+        elapsed = f"{_INDENT}{seconds:.1f} s"
+        label = _cut(label, width - len(_INDENT) - 2 - len(elapsed))
+        return Text.assemble(
+            (f"{_INDENT}{self._frames[self._frame]} ", "cyan"), (label, "cyan"), (elapsed, "dim")
+        )
+
+
+def _ending(result: RunResult[Any]) -> str:
+    if result.stop_reason != "response":
+        return _ENDINGS[result.stop_reason] + (f" ({one_line(result.error, _PLAIN_RESULT)})" if result.error else "")
+    names = dict.fromkeys(one_line(name, _PLAIN_CALL) for name in (result.provider, result.model) if name)
+    return f"{':'.join(names) or 'the model'} answered"
+
+
+def _written(call: ToolCall, length: int) -> str:
     """A call as a person would write it: ``get_weather(city='Lisbon')``."""
     try:
         arguments = json.loads(call.arguments or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         arguments = None
-    if not isinstance(arguments, dict):
-        return f"{call.name}({excerpt(call.arguments, 60)})"
-    shown = ", ".join(f"{name}={value!r}" for name, value in arguments.items() if value is not None)
-    return f"{excerpt(call.name, 60)}({excerpt(shown, 80)})"
+    if isinstance(arguments, dict):
+        given = ", ".join(f"{name}={value!r}" for name, value in arguments.items() if value is not None)
+    else:
+        given = call.arguments
+    return f"{one_line(call.name, length)}({one_line(given, length)})"
+
+
+def _cut(text: str, cells: int) -> str:
+    """Cut text to a width in a terminal, where some characters are two cells wide."""
+    line = Text(text)
+    line.truncate(max(cells, 1), overflow="ellipsis")
+    return line.plain
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"  # noqa: PLR2004  # tenths are enough then

@@ -47,11 +47,15 @@ class Loopback:
     open: int = 0
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     left: asyncio.Event = field(default_factory=asyncio.Event)  # the last connection is gone
+    writers: dict[asyncio.Task[None], asyncio.StreamWriter] = field(default_factory=dict)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self.open += 1
         number = self.connections
+        task = asyncio.current_task()
+        assert task is not None
+        self.writers[task] = writer
         try:
             while (request := await _read_request(reader, number)) is not None:
                 answer = self.answers[min(len(self.requests), len(self.answers) - 1)]
@@ -67,6 +71,15 @@ class Loopback:
             if not self.open:
                 self.left.set()
             writer.close()
+
+    async def stop(self) -> None:
+        """End what still runs by closing its connection: a cancelled handler would be reported as an error."""
+        for step in (step for answer in self.answers for step in answer):
+            if isinstance(step, asyncio.Event):
+                step.set()
+        for writer in self.writers.values():
+            writer.transport.abort()
+        await asyncio.gather(*self.writers, return_exceptions=True)
 
 
 async def _read_request(reader: asyncio.StreamReader, connection: int) -> Received | None:
@@ -102,12 +115,12 @@ class Serve:
     """Starts servers, and writes down answers for them."""
 
     def __init__(self) -> None:
-        self.running: list[asyncio.Server] = []
+        self.running: list[tuple[asyncio.Server, Loopback]] = []
 
     async def __call__(self, *answers: Sequence[Step], tls: ssl.SSLContext | None = None) -> Loopback:
         made = Loopback(answers)
         server = await asyncio.start_server(made.serve, "127.0.0.1", 0, ssl=tls)
-        self.running.append(server)
+        self.running.append((server, made))
         made.port = server.sockets[0].getsockname()[1]
         made.url = f"{'https' if tls else 'http'}://127.0.0.1:{made.port}/v1"
         return made
@@ -145,5 +158,6 @@ async def serve() -> AsyncIterator[Serve]:
     """A starter of servers, which are stopped after the test."""
     made = Serve()
     yield made
-    for server in made.running:
+    for server, loopback in made.running:
         server.close()
+        await loopback.stop()

@@ -38,7 +38,7 @@ def forked(work: Callable[[], Awaitable[object]]) -> int:
         return pid
     code = 1
     try:
-        asyncio.run(asyncio.wait_for(work(), PATIENCE))  # type: ignore[arg-type]  # each work is a coroutine function
+        asyncio.run(asyncio.wait_for(work(), PATIENCE))
         code = 0
     except BaseException as error:  # noqa: BLE001  # a child must not go on as its parent
         os.write(2, f"{type(error).__name__}: {error}\n".encode())
@@ -118,7 +118,7 @@ def kill_in_a_storm(path: str, times: int) -> dict[str, int]:
                 while True:
                     await store.append(thread_id, entries(n + 1, 3))
                     n += 3
-                    os.write(tell, f"{thread_id} {n}\n".encode())
+                    os.write(tell, f"{n} {thread_id}\n".encode())
 
             await asyncio.gather(*(storm(f"thread {number}") for number in range(4)))
 
@@ -126,8 +126,8 @@ def kill_in_a_storm(path: str, times: int) -> dict[str, int]:
         os.close(tell)
         with os.fdopen(told) as lines:
             for count, line in enumerate(lines):
-                thread_id, n = line.split()
-                acknowledged[thread_id] = int(n)
+                durable, of_thread = line.split()
+                acknowledged[of_thread] = int(durable)
                 if count == 5 + round_ * 3:
                     os.kill(pid, signal.SIGKILL)
         assert ended([pid]) == [-signal.SIGKILL]
@@ -162,21 +162,19 @@ def use_in_parent_and_child(path: str) -> list[int]:
 
 
 def exit_without_closing(path: str) -> bool:
-    """Append, hand in one append more and do not wait for it; the process ends without closing the store."""
+    """Append, hand in more and do not wait for it; the process ends without closing the store."""
 
     async def main() -> None:
         store = DatabaseStore(f"sqlite:///{path}")
         thread_id = (await store.thread("one")).thread_id
         await store.append(thread_id, entries(1, 2))
-        last = asyncio.ensure_future(store.append(thread_id, entries(3, 1)))
-        await asyncio.sleep(0)  # it is handed in now
-        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-        keep.append(last)
+        keep.extend(asyncio.ensure_future(store.append(thread_id, entries(n, 20))) for n in range(3, 1003, 20))
+        await asyncio.sleep(0)  # they are handed in now
 
     keep: list[asyncio.Future[None]] = []
-    loop = asyncio.new_event_loop()  # left as it is, with the append under way
+    loop = asyncio.new_event_loop()  # left as it is, with appends under way
     loop.run_until_complete(main())
-    return True
+    return all(not future.cancelled() for future in keep)
 
 
 def what_is_imported(path: str) -> list[str]:

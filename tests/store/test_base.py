@@ -75,7 +75,7 @@ def test_a_name_is_kept_as_it_is(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "a\nb", "\x00", "\x7f", "\x9b", "\ud800", "x" * (NAME_LENGTH + 1), 7, None, b"a"])
 def test_what_is_no_name_is_refused_in_a_sentence(name: object) -> None:
-    with pytest.raises(ConfigurationError, match="^the user id .* use 1 to 200 printable characters$") as caught:
+    with pytest.raises(ConfigurationError, match=r"^the user id .* use 1 to 200 printable characters$") as caught:
         check_name(name, "user id")
 
     assert len(str(caught.value)) < 200

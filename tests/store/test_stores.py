@@ -11,7 +11,7 @@ import pytest
 
 from plait.errors import ConfigurationError, StateConflict, StoreUnavailable
 from plait.log import Entry, MessageEntry, RunStart, entry
-from plait.messages import Message, UserMessage
+from plait.messages import UserMessage
 from plait.store.base import Lease, ThreadInfo, owner_name
 from plait.store.database import DatabaseStore
 from plait.store.memory import MemoryStore
@@ -399,8 +399,3 @@ async def test_a_forgotten_thread_leaves_nothing() -> None:
 
 def test_only_what_others_can_reach_is_shared() -> None:
     assert (MemoryStore().shared, DatabaseStore("sqlite:///plait.db").shared) == (False, True)
-
-
-def test_a_message_reads_as_itself() -> None:
-    """The texts above are compared by value, so a message must differ when its text does."""
-    assert Message(text="a") != Message(text="b")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Final
 
-from plait.errors import ConfigurationError
+from plait.errors import ConfigurationError, excerpt
 from plait.providers.offline import OfflineProvider
 
 if TYPE_CHECKING:
@@ -69,7 +69,8 @@ def get_provider(
             raise ConfigurationError(msg)
     if name is not None and not isinstance(name, str):
         if not hasattr(name, "stream") or not hasattr(name, "model"):
-            msg = f"provider must be a name such as 'openai' or 'openai:gpt-4o', or a provider object, not {name!r:.80}"
+            kind = type(name).__name__
+            msg = f"provider must be a name such as 'openai' or 'openai:gpt-4o', or a provider object, not {kind}"
             raise ConfigurationError(msg)
         return name
     vendor, said = _names(name, model, base_url)
@@ -108,7 +109,7 @@ def _unknown(vendor: str) -> str:
     known = sorted([*VENDORS, OFFLINE])
     close = get_close_matches(vendor, known, 1)
     meant = f" Did you mean {close[0]!r}?" if close else ""
-    return f"there is no provider {vendor!r}; the providers are {', '.join(known)}.{meant}"
+    return f"there is no provider {excerpt(repr(vendor), 60)}; the providers are {', '.join(known)}.{meant}"
 
 
 def _over_http(vendor: str, model: str | None, api_key: str | None, base_url: str | None) -> Provider:
@@ -117,7 +118,7 @@ def _over_http(vendor: str, model: str | None, api_key: str | None, base_url: st
 
     entry = VENDORS[vendor]
     from_environment = os.environ.get(entry.base_url_variable) if entry.base_url_variable else None
-    key = api_key or (os.environ.get(entry.key) if entry.key else None)
+    key = api_key or (os.environ.get(entry.key) if entry.key else None) or None
     if key is None and entry.key is not None and base_url is None and not from_environment:
         msg = f"provider {vendor!r} needs a key: set {entry.key}, or pass api_key=..."
         raise ConfigurationError(msg)

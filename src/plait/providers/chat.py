@@ -76,6 +76,7 @@ class ChatProvider:
         name: the vendor's name; a message's own fields go back only to the vendor they came from.
         model: the model's name.
         base_url: where it is asked, without ``/chat/completions``.
+        total: seconds within which a request of it ends by itself.
     """
 
     def __init__(
@@ -115,6 +116,7 @@ class ChatProvider:
         self.name = name
         self.model = model
         self.base_url = url
+        self.total = limits.total
         self._form = replace(
             vendor.form, provider=name, max_tokens="max_completion_tokens" if own else vendor.form.max_tokens
         )

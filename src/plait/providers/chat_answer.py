@@ -140,7 +140,10 @@ class AnswerReader:
             ProviderError: it holds an error instead.
             EmptyAnswer: it is complete and says nothing.
         """
-        answer = self._read(body)
+        try:
+            answer = _decode(body)
+        except (ValueError, RecursionError):
+            answer = self._read(body)
         deltas: list[Delta] = []
         self._batches.append(deltas)
         self._add(answer, deltas)
@@ -193,9 +196,9 @@ class AnswerReader:
             raise self._truncated(beginning, broken)
         deltas: list[Delta] = []
         for number, choice in choices.items():
-            details = {"reasoning_details": choice.details, "annotations": choice.annotations}
-            if kept := {name: value for name, value in details.items() if value}:
-                deltas.append(DetailsDelta(kept, number))
+            if choice.details or choice.annotations:
+                details = {"reasoning_details": choice.details, "annotations": choice.annotations}
+                deltas.append(DetailsDelta({name: value for name, value in details.items() if value}, number))
             # Some servers name no reason, and say only that all is done.
             deltas.append(FinishDelta(choice.finish_reason or "", number))
         if not any(choice.spoke or choice.finish_reason in _MAY_BE_EMPTY for choice in choices.values()):

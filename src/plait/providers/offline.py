@@ -11,12 +11,14 @@ import asyncio
 import inspect
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from math import ceil, inf
 from typing import TYPE_CHECKING, Any, Final
 
 from plait.errors import ConfigurationError
 from plait.events import (
     Delta,
+    DetailsDelta,
     FinishDelta,
     ModelDelta,
     ReasoningDelta,
@@ -26,6 +28,7 @@ from plait.events import (
     Usage,
     UsageDelta,
 )
+from plait.frozen import Frozen
 from plait.messages import AssistantMessage, ReasoningPart, TextPart, ToolCall
 
 if TYPE_CHECKING:
@@ -39,11 +42,16 @@ Answering = str | ToolCall | AssistantMessage | Exception | Sequence[ToolCall]
 
 AnswerFunction = Callable[["Request"], Answering | Awaitable[Answering]]
 
+_SMALL_WORDS: Final = frozenset({"get", "the", "a", "of"})
 _DEEPEST: Final = 8
-_PIECE: Final = re.compile(r"\s*\S+\s*$|\s*\S+")
+_ENDLESS: Final = 50
+_ITEMS_UNTIL: Final = 4
+_MOST_REFERENCES: Final = 20
+_PIECE: Final = re.compile(r"\s*\S+(?:\s+\Z)?|\s+")
 _FACT: Final = re.compile(r"\bmy ([a-z][a-z' ]{0,40}?) (?:is|are|was) ([^.,;!?\n]{1,80})", re.IGNORECASE)
 _ASKED: Final = re.compile(r"\bwhat(?:'s| is| are| was) my ([a-z][a-z' ]{0,40}?)\s*(?:\?|$|,|\.| again)", re.IGNORECASE)
-_NUMBER: Final = re.compile(r"-?\d+(?:\.\d+)?")
+_NUMBER: Final = re.compile(r"(?<!\w)-?\d+(?:\.\d+)?")
+_FORMULA: Final = re.compile(r"[-+*/(). \d]+")
 _NAME: Final = re.compile(r"(?<![.!?] )(?<!^)\b[A-Z][\w'-]+(?: [A-Z][\w'-]+)*")
 
 
@@ -73,6 +81,9 @@ class OfflineProvider:
         model: str = "offline",
         delay: float = 0.0,
     ) -> None:
+        if isinstance(script, str | bytes | Mapping | Frozen | Exception):
+            msg = f"the script of OfflineProvider is a list of answers, not {type(script).__name__}; put it in [...]"
+            raise ConfigurationError(msg)
         if script is not None and function is not None:
             msg = "OfflineProvider takes a script or a function, not both"
             raise ConfigurationError(msg)
@@ -113,8 +124,8 @@ class OfflineProvider:
             msg = f"the script of the offline provider is used up: this is request {len(self.requests)}"
             raise ConfigurationError(msg)
         if self._function is not None:
-            answer = self._function(request)
-            return await answer if inspect.isawaitable(answer) else answer
+            made = self._function(request)
+            return await made if inspect.isawaitable(made) else made
         return _by_itself(request)
 
 
@@ -139,16 +150,22 @@ def _pieces(message: AssistantMessage) -> Iterator[list[Delta]]:
     for part in message.parts:
         match part:
             case TextPart():
-                made = RefusalDelta if part.refusal else TextDelta
-                yield from ([made(piece)] for piece in _PIECE.findall(part.text) or [part.text])
+                for piece in _PIECE.findall(part.text) or [part.text]:
+                    yield [RefusalDelta(piece) if part.refusal else TextDelta(piece)]
             case ReasoningPart():
-                yield from ([ReasoningDelta(piece)] for piece in _PIECE.findall(part.text))
+                for piece in _PIECE.findall(part.text):
+                    yield [ReasoningDelta(piece)]
             case ToolCall():
                 yield [ToolCallDelta(index, part.id, part.name)]
                 half = len(part.arguments) // 2
                 for text in (part.arguments[:half], part.arguments[half:]):
                     yield [ToolCallDelta(index, arguments=text)]
                 index += 1
+            case _:
+                msg = f"an offline answer cannot hold a {type(part).__name__}"
+                raise ConfigurationError(msg)
+    if message.details:
+        yield [DetailsDelta(dict(message.details))]
 
 
 def _size(message: Message) -> int:
@@ -185,7 +202,7 @@ def _by_itself(request: Request) -> Answering:
 def _meant(tools: Sequence[Any], prompt: str) -> Sequence[Any]:
     """The tools a prompt speaks of, by their names' words; all of them where it speaks of none."""
     words = set(re.findall(r"[a-z]+", prompt.lower()))
-    named = [tool for tool in tools if words & (set(re.findall(r"[a-z]+", tool.name.lower())) - {"get", "the", "a", "of"})]
+    named = [tool for tool in tools if words & (set(re.findall(r"[a-z]+", tool.name.lower())) - _SMALL_WORDS)]
     return named or tools
 
 
@@ -228,18 +245,18 @@ class _Filler:
         self._numbers = iter([float(number) for number in _NUMBER.findall(prompt)])
         self._names = iter(_NAME.findall(prompt))
 
-    def value(self, schema: dict[str, Any], name: str, depth: int = 0) -> Any:
+    def value(self, schema: Any, name: str, depth: int = 0) -> Any:
         schema = self._resolved(schema)
         if "const" in schema:
             return schema["const"]
-        if "enum" in schema:
+        if schema.get("enum"):
             return self._chosen(schema["enum"])
-        for key in ("anyOf", "oneOf"):
-            if key in schema:
-                options = [self._resolved(option) for option in schema[key]]
-                if any(option.get("type") == "null" for option in options) or depth > _DEEPEST:
-                    return None  # what may be left out is left out
-                return self.value(options[0], name, depth)
+        options = [self._resolved(option) for key in ("anyOf", "oneOf") for option in schema.get(key, ())]
+        if any(option.get("type") == "null" for option in options):
+            return None  # what may be left out is left out
+        if options:
+            flat = [option for option in options if option.get("type") not in ("object", "array")]
+            return self.value((flat or options)[0] if depth > _DEEPEST else options[0], name, depth)
         kind = schema.get("type", "object" if "properties" in schema else "string")
         if isinstance(kind, list):
             kind = "null" if "null" in kind else kind[0]
@@ -248,12 +265,15 @@ class _Filler:
     def _of_kind(self, kind: str, schema: dict[str, Any], name: str, depth: int) -> Any:
         match kind:
             case "object":
-                needed = schema.get("required", [])
+                needed = () if depth > _ENDLESS else schema.get("required", ())
                 fields = schema.get("properties", {})
-                return {key: self.value(fields.get(key, {}), key, depth + 1) for key in fields if key in needed}
+                return {key: self.value(fields[key], key, depth + 1) for key in fields if key in needed}
             case "array":
-                count = max(schema.get("minItems", 0), 1 if depth < 4 else 0)
-                return [self.value(schema.get("items", {}), name, depth + 1) for _ in range(count)]
+                first = schema.get("prefixItems", ())
+                wanted = 1 if depth < _ITEMS_UNTIL else 0
+                count = max(schema.get("minItems", 0), min(wanted, schema.get("maxItems", wanted)), len(first))
+                items = [*first, *[schema.get("items", {})] * (count - len(first))]
+                return [self.value(item, name, depth + 1) for item in items]
             case "integer" | "number":
                 return self._number(schema, whole=kind == "integer")
             case "boolean":
@@ -263,25 +283,42 @@ class _Filler:
             case _:
                 return self._text(schema, name)
 
-    def _resolved(self, schema: dict[str, Any]) -> dict[str, Any]:
-        seen = 0
-        while "$ref" in schema and seen < 20:
-            target: Any = self._root
-            for step in schema["$ref"].removeprefix("#/").split("/"):
-                target = target.get(step, {}) if isinstance(target, dict) else {}
-            schema, seen = target, seen + 1
-        return schema
+    def _resolved(self, schema: Any) -> dict[str, Any]:
+        """The schema itself, with what it refers to; ``true`` stands for one that takes anything."""
+        for _ in range(_MOST_REFERENCES):
+            if not isinstance(schema, dict):
+                break
+            if "$ref" in schema:
+                target: Any = self._root
+                for step in schema["$ref"].removeprefix("#/").split("/"):
+                    target = target.get(step, {}) if isinstance(target, dict) else {}
+                schema = target
+            elif "allOf" in schema:
+                parts = [self._resolved(part) for part in schema["allOf"]]
+                schema = {key: item for part in (schema, *parts) for key, item in part.items() if key != "allOf"}
+            else:
+                return schema
+        return {}
 
     def _chosen(self, options: list[Any]) -> Any:
         lower = self._prompt.lower()
         return next((option for option in options if isinstance(option, str) and option.lower() in lower), options[0])
 
     def _number(self, schema: dict[str, Any], *, whole: bool) -> float:
-        low = schema.get("minimum", schema.get("exclusiveMinimum", 0) + (1 if "exclusiveMinimum" in schema else 0))
-        high = schema.get("maximum", schema.get("exclusiveMaximum", low + 1e9) - (1 if "exclusiveMaximum" in schema else 0))
-        number = min(max(next(self._numbers, max(low, 1)), low), high)
-        step = schema.get("multipleOf")
-        number = number - number % step if step else number
+        """The prompt's next number, or 1, brought within the schema's bounds."""
+        step = schema.get("multipleOf") or (1 if whole else 0)
+        low = max(schema.get("minimum", -inf), schema.get("exclusiveMinimum", -inf))
+        high = min(schema.get("maximum", inf), schema.get("exclusiveMaximum", inf))
+        number = min(max(next(self._numbers, 1.0), low), high)
+        if step:
+            number = ceil(number / step) * step
+            number += step if number == schema.get("exclusiveMinimum") else 0
+            if number > high or number == schema.get("exclusiveMaximum"):
+                number = (
+                    (ceil(high / step) - 1) * step if high == schema.get("exclusiveMaximum") else high // step * step
+                )
+        elif number in (schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")):
+            number = (max(low, high - 2) + min(high, low + 2)) / 2
         return int(number) if whole else number
 
     def _text(self, schema: dict[str, Any], name: str) -> str:
@@ -302,6 +339,6 @@ class _Filler:
 
     def _named(self, name: str) -> str:
         if name in ("query", "question", "prompt", "text", "message", "content", "expression"):
-            formula = re.search(r"[-+*/(). \d]*\d[-+*/(). \d]*", self._prompt) if name == "expression" else None
-            return formula[0].strip() if formula else self._prompt
+            runs = _FORMULA.findall(self._prompt) if name == "expression" else ()
+            return next((run.strip() for run in runs if any(map(str.isdigit, run))), self._prompt)
         return next(self._names, name or "text")

@@ -37,7 +37,7 @@ Backoff = Literal["exponential", "linear", "fixed"]
 FailureKind = Literal["rate_limit", "server_error", "timeout", "connection", "empty_answer", "other"]
 
 _REQUEST_TIMEOUT: Final = 408
-_PREAMBLE: Final = (ModelDelta, UsageDelta)
+_PREAMBLE: Final = frozenset({ModelDelta, UsageDelta})  # what may be said again by another try
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +182,8 @@ class Retrying:
         self.policy = policy
         self.name = provider.name
         self.model = provider.model
+        own = getattr(provider, "total", None)  # a provider that ends each request within a time of its own
+        self._first_is_bounded = own is not None and (policy.deadline is None or own <= policy.deadline)
         self._sleep = sleep
         self._clock = clock
         self._random = random
@@ -203,10 +205,13 @@ class Retrying:
             try:
                 async with aclosing(self.provider.stream(request)) as batches:  # type: ignore[type-var]  # generators
                     while not spoke:
-                        batch = await self._next(batches, self._clock() - begun)
+                        if attempt == 1 and self._first_is_bounded:
+                            batch = await anext(batches, None)
+                        else:
+                            batch = await self._next(batches, self._clock() - begun)
                         if batch is None:
                             return
-                        spoke = any(not isinstance(delta, _PREAMBLE) for delta in batch)
+                        spoke = any(type(delta) not in _PREAMBLE for delta in batch)
                         yield batch
                     async for batch in batches:
                         yield batch

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from alembic.util import CommandError
 
 from plait.store.migrations.tables import BASE, HEAD
 
@@ -25,13 +24,8 @@ def _config() -> Config:
 
 def is_older(revision: str) -> bool:
     """Whether a stamp is that of an older version of plait; False for one that is not known here."""
-    if revision == BASE:
-        return True
-    try:
-        found = ScriptDirectory.from_config(_config()).get_revision(revision)
-    except CommandError:
-        return False
-    return found is not None and found.revision == revision != HEAD  # Alembic also takes the beginning of one
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    return revision in {BASE, *known} - {HEAD}
 
 
 def upgrade(connection: Connection) -> None:

@@ -74,7 +74,7 @@ def _write_ahead(connection: sqlite3.Connection, busy_seconds: float) -> str:
     while True:
         try:
             return str(connection.execute("PRAGMA journal_mode=WAL").fetchone()[0])
-        except sqlite3.OperationalError as error:  # SQLite does not itself wait for this lock
+        except sqlite3.OperationalError as error:  # of two that ask at once, SQLite lets only one wait
             if not is_busy(error) or monotonic() > until:
                 raise
             sleep(_RETRY_SECONDS)

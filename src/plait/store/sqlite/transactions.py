@@ -22,7 +22,7 @@ from sqlalchemy.pool import NullPool
 
 from plait.errors import PlaitError
 from plait.store.base import store_closed
-from plait.store.sqlite.connections import connect, is_busy, secure, translated
+from plait.store.sqlite.connections import connect, driver_error, is_busy, secure, translated
 from plait.store.sqlite.opening import prepare
 
 if TYPE_CHECKING:
@@ -79,7 +79,8 @@ class SqliteFile:
     def __init__(self, path: str, busy_seconds: float) -> None:
         self._path = path
         self._busy_seconds = busy_seconds
-        self._lock = threading.Lock()  # whoever hands in work or stops the threads
+        # For whoever hands in work or stops the threads. A store may be collected, and stop its threads, anywhere.
+        self._lock = threading.RLock()
         self._opening = threading.Lock()
         self._engine: Engine | None = None
         self._is_stopped = False
@@ -252,7 +253,7 @@ class SqliteFile:
         if isinstance(error, PlaitError):
             return error
         own = translated(error, self._path, self._busy_seconds)
-        own.__cause__ = error
+        own.__cause__ = driver_error(error)
         return own
 
 
@@ -271,7 +272,8 @@ def _engine(path: str, busy_seconds: float) -> Engine:
     def begin(connection: Connection) -> None:
         _driver(connection).execute(connection.get_execution_options()["begin"])
 
-    engine = create_engine("sqlite://", creator=creator, poolclass=NullPool)
+    # What people said must stand in no traceback and no log: no parameters there.
+    engine = create_engine("sqlite://", creator=creator, poolclass=NullPool, hide_parameters=True)
     event.listen(engine, "begin", begin)
     return engine
 

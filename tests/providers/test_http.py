@@ -1,0 +1,579 @@
+from __future__ import annotations
+
+import asyncio
+import datetime
+import gzip
+import json
+import os
+import pickle
+import socket
+import ssl
+import subprocess
+import sys
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from plait.errors import (
+    ConfigurationError,
+    LimitExceeded,
+    ModelError,
+    ProtocolViolation,
+    ProviderError,
+    RateLimited,
+    TransportError,
+)
+from plait.providers.http import Endpoint, TransportLimits, address_of
+from plait.providers.status import Service
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from providers.conftest import Loopback, Serve, Step
+
+KEY = "sk-very-secret-key"
+PATIENCE = 10.0
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
+CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
+
+
+def endpoint(url: str, **limits: float) -> Endpoint:
+    made: dict[str, Any] = limits
+    service = Service(provider="acme", address=address_of(url), model="m1", secrets=(KEY,))
+    headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
+    return Endpoint(f"{url}/ask", service, headers=headers, limits=TransportLimits(**made))
+
+
+async def read(asked: Endpoint) -> list[bytes]:
+    """Ask for a stream, and read it to its end."""
+    opened = await asked.open(b"{}")
+    assert not isinstance(opened, bytes)
+    found = []
+    try:
+        while (events := await opened.read()) is not None:
+            found += events
+    finally:
+        opened.close()
+    return found
+
+
+async def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+# --- what goes well --------------------------------------------------------------------------------------------------
+
+
+async def test_a_request_is_posted_and_its_answer_given_whole(serve: Serve) -> None:
+    server = await serve(serve.whole(b"answer"))
+    assert await endpoint(server.url).post(b'{"a":1}') == b"answer"
+    request = server.requests[0]
+    assert (request.path, request.body, request.headers["authorization"]) == ("/v1/ask", b'{"a":1}', f"Bearer {KEY}")
+    assert "cookie" not in request.headers
+
+
+async def test_a_large_request_is_sent_without_a_warning(serve: Serve) -> None:
+    server = await serve(serve.whole(b"answer"))
+    body = b"x" * 3_000_000
+    assert await endpoint(server.url).post(body) == b"answer"
+    assert server.requests[0].body == body
+
+
+async def test_connections_are_kept_and_shared_between_endpoints(serve: Serve) -> None:
+    server = await serve(serve.whole(b"answer"), serve.stream(b"data: 1\n\n"), serve.whole(b"no", 400), serve.whole(b"x"))
+    await endpoint(server.url).post(b"{}")
+    assert await read(endpoint(server.url)) == [b"1"]
+    with pytest.raises(ProviderError):
+        await endpoint(server.url).post(b"{}")
+    await endpoint(server.url).post(b"{}")
+    assert (server.connections, len(server.requests)) == (1, 4)
+
+
+async def test_cookies_are_not_kept(serve: Serve) -> None:
+    server = await serve(serve.whole(b"x", headers={"set-cookie": "a=b"}))
+    await endpoint(server.url).post(b"{}")
+    await endpoint(server.url).post(b"{}")
+    assert "cookie" not in server.requests[1].headers
+
+
+async def test_a_batch_is_what_one_read_gave(serve: Serve) -> None:
+    first, second = asyncio.Event(), asyncio.Event()
+    server = await serve(serve.stream(b"data: 1\n\ndata: 2\n\ndata: 3", first, b"4\n\n", second, b"data: 5\n\n"))
+    opened = await endpoint(server.url).open(b"{}")
+    assert not isinstance(opened, bytes)
+    assert await opened.read() == [b"1", b"2"]
+    first.set()
+    assert await opened.read() == [b"34"]
+    second.set()
+    assert await opened.read() == [b"5"]
+    assert await opened.read() is None
+    assert await opened.read() is None
+    opened.close()
+
+
+async def test_compressed_answers_are_read(serve: Serve) -> None:
+    body = gzip.compress(b"data: 1\n\n" * 1000)
+    server = await serve(
+        [HEAD + b"content-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(body) + body],
+        serve.whole(gzip.compress(b"answer"), headers={"content-encoding": "gzip"}),
+    )
+    assert await read(endpoint(server.url)) == [b"1"] * 1000
+    assert await endpoint(server.url).post(b"{}") == b"answer"
+
+
+async def test_json_instead_of_a_stream_is_given_whole(serve: Serve) -> None:
+    server = await serve(serve.whole({"a": 1}))
+    assert await endpoint(server.url).open(b"{}") == b'{"a": 1}'
+
+
+async def test_other_framings_can_be_read(serve: Serve) -> None:
+    class Lines:
+        size = 0
+
+        def feed(self, part: bytes) -> list[bytes]:
+            return part.splitlines()
+
+        def end(self) -> list[bytes]:
+            return [b"end"]
+
+    server = await serve(serve.stream(b'{"a":1}\n{"b":2}\n', kind="application/x-ndjson"))
+    opened = await endpoint(server.url).open(b"{}", Lines())
+    assert not isinstance(opened, bytes)
+    assert [await opened.read() for _ in range(3)] == [[b'{"a":1}', b'{"b":2}'], [b"end"], None]
+    opened.close()
+
+
+# --- faults ----------------------------------------------------------------------------------------------------------
+
+BROKEN: dict[str, tuple[list[Step], type[ModelError], str]] = {
+    "closed at once": (["close"], TransportError, "closed the connection before it had answered"),
+    "reset at once": (["reset"], TransportError, "the connection to 127.0.0.1:PORT broke: Connection reset by peer"),
+    "cut headers": ([b"HTTP/1.1 200 OK\r\ncontent-ty", "close"], TransportError, "before it had answered"),
+    "no HTTP": ([b"SSH-2.0-OpenSSH_9\r\n\r\n", "close"], ProtocolViolation, "127.0.0.1:PORT does not speak HTTP"),
+    "no status": ([b"HTTP/1.1 abc OK\r\n\r\n", "close"], ProtocolViolation, "does not speak HTTP"),
+    "endless header": ([b"HTTP/1.1 200 OK\r\na: " + b"x" * 20_000], ProtocolViolation, "does not speak HTTP"),
+    "bad chunk size": ([CHUNKED + b"5\r\nhello\r\nZZ\r\nhello\r\n", "close"], ProtocolViolation, "HTTP"),
+    "bad chunk size later": ([CHUNKED + b"5\r\nhello\r\n", "PAUSE", b"ZZ\r\n"], ProtocolViolation, "rules of HTTP"),
+    "no gzip": ([HEAD + b"content-encoding: gzip\r\ncontent-length: 5\r\n\r\nhello"], ProtocolViolation, "encoding"),
+    "unknown encoding": ([HEAD + b"content-encoding: br\r\ncontent-length: 5\r\n\r\nhello"], ProtocolViolation, ""),
+    "short body": ([HEAD + b"content-length: 100\r\n\r\nhello", "close"], TransportError, "in the middle of the answer"),
+    "closed in a chunk": ([CHUNKED + b"5\r\nhel", "close"], TransportError, "in the middle of the answer"),
+    "closed between chunks": ([CHUNKED + b"5\r\nhello\r\n", "close"], TransportError, "in the middle of the answer"),
+    "reset later": ([CHUNKED + b"5\r\nhello\r\n", "PAUSE", "reset"], TransportError, "in the middle of the answer"),
+}
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize("fault", BROKEN)
+async def test_every_fault_of_the_wire_is_a_typed_error(fault: str, streamed: bool, serve: Serve) -> None:
+    steps, expected, said = BROKEN[fault]
+    pause = asyncio.Event()
+    server = await serve([pause if step == "PAUSE" else step for step in steps])
+    asyncio.get_running_loop().call_later(0.05, pause.set)
+    asked = endpoint(server.url)
+    with pytest.raises(ModelError) as caught:
+        await asyncio.wait_for(read(asked) if streamed else asked.post(b"{}"), PATIENCE)
+    error = caught.value
+    assert type(error) is expected
+    assert said.replace("PORT", str(server.port)) in str(error)
+    assert error.retryable is (expected is TransportError)
+    assert error.provider == "acme"
+    assert len(server.requests) == 1  # a connection of its own is not tried again here
+    assert_no_secret(error)
+    await asyncio.wait_for(server.left.wait(), PATIENCE)
+
+
+def assert_no_secret(error: BaseException) -> None:
+    """Look for the key in everything a log or a tracker of errors would show of an error, and of its causes."""
+    one: BaseException | None = error
+    while one is not None:
+        assert KEY not in f"{one} {one!r} {vars(one)!r} {one.args!r}"
+        one = one.__cause__ or one.__context__
+
+
+async def test_what_came_before_the_break_is_not_lost(serve: Serve) -> None:
+    """The data and the reset are both there before the reader looks."""
+    server = await serve([CHUNKED + b"9\r\ndata: 1\n\n\r\n", "close"], serve.whole(b"x"))
+    opened = await endpoint(server.url).open(b"{}")
+    assert not isinstance(opened, bytes)
+    await asyncio.wait_for(server.left.wait(), PATIENCE)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert await opened.read() == [b"1"]
+    with pytest.raises(TransportError):
+        await opened.read()
+    opened.close()
+
+
+async def test_nobody_there() -> None:
+    port = await free_port()
+    with pytest.raises(TransportError, match=f"cannot connect to 127.0.0.1:{port}: Connect") as caught:
+        await endpoint(f"http://127.0.0.1:{port}").post(b"{}")
+    assert (caught.value.retryable, caught.value.timeout) == (True, False)
+
+
+async def test_no_such_name() -> None:
+    with pytest.raises(TransportError, match="the name of no-such-host.invalid:80 cannot be resolved"):
+        await endpoint("http://no-such-host.invalid").post(b"{}")
+
+
+async def test_a_kept_connection_that_went_stale_is_replaced(serve: Serve) -> None:
+    server = await serve(serve.whole(b"one"), ["close"], ["close"], serve.whole(b"two"))
+    asked = endpoint(server.url)
+    assert await asked.post(b"{}") == b"one"
+    with pytest.raises(TransportError):  # the second connection is fresh: its end is a failure
+        await asked.post(b"{}")
+    assert (server.connections, len(server.requests)) == (2, 3)
+
+    other = await serve(serve.whole(b"one"), ["reset"], serve.whole(b"two"))
+    asked = endpoint(other.url)
+    assert [await asked.post(b"{}"), await asked.post(b"{}")] == [b"one", b"two"]
+    assert other.connections == 2
+
+
+async def test_half_an_answer_on_a_kept_connection_is_not_asked_for_again(serve: Serve) -> None:
+    server = await serve(serve.whole(b"one"), [b"HTTP/1.1 200 OK\r\ncontent-", "close"])
+    asked = endpoint(server.url)
+    await asked.post(b"{}")
+    with pytest.raises(TransportError):
+        await asked.post(b"{}")
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_an_error_and_the_key_stays(status: int, serve: Serve) -> None:
+    other = await serve(serve.whole(b"stolen"))
+    server = await serve(serve.whole(b"", status, {"location": f"http://user:word@127.0.0.1:{other.port}/x"}))
+    with pytest.raises(ProviderError) as caught:
+        await endpoint(server.url).post(b"{}")
+    assert caught.value.status == status
+    assert not caught.value.retryable
+    assert f"redirects ({status}) to '127.0.0.1:{other.port}'" in str(caught.value)
+    assert "word" not in str(caught.value)
+    assert other.connections == 0
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_an_error_status_is_the_error_its_body_tells(streamed: bool, serve: Serve) -> None:
+    body = {"error": {"message": f"slow down, {KEY}", "code": "limit"}}
+    server = await serve(serve.whole(body, 429, {"Retry-After": "3", "X-Request-Id": "req_1"}))
+    asked = endpoint(server.url)
+    with pytest.raises(RateLimited) as caught:
+        await (read(asked) if streamed else asked.post(b"{}"))
+    error = caught.value
+    assert str(error) == "acme answered 429 (limit): slow down, ***"
+    assert (error.retry_after, error.request_id, error.code) == (3.0, "req_1", "limit")
+    assert_no_secret(error)
+
+
+async def test_an_error_whose_body_does_not_come_is_told_without_it(serve: Serve) -> None:
+    server = await serve([b"HTTP/1.1 500 X\r\ncontent-length: 90\r\n\r\nhalf of", "close"])
+    with pytest.raises(ProviderError, match="acme answered 500: half of"):
+        await endpoint(server.url).post(b"{}")
+
+
+async def test_html_instead_of_a_stream_is_a_violation(serve: Serve) -> None:
+    server = await serve(serve.whole(b"<html>login</html>" + b"x" * 900, headers={"content-type": "text/html"}))
+    with pytest.raises(ProtocolViolation, match="sent text/html instead of an event stream: <html>login") as caught:
+        await read(endpoint(server.url))
+    assert len(caught.value.excerpt) == 201
+
+
+# --- TLS -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def self_signed(tmp_path: Path) -> Iterator[ssl.SSLContext]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    file = tmp_path / "server.pem"
+    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    private = key.private_bytes(encoding, form, serialization.NoEncryption())
+    file.write_bytes(private + certificate.public_bytes(encoding))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    yield context
+
+
+async def test_a_certificate_nobody_vouches_for_is_refused_for_good(serve: Serve, self_signed: ssl.SSLContext) -> None:
+    server = await serve(serve.whole(b"x"), tls=self_signed)
+    with pytest.raises(TransportError, match=r"the certificate of 127.0.0.1:\d+ is not valid for it: .*self.signed") as c:
+        await endpoint(server.url).post(b"{}")
+    assert not c.value.retryable
+    assert server.requests == []
+
+
+async def test_a_server_without_tls_is_told(serve: Serve) -> None:
+    server = await serve([b"HTTP/1.1 400 Bad Request\r\n\r\n", "close"])
+    server.answers = [["close"]]
+    with pytest.raises(TransportError):
+        await endpoint(server.url.replace("http:", "https:"), connect=2.0).post(b"{}")
+    assert server.requests == []
+
+
+# --- deadlines and sizes ---------------------------------------------------------------------------------------------
+
+
+async def test_no_connection_in_time() -> None:
+    with socket.socket() as full:  # a listener whose queue is full answers nobody
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        waiting = []
+        for _ in range(4):
+            one = socket.socket()
+            one.setblocking(False)  # noqa: FBT003
+            one.connect_ex(full.getsockname())
+            waiting.append(one)
+        port = full.getsockname()[1]
+        with pytest.raises(TransportError, match=f"127.0.0.1:{port}: no connection within 0.2 s") as caught:
+            await asyncio.wait_for(endpoint(f"http://127.0.0.1:{port}", connect=0.2).post(b"{}"), PATIENCE)
+        for one in waiting:
+            one.close()
+    assert caught.value.timeout
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_no_answer_at_all(streamed: bool, serve: Serve) -> None:
+    server = await serve(["hold"])
+    asked = endpoint(server.url, silence=0.2) if streamed else endpoint(server.url, total=0.2)
+    with pytest.raises(TransportError, match=f"127.0.0.1:{server.port}: no answer within 0.2 s") as caught:
+        await asyncio.wait_for(read(asked) if streamed else asked.post(b"{}"), PATIENCE)
+    assert caught.value.timeout
+    await asyncio.wait_for(server.left.wait(), PATIENCE)
+
+
+async def test_silence_in_a_stream(serve: Serve) -> None:
+    server = await serve(serve.stream(b"data: 1\n\n", "hold", end=False))
+    opened = await endpoint(server.url, silence=0.2).open(b"{}")
+    assert not isinstance(opened, bytes)
+    assert await opened.read() == [b"1"]
+    with pytest.raises(TransportError, match=r"no byte for 0.2 s") as caught:
+        await asyncio.wait_for(opened.read(), PATIENCE)
+    assert caught.value.timeout
+    opened.close()
+    await asyncio.wait_for(server.left.wait(), PATIENCE)
+
+
+async def test_silence_counts_only_while_somebody_waits(serve: Serve) -> None:
+    """A reader that takes its time is no silent server."""
+    go = asyncio.Event()
+    server = await serve(serve.stream(b"data: 1\n\n", go, b"data: 2\n\n"))
+    opened = await endpoint(server.url, silence=0.1).open(b"{}")
+    assert not isinstance(opened, bytes)
+    assert await opened.read() == [b"1"]
+    await asyncio.sleep(0.3)
+    go.set()
+    assert await asyncio.wait_for(opened.read(), PATIENCE) == [b"2"]
+    opened.close()
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_a_slow_drip_ends_at_the_total(streamed: bool, serve: Serve) -> None:
+    class Drip(asyncio.Event):
+        async def wait(self) -> Any:
+            await asyncio.sleep(0.02)
+
+    steps: list[Step] = [part for _ in range(500) for part in (b": x\n", Drip())]
+    server = await serve(serve.stream(*steps))
+    asked = endpoint(server.url, total=0.3)
+    with pytest.raises(TransportError, match="not complete in time") as caught:
+        await asyncio.wait_for(read(asked) if streamed else asked.post(b"{}"), PATIENCE)
+    assert caught.value.timeout
+    await asyncio.wait_for(server.left.wait(), PATIENCE)
+
+
+@pytest.mark.parametrize(
+    ("limits", "answer", "limit"),
+    [
+        ({"answer_bytes": 1000}, "whole", 1000),
+        ({"answer_bytes": 1000}, "one event", 1000),
+        ({"answer_bytes": 1000}, "line without end", 1000),
+        ({"stream_bytes": 5000}, "many events", 5000),
+    ],
+)
+async def test_what_is_too_large_is_cut_off(limits: dict[str, int], answer: str, limit: int, serve: Serve) -> None:
+    flood: list[Step] = [b"x" * 900] * 200_000
+    answers = {
+        "whole": [HEAD + b"\r\n", *flood],
+        "one event": serve.stream(b"data: " + b"x" * 2000 + b"\n\n"),
+        "line without end": [HEAD + b"\r\ndata: ", *flood],
+        "many events": [HEAD + b"\r\n", *[b"data: " + b"x" * 100 + b"\n\n"] * 200_000],
+    }
+    server = await serve(answers[answer])
+    asked = endpoint(server.url, **limits)
+    with pytest.raises(LimitExceeded, match=f"has more than {limit} bytes") as caught:
+        await asyncio.wait_for(asked.post(b"{}") if answer == "whole" else read(asked), PATIENCE)
+    assert caught.value.limit == limit
+    await asyncio.wait_for(server.left.wait(), PATIENCE)
+
+
+async def test_a_small_body_that_unpacks_to_a_large_one_is_cut_off(serve: Serve) -> None:
+    bomb = gzip.compress(b"\0" * 50_000_000)
+    server = await serve(serve.whole(bomb, headers={"content-encoding": "gzip"}))
+    with pytest.raises(LimitExceeded):
+        await endpoint(server.url, answer_bytes=1_000_000).post(b"{}")
+
+
+# --- leaving early ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize("after", range(12))
+async def test_cancelled_anywhere_no_connection_is_left_in_use(after: int, streamed: bool, serve: Serve) -> None:
+    server = await serve([*serve.stream(b"data: 1\n\n", end=False), "hold"])
+    asked = endpoint(server.url)
+    task = asyncio.create_task(read(asked) if streamed else asked.post(b"{}"))  # type: ignore[arg-type]
+    if after > 9:
+        await asyncio.wait_for(server.asked.wait(), PATIENCE)
+        await asyncio.sleep(0.02 * (after - 9))
+    else:
+        for _ in range(after):
+            await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    if server.open:
+        await asyncio.wait_for(server.left.wait(), PATIENCE)
+
+
+async def test_a_stream_left_half_read_is_closed(serve: Serve) -> None:
+    server = await serve(serve.stream(b"data: 1\n\n", "hold", end=False))
+    opened = await endpoint(server.url).open(b"{}")
+    assert not isinstance(opened, bytes)
+    await opened.read()
+    opened.close()
+    await asyncio.wait_for(server.left.wait(), PATIENCE)
+
+
+async def test_after_the_last_event_the_rest_is_waited_for_only_a_moment(serve: Serve) -> None:
+    server = await serve(serve.stream(b"data: 1\n\n", "hold", end=False), serve.whole(b"x"))
+    opened = await endpoint(server.url).open(b"{}")
+    assert not isinstance(opened, bytes)
+    await opened.read()
+    await asyncio.wait_for(opened.finish(), PATIENCE)
+    opened.close()
+    await asyncio.wait_for(server.left.wait(), PATIENCE)
+
+
+# --- loops, processes, addresses -------------------------------------------------------------------------------------
+
+PROGRAM = """
+import asyncio, os, sys, warnings
+warnings.simplefilter("error")
+from plait.providers.http import Endpoint, _sessions
+from plait.providers.status import Service
+
+async def ask():
+    asked = Endpoint(sys.argv[1] + "/ask", Service(provider="acme", address="x"), headers={})
+    return await asked.post(b"{}")
+
+def in_a_loop_of_its_own():
+    loop = asyncio.new_event_loop()
+    made = loop.run_until_complete(ask())
+    loop.close()  # without ending its async generators, as careless programs do
+    return made
+
+assert asyncio.run(ask()) == asyncio.run(ask()) == b"answer"
+assert not _sessions
+"""
+
+
+async def run(program: str, server: Loopback, *options: str) -> str:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *options,
+        "-c",
+        program,
+        server.url,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    said, _ = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 0, said.decode()
+    return said.decode()
+
+
+async def test_a_session_is_closed_with_its_loop_without_a_word(serve: Serve) -> None:
+    server = await serve(serve.whole(b"answer"))
+    assert await run(PROGRAM, server, "-X", "dev") == ""
+    assert server.connections == 2
+
+
+async def test_a_loop_closed_carelessly_does_no_harm(serve: Serve) -> None:
+    server = await serve(serve.whole(b"answer"))
+    more = "\nwarnings.simplefilter('ignore')\nfor _ in range(3): assert in_a_loop_of_its_own() == b'answer'\n"
+    said = await run(f"{PROGRAM}{more}assert len(_sessions) == 1\nassert asyncio.run(ask()) == b'answer'", server)
+    assert said == ""
+
+
+async def test_after_a_fork_the_child_has_connections_of_its_own(serve: Serve) -> None:
+    server = await serve(serve.whole(b"answer"))
+    more = """
+loop = asyncio.new_event_loop()
+loop.run_until_complete(ask())
+child = os.fork()
+if child == 0:
+    assert asyncio.run(ask()) == b"answer"
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+assert loop.run_until_complete(ask()) == b"answer"  # the parent's connection is unharmed
+loop.run_until_complete(loop.shutdown_asyncgens())
+loop.close()
+"""
+    assert await run(PROGRAM + more, server) == ""
+    assert server.connections == 4  # two of the program before, the parent's one, the child's one
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("https://api.acme.test/v1", "api.acme.test:443"),
+        ("http://localhost", "localhost:80"),
+        ("http://[::1]:8080/x", "[::1]:8080"),
+    ],
+)
+def test_addresses(url: str, address: str) -> None:
+    assert address_of(url) == address
+
+
+@pytest.mark.parametrize("url", ["", "api.acme.test", "ftp://x", "http://", "http://x:port", "http://u:secret@x/"])
+def test_what_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        address_of(url)
+    assert "secret" not in str(caught.value)
+
+
+async def test_proxies_of_the_environment_are_used(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = await serve(serve.whole(b"by proxy"))
+    direct = await serve(serve.whole(b"direct"))
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    assert await endpoint("http://api.acme.test/v1").post(b"{}") == b"by proxy"
+    assert await endpoint(direct.url).post(b"{}") == b"direct"
+    assert proxy.requests[0].path == "http://api.acme.test/v1/ask"
+
+
+def test_limits_are_plain_values() -> None:
+    limits = TransportLimits(connect=1.0)
+    assert pickle.loads(pickle.dumps(limits)) == limits  # noqa: S301  # our own bytes
+    assert json.dumps(limits.silence) == "60.0"

@@ -1,0 +1,539 @@
+from __future__ import annotations
+
+import copy
+import json
+import math
+import pickle
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from enum import Enum, StrEnum
+from functools import cached_property
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from plait.errors import ConfigurationError
+from plait.events import TextDelta
+from plait.frozen import (
+    EMPTY,
+    MAX_DEPTH,
+    Frozen,
+    FrozenDict,
+    JsonObject,
+    TupleOf,
+    freeze,
+    parse_json,
+    thaw,
+    to_json,
+)
+
+# Any text JSON can hold: lone surrogates and NUL too.
+texts = st.text(st.characters(codec=None), max_size=8)
+scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts
+json_data = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3), max_leaves=8
+)
+objects = st.dictionaries(texts, json_data, max_size=4)
+
+
+class Shade(StrEnum):
+    DARK = "dark"
+
+
+class Point(Frozen):
+    x: int
+    y: int = 0
+
+
+class Everything(Frozen):
+    """One field of each kind that differs in how it is frozen."""
+
+    anything: Any = None
+    numbers: list[int] = []
+    table: dict[str, list[int]] = {}
+    made: list[str] = Field(default_factory=list)
+    pair: tuple[int, list[str]] = (0, [])
+    maybe: list[int] | None = None
+    annotated: Annotated[list[int], Field(max_length=3)] = []
+    mapping: JsonObject = EMPTY
+    optional_mapping: JsonObject | None = None
+    points: TupleOf[Point] = ()
+    named: dict[str, Point] = {}
+    blobs: list[bytes] = []
+    shade: Shade = Shade.DARK
+    word: Literal["a", "b"] = "a"
+
+
+class Later(Frozen):
+    """Refers to a class that is defined after it."""
+
+    points: list[After]
+
+
+class After(Frozen):
+    x: int
+
+
+# --- reading and writing JSON ---
+
+
+@given(json_data)
+def test_json_round_trip(value: object) -> None:
+    assert parse_json(to_json(value)) == value
+    assert json.loads(to_json(value)) == value
+
+
+def test_only_lone_surrogates_are_escaped() -> None:
+    assert to_json({"a": "é\x00"}) == '{"a":"é\\u0000"}'.encode()
+    assert to_json({"a": "é\ud800"}) == b'{"a":"\\u00e9\\ud800"}'
+    assert to_json(TextDelta("\udfff")) == b'{"type":"text","text":"\\udfff"}'
+    assert to_json([Point(x=1)]) == b'[{"x":1}]'
+    assert to_json({"b": b"x", "surrogate": "\ud800"}) == b'{"b":"eA==","surrogate":"\\ud800"}'
+
+
+@pytest.mark.parametrize("value", [object(), {1, 2}.__iter__(), {"a": object()}, {"\ud800": object()}])
+def test_what_is_no_data_is_not_encoded(value: object) -> None:
+    with pytest.raises(TypeError):
+        to_json(value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "nul",
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        "1e999",
+        '{"a": -1e999}',
+        "NaN",
+        "[Infinity]",
+        "9" * 5_000,
+        b"\xff",
+        b'"\xff"',
+        '"\ud800',
+        "[1,]",
+    ],
+    ids=lambda text: repr(text[:12]),
+)
+def test_bad_json_is_a_value_error(text: str | bytes) -> None:
+    with pytest.raises(ValueError, match=".") as raised:
+        parse_json(text)
+    assert len(str(raised.value)) < 300
+
+
+def test_json_of_other_writers_is_read() -> None:
+    assert parse_json('"\ud800"') == "\ud800"
+    assert parse_json(b'{"a": 1, "a": 2}') == {"a": 2}
+    assert parse_json("123456789012345678901234567890") == 123456789012345678901234567890
+    assert parse_json('"\\ud83d\\ude00"') == "\N{GRINNING FACE}"
+
+
+# --- FrozenDict ---
+
+
+@given(objects)
+def test_a_frozen_dict_is_the_plain_mapping(value: dict[str, Any]) -> None:
+    made = FrozenDict(value)
+    assert thaw(made) == value
+    assert made == FrozenDict(value)
+    assert hash(made) == hash(FrozenDict(value))
+    assert pickle.loads(pickle.dumps(made)) == made  # noqa: S301  # its own bytes
+    assert parse_json(to_json(made)) == value
+
+
+def test_a_frozen_dict_reads_as_a_dict() -> None:
+    made = FrozenDict({"a": [1, {"b": 2}]})
+    assert made == {"a": (1, {"b": 2})}
+    assert repr(made) == "{'a': (1, {'b': 2})}"
+    assert {**made, "c": 3} == {"a": (1, {"b": 2}), "c": 3}
+    assert made | {"c": 3} == {"a": (1, {"b": 2}), "c": 3}
+    assert isinstance(made["a"][1], FrozenDict)
+    assert FrozenDict() == FrozenDict(None) == EMPTY == {}
+    assert FrozenDict(MappingProxyType({"a": 1})) == {"a": 1}
+    assert copy.copy(made) is made
+    assert copy.deepcopy(made) is made
+    assert type(made.copy()) is dict
+
+
+def test_nothing_changes_a_frozen_dict() -> None:
+    made = FrozenDict({"a": 1})
+    changes = [
+        lambda: made.__setitem__("a", 2),
+        lambda: made.__delitem__("a"),
+        lambda: made.__ior__({"a": 2}),
+        lambda: made.update(a=2),
+        lambda: made.setdefault("b", 2),
+        lambda: made.pop("a"),
+        made.popitem,
+        made.clear,
+    ]
+    for change in changes:
+        with pytest.raises(TypeError, match="read-only"):
+            change()
+    made.__init__({"a": 2})  # type: ignore[misc]  # the point of the test
+    assert made == {"a": 1}
+
+
+def test_the_given_mapping_stays_the_callers() -> None:
+    inner = [1]
+    given_mapping = {"a": inner}
+    made = FrozenDict(given_mapping)
+    inner.append(2)
+    given_mapping["b"] = [3]
+    assert made == {"a": (1,)}
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ({1: 2}, "the key 1 of a mapping is no string"),
+        ({"a": {None: 2}}, "the key None of a mapping is no string"),
+        ({"a": {1}}, "set cannot be kept in a frozen value"),
+        ({"a": frozenset()}, "frozenset cannot be kept"),
+        ({"a": object()}, "object cannot be kept"),
+        ({"a": b"x"}, "bytes could not be read back from plain data; use a field of type bytes"),
+        ({"a": Point(x=1)}, "Point could not be read back from plain data; use a field of its type"),
+        ({"a": math.nan}, "nan has no form in JSON"),
+        ({"a": [-math.inf]}, "-inf has no form in JSON"),
+    ],
+)
+def test_what_json_cannot_hold_is_refused(value: dict[Any, Any], sentence: str) -> None:
+    with pytest.raises(ConfigurationError, match=sentence):
+        FrozenDict(value)
+    with pytest.raises(ConfigurationError, match=sentence):
+        Everything(mapping=value)
+    with pytest.raises(ConfigurationError, match=sentence):
+        Everything(anything=value)
+
+
+def nested(depth: int) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for _ in range(depth):
+        made = {"a": made}
+    return made
+
+
+def test_depth_is_bounded() -> None:
+    assert to_json(FrozenDict(nested(MAX_DEPTH))) == b'{"a":' * MAX_DEPTH + b"{}" + b"}" * MAX_DEPTH
+    for deep in (nested(MAX_DEPTH + 1), nested(100_000)):
+        with pytest.raises(ConfigurationError, match="nested deeper than 100 levels"):
+            FrozenDict(deep)
+    with pytest.raises(ConfigurationError, match="mapping: the data is nested deeper than 100 levels"):
+        Everything(mapping=nested(5_000))
+    while deep:  # taken apart by hand: releasing it at once would itself be deep
+        deep = deep.pop("a")
+
+
+def test_subclasses_of_plain_types_become_plain() -> None:
+    class Name(str):
+        __slots__ = ()
+
+    class Count(int):
+        pass
+
+    class Size(float):
+        pass
+
+    given_mapping = OrderedDict({Name("key"): [Name("x"), Count(3), Size(1.5), Shade.DARK]})
+    made = FrozenDict(given_mapping)
+    assert made == {"key": ("x", 3, 1.5, "dark")}
+    assert [type(item) for item in (*made, *made["key"])] == [str, str, int, float, str]
+    with pytest.raises(ConfigurationError, match="nan"):
+        freeze(Size("nan"))
+
+
+# --- Frozen: reading ---
+
+
+def test_lists_and_dicts_are_frozen_whatever_the_field_says() -> None:
+    value = Everything(
+        anything=[{"a": [1]}],
+        numbers=[1, 2],
+        table={"a": [1]},
+        made=["x"],
+        pair=(1, ["y"]),
+        maybe=[3],
+        annotated=[4],
+        mapping={"b": [5]},
+        optional_mapping={"c": [6]},
+        points=[Point(x=1)],
+        named={"p": Point(x=2)},
+        blobs=[b"z"],
+    )
+    found = {name: getattr(value, name) for name in type(value).model_fields}
+    assert found == {
+        "anything": ({"a": (1,)},),
+        "numbers": (1, 2),
+        "table": {"a": (1,)},
+        "made": ("x",),
+        "pair": (1, ("y",)),
+        "maybe": (3,),
+        "annotated": (4,),
+        "mapping": {"b": (5,)},
+        "optional_mapping": {"c": (6,)},
+        "points": (Point(x=1),),
+        "named": {"p": Point(x=2)},
+        "blobs": (b"z",),
+        "shade": Shade.DARK,
+        "word": "a",
+    }
+    assert all(type(value) is not dict for value in found.values())
+    assert isinstance(hash(value), int)
+
+
+def test_defaults_are_frozen_too() -> None:
+    value = Everything()
+    assert (value.numbers, value.table, value.made, value.pair) == ((), {}, (), (0, ()))
+    assert type(value.table) is type(value.mapping) is FrozenDict
+    assert Everything.model_construct().table == {}
+    assert type(Everything.model_construct().numbers) is tuple
+    assert Everything.model_construct() == Everything()
+
+
+def test_forward_references_are_followed() -> None:
+    value = Later(points=[After(x=1)])
+    assert value.points == (After(x=1),)  # type: ignore[comparison-overlap]  # a list to the type checker
+    assert Later(**value.to_json()) == value
+
+
+def test_repr_shows_what_differs_from_the_defaults() -> None:
+    assert repr(Everything()) == "Everything()"
+    assert repr(Point(x=0)) == "Point(x=0)"
+    assert repr(Point(x=0, y=1)) == "Point(x=0, y=1)"
+    assert repr(Everything(numbers=[], mapping={}, made=[])) == "Everything()"
+    assert repr(Everything(made=["a"], maybe=[])) == "Everything(made=('a',), maybe=())"
+
+
+def test_a_list_of_points_is_a_list_to_the_caller() -> None:
+    points: list[Point] = [Point(x=1)]
+    value = Everything(points=points)
+    points.append(Point(x=2))
+    assert value.points == (Point(x=1),)
+
+
+# --- Frozen: nothing changes it ---
+
+
+def test_nothing_changes_a_value() -> None:
+    value = Point(x=1)
+    with pytest.raises(AttributeError, match=r"Point\.x cannot be set: .* use \.model_copy\(update=\{\.\.\.\}\)"):
+        value.x = 2  # type: ignore[misc]
+    with pytest.raises(AttributeError, match="cannot be set"):
+        value.z = 2  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match="cannot be deleted"):
+        del value.x
+    everything = Everything(mapping={"a": 1})
+    with pytest.raises(TypeError, match="read-only"):
+        everything.mapping["a"] = 2  # type: ignore[index]
+    assert value == Point(x=1)
+
+
+def test_a_copy_is_checked_and_frozen() -> None:
+    value = Everything(numbers=[1])
+    copied = value.model_copy(update={"numbers": [2], "mapping": {"a": [1]}})
+    assert copied == Everything(numbers=[2], mapping={"a": [1]})
+    assert type(copied.numbers) is tuple
+    assert value == Everything(numbers=[1])
+    assert value.model_copy() == value.model_copy(deep=True) == copy.deepcopy(value) == copy.copy(value) == value
+    with pytest.raises(ConfigurationError, match=r"numbers\.0: input should be a valid integer"):
+        value.model_copy(update={"numbers": ["x"]})
+    with pytest.raises(ConfigurationError, match="Point has no field 'z' to change; its fields are x, y"):
+        Point(x=1).model_copy(update={"z": 1})
+
+
+def test_a_cached_property_does_not_disturb_a_copy() -> None:
+    class Cached(Frozen):
+        x: int
+
+        @cached_property
+        def double(self) -> int:
+            return 2 * self.x
+
+    value = Cached(x=2)
+    assert value.double == 4
+    assert value.model_copy(update={"x": 3}).double == 6
+    assert value.to_json() == {"x": 2}
+    assert value == Cached(x=2)
+
+
+# --- Frozen: wrong input is one sentence ---
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: Point(), "Point is not valid: x: field required"),
+        (lambda: Point(x="a"), "Point is not valid: x: input should be a valid integer, unable to parse string as an integer (given: 'a')"),
+        (lambda: Point(x=1, z=2), "Point is not valid: z: extra inputs are not permitted"),
+        (lambda: Point.model_validate({"x": None}), "Point is not valid: x: input should be a valid integer (given: None)"),
+        (lambda: Point.model_validate([]), "Point is not valid: input should be a valid dictionary or instance of Point (given: [])"),
+        (lambda: Point.model_validate_json('{"x": []}'), "Point is not valid: x: input should be a valid integer (given: [])"),
+        (lambda: Point.model_validate_json("{"), "Point is not valid: invalid JSON: EOF while parsing an object at line 1 column 1 (given: '{')"),
+        (lambda: Everything(points=[{}]), "Everything is not valid: points.0.x: field required"),
+        (lambda: Everything(points="ab"), "Everything is not valid: points: input should be a valid tuple (given: 'ab')"),
+        (lambda: Everything(mapping=3), "Everything is not valid: mapping: input should be a mapping"),
+    ],
+)  # fmt: skip
+def test_wrong_input(make: Any, sentence: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        make()
+    assert str(raised.value) == sentence
+    assert not isinstance(raised.value, ValidationError)
+    assert raised.value.__cause__ is None
+
+
+def test_an_error_repeats_little_of_what_was_given() -> None:
+    class Reluctant:
+        def __repr__(self) -> str:
+            raise RuntimeError
+
+    long = "secret " * 1_000
+    for wrong in (long, {long: long}, [long] * 50, Reluctant(), nested(900)):
+        with pytest.raises(ConfigurationError) as raised:
+            Point(x=wrong, y=wrong)  # type: ignore[arg-type]
+        assert len(str(raised.value)) < 400
+        assert "\n" not in str(raised.value)
+    with pytest.raises(ConfigurationError) as raised:
+        Point(x=1, **{f"{number}{long}\n": 0 for number in range(50)})
+    assert len(str(raised.value)) < 400
+    assert str(raised.value).endswith("; and 47 more")
+
+
+def test_numbers_that_json_cannot_hold_are_refused() -> None:
+    class Measured(Frozen):
+        size: float
+
+    with pytest.raises(ConfigurationError, match="size: input should be a finite number"):
+        Measured(size=math.inf)
+
+
+class Nested(BaseModel):
+    x: int
+
+
+class Colour(Enum):
+    RED = 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"), [(set[str], {"a"}), (frozenset[int], frozenset({1})), (Nested, Nested(x=1)), (Colour, Colour.RED)]
+)
+def test_fields_of_mutable_and_arbitrary_types_are_refused(kind: Any, value: object) -> None:
+    made = type("Made", (Frozen,), {"__annotations__": {"field": kind}})
+    with pytest.raises(ConfigurationError, match="cannot be kept in a frozen value"):
+        made(field=value)
+
+
+def test_a_class_cannot_give_up_what_frozen_means() -> None:
+    for config in (ConfigDict(extra="allow"), ConfigDict(extra="ignore"), ConfigDict(frozen=False)):
+        with pytest.raises(ConfigurationError, match="Loose changes extra or frozen in its model_config"):
+            type("Loose", (Frozen,), {"model_config": config})
+
+
+# --- Frozen: JSON, hash keys, pickles ---
+
+
+def test_json_leaves_defaults_out_and_restores_equal_values() -> None:
+    value = Everything(
+        numbers=[1], blobs=[b"\x00\xff"], named={"a": Point(x=1)}, points=[Point(x=2, y=3)], anything={"k": [False]}
+    )
+    data = value.to_json()
+    assert data == {
+        "anything": {"k": [False]},
+        "numbers": [1],
+        "points": [{"x": 2, "y": 3}],
+        "named": {"a": {"x": 1}},
+        "blobs": ["AP8="],
+    }
+    assert Everything(**parse_json(to_json(data))) == value
+    assert Everything.model_validate_json(to_json(data)) == value
+    assert Everything.model_validate_json(value.model_dump_json()) == value
+    assert Everything().to_json() == {}
+
+
+def test_what_is_equal_only_to_python_is_said() -> None:
+    class Loose(Frozen):
+        count: Any = 0
+
+    assert [Loose(count=count).to_json() for count in (0, False, 0.0, None)] == [
+        {},
+        {"count": False},
+        {"count": 0.0},
+        {"count": None},
+    ]
+
+
+def test_fields_are_read_by_name_also_where_they_have_an_alias() -> None:
+    class Aliased(Frozen):
+        kind: str = Field(alias="type")
+
+    value = Aliased(type="x")
+    assert value.to_json() == {"kind": "x"}
+    assert Aliased.model_validate(value.to_json()) == value
+    assert value.model_copy(update={"kind": "y"}).kind == "y"
+
+
+@given(objects)
+def test_equal_content_gives_an_equal_hash_key(value: dict[str, Any]) -> None:
+    backwards = dict(reversed(value.items()))
+    one, other = Everything(mapping=value), Everything(mapping=backwards)
+    assert one == other
+    assert one.hash_key == other.hash_key == Everything(**parse_json(to_json(one.to_json()))).hash_key
+    assert len(one.hash_key) == 64
+    assert int(one.hash_key, 16) >= 0
+
+
+def test_hash_keys_do_not_change_with_the_process_and_differ_with_class_and_content() -> None:
+    class Other(Frozen):
+        x: int
+
+    assert Point(x=1).hash_key == "POINT1"
+    keys = {Point(x=1).hash_key, Point(x=2).hash_key, Point(x=1, y=1).hash_key, Other(x=1).hash_key}
+    assert len(keys) == 4
+    assert Everything(numbers=[1]).hash_key == Everything(numbers=(1,)).hash_key  # type: ignore[arg-type]
+
+
+def test_pickles_are_equal_and_frozen() -> None:
+    value = Everything(numbers=[1], named={"a": Point(x=1)}, mapping={"b": {"c": [1]}}, anything=[{"d": 2}])
+    again = pickle.loads(pickle.dumps(value))  # noqa: S301  # its own bytes
+    assert again == value
+    assert hash(again) == hash(value)
+    assert type(again.named) is type(again.mapping["b"]) is type(again.anything[0]) is FrozenDict
+    with pytest.raises(AttributeError, match="cannot be set"):
+        again.numbers = ()
+
+
+def test_values_work_in_models_of_others() -> None:
+    class Theirs(BaseModel):
+        point: Point
+        table: FrozenDict = EMPTY
+        many: Sequence[Point] = ()
+        free: Mapping[str, Any] = EMPTY
+
+    theirs = Theirs.model_validate({"point": {"x": 1}, "table": {"a": [1]}, "many": [Point(x=2)]})
+    assert (theirs.point, theirs.table, theirs.many) == (Point(x=1), {"a": (1,)}, [Point(x=2)])
+    assert theirs.model_dump()["table"] == {"a": [1]}
+    with pytest.raises(ValidationError):
+        Theirs.model_validate({"point": {"x": "?"}})
+    assert TypeAdapter(FrozenDict).json_schema() == {"additionalProperties": True, "type": "object"}
+    assert Everything.model_json_schema()["properties"]["points"]["items"] == {"$ref": "#/$defs/Point"}
+
+
+def test_construct_checks_nothing_and_fills_in_defaults() -> None:
+    assert Point.model_construct(x=1) == Point(x=1)
+    assert Point.model_construct(x=1).model_fields_set == {"x"}
+    assert pickle.loads(pickle.dumps(Point.model_construct(x=1))) == Point(x=1)  # noqa: S301  # its own bytes
+
+
+def test_construct_makes_what_a_factory_makes() -> None:
+    class Numbered(Frozen):
+        number: int = Field(default_factory=lambda: 7)
+
+    assert Numbered.model_construct() == Numbered() == Numbered(number=7)
+    assert Numbered().to_json() == {"number": 7}
