@@ -551,6 +551,15 @@ async def test_a_stop_while_queued_ends_without_a_trace() -> None:
     assert [m.text for m in (await first).history] == ["1", "answer to 1"]
 
 
+def test_one_agent_serves_one_event_loop_after_another() -> None:
+    agent = Agent(provider=OfflineProvider(delay=0.001), store=MemoryStore())
+
+    async def two_at_once() -> list[str]:
+        return await asyncio.gather(agent.chat("1", thread="t"), agent.chat("2", thread="t"))
+
+    assert len(asyncio.run(two_at_once()) + asyncio.run(two_at_once())) == 4
+
+
 async def test_what_the_caller_gave_is_never_changed() -> None:
     given: list[Any] = [{"role": "user", "content": "one"}, UserMessage(text="two")]
     before = [dict(given[0]), given[1]]

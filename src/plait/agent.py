@@ -27,7 +27,6 @@ from plait.run import DEFAULT_LIMITS, RunContext, RunLimits, RunResult
 from plait.schema import output_schema
 from plait.store.base import new_id
 from plait.store.catalog import open_store
-from plait.store.memory import MemoryStore
 from plait.threads import Thread
 from plait.toolbase import prepare
 from plait.tools import find_tools
@@ -139,7 +138,6 @@ class Agent(Generic[Deps, Output]):
         prompt = self.definition.compile()
         self._system = SystemMessage(text=prompt) if prompt else None
         self._given_store = store
-        self._memory = MemoryStore()
         self._own: dict[str, Thread] = {}
         self._named: OrderedDict[tuple[str, str], Thread] = OrderedDict()
 
@@ -242,7 +240,9 @@ class Agent(Generic[Deps, Output]):
         messages = messages_of(prompt)
 
         async def made() -> Run[Output]:
-            opened = Thread.private(new_id("thr"), user_id) if thread is None else await self._opened(thread, user_id)
+            opened = (
+                Thread.for_one_run(new_id("thr"), user_id) if thread is None else await self._opened(thread, user_id)
+            )
             return await self._made(messages, opened, options)
 
         return self._promise(made)
@@ -316,7 +316,7 @@ class Agent(Generic[Deps, Output]):
             return await self._opened(name, user_id)
         own = self._own.get(user_id)
         if own is None:
-            own = self._own[user_id] = Thread(self._memory, new_id("thr"), user_id)
+            own = self._own[user_id] = Thread.in_memory(new_id("thr"), user_id)
         return own
 
     async def _opened(self, name: str, user_id: str) -> Thread:
@@ -324,7 +324,7 @@ class Agent(Generic[Deps, Output]):
         opened = self._named.get(key)
         if opened is None:
             info = await self.store.thread(name, user_id)
-            opened = self._named.setdefault(key, Thread(self.store, info.thread_id, user_id))
+            opened = self._named.setdefault(key, Thread.stored(self.store, info.thread_id, user_id))
             if len(self._named) > KEPT_THREADS:
                 self._named.popitem(last=False)
         self._named.move_to_end(key)

@@ -36,13 +36,13 @@ _SLOW_FINGER: Final = 1.0
 
 _HELP: Final = """LLM agents that stream, stop, resume and remember.
 
-    plait demo                                     see it work; needs no key
-    plait run "What is 17 * 23?" --tool calculate  ask once
-    plait chat --thread diary                      talk, and go on another day
+\b
+  plait demo                           needs no key
+  plait run "Why is the sky blue?"     needs a key, or --provider offline
+  plait chat --thread diary            goes on another day
 """
 _EPILOG: Final = """\b
 Keys come from the environment: OPENAI_API_KEY, OPENROUTER_API_KEY.
-'--provider offline' needs none.
 
 \b
 Exit codes:
@@ -123,7 +123,7 @@ VerboseOption = Annotated[
 DEFAULT_ROLE: Final = "You are a helpful assistant. Answer briefly."
 
 
-@app.callback(invoke_without_command=True, help=f"\b\n{_HELP}", epilog=_EPILOG)
+@app.callback(invoke_without_command=True, help=_HELP, epilog=_EPILOG)
 def _plait(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,  # noqa: FBT002
@@ -137,18 +137,18 @@ def _plait(
         raise typer.Exit(MISUSED)
 
 
-@app.command()
-def demo(verbose: VerboseOption = False) -> None:  # noqa: FBT002
+@app.command(short_help="See it work, without a key or a network.")
+def demo() -> None:
     """See it work: two tools at once, a streamed answer, and a memory that outlives the process.
 
     Needs no key: without one, the offline provider answers.
     """
     from plait.demo import demo as show
 
-    raise typer.Exit(show(["--verbose"] if verbose else []))
+    raise typer.Exit(show())
 
 
-@app.command()
+@app.command(epilog=_EPILOG)
 def run(  # noqa: PLR0917  # typer calls it by keyword
     prompt: Annotated[
         str | None, typer.Argument(help="What to ask; '-' reads it from standard input.", show_default=False)
@@ -187,7 +187,7 @@ def run(  # noqa: PLR0917  # typer calls it by keyword
     raise typer.Exit(0 if result.stop_reason == "response" else ENDED_EARLY)
 
 
-@app.command()
+@app.command(epilog=_EPILOG)
 def chat(  # noqa: PLR0917  # typer calls it by keyword
     provider: ProviderOption = None,
     model: ModelOption = None,
@@ -340,7 +340,7 @@ class _Talk:
         self._stopped_at = 0.0
 
     def hold(self) -> int:
-        """Talk; gives the exit code. Where nobody is there to see a failure, it is the code of the last answer."""
+        """Talk; gives the exit code: that of the last answer where nobody is there to see how it ended."""
         self._runner.run(self._greet())
         with suppress(ImportError):  # Windows has none
             import readline  # noqa: F401  # gives input() its editing and history
@@ -349,7 +349,10 @@ class _Talk:
             try:
                 line = self._line()
             except EOFError:
-                return 0 if sys.stdin.isatty() else code
+                if not sys.stdin.isatty():
+                    return code
+                typer.echo(err=True)
+                return 0
             except KeyboardInterrupt:
                 if not self._meant_for_the_answer():
                     return INTERRUPTED
@@ -360,7 +363,7 @@ class _Talk:
                 text = line
                 code = self._answer(lambda stop: self._agent.run(text, thread=self._thread, stop=stop))
             elif line in ("/exit", "/quit"):
-                return code
+                return 0 if sys.stdin.isatty() else code
             else:
                 code = self._command(line)
 
@@ -435,7 +438,8 @@ class _Talk:
 
         run = Tail(self._runner.run(self._agent.log(self._thread))).run
         if run is None or (run.end is not None and run.end.stop_reason == "response"):
-            self._view.note("There is nothing to go on with: the last run ended with an answer.", "yellow")
+            why = "nothing was asked yet" if run is None else "the last run ended with an answer"
+            self._view.note(f"There is nothing to go on with: {why}.", "yellow")
             return 0
         return self._answer(lambda stop: self._agent.resume(self._thread, stop=stop))
 
@@ -457,19 +461,19 @@ class _Talk:
         return 0 if result.stop_reason == "response" else ENDED_EARLY
 
 
-def _say(what: object) -> None:
+def _say(error: BaseException, sentence: str | None = None) -> None:
     """Say an error: one sentence, in one line, on standard error."""
     from rich.console import Console
     from rich.text import Text
 
     from plait.terminal import one_line
 
-    if os.environ.get("PLAIT_DEBUG") and isinstance(what, BaseException):
+    if os.environ.get("PLAIT_DEBUG"):
         import traceback
 
-        traceback.print_exception(what)
+        traceback.print_exception(error)
     console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
-    console.print(Text(f"plait: {one_line(str(what), 2_000)}", style="red"))
+    console.print(Text(f"plait: {one_line(sentence or str(error), 2_000)}", style="red"))
 
 
 def _code(arguments: list[str] | None) -> int:
@@ -483,10 +487,10 @@ def _code(arguments: list[str] | None) -> int:
         context = getattr(error, "ctx", None)
         where = context.command_path if context is not None else "plait"
         said = getattr(error, "format_message", error.__str__)()
-        _say(f"{said[:1].lower()}{said[1:].rstrip('.')}; '{where} --help' shows the usage")
+        _say(error, f"{said[:1].lower()}{said[1:].rstrip('.')}; '{where} --help' shows the usage")
         return MISUSED
     except _UsageError as error:
-        _say(error.__cause__ if error.__cause__ is not None and os.environ.get("PLAIT_DEBUG") else error)
+        _say(error)
         return MISUSED
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
@@ -495,14 +499,10 @@ def _code(arguments: list[str] | None) -> int:
     except PlaitError as error:
         _say(error)
     except OSError as error:
-        _say(f"the system said: {error.strerror or error}" + (f" ({error.filename})" if error.filename else ""))
+        _say(error, f"the system refused: {error}")
     except Exception as error:  # noqa: BLE001  # a mistake of ours is said in one sentence, too
-        _say(error if os.environ.get("PLAIT_DEBUG") else _unexpected(error))
+        _say(error, f"something unexpected went wrong ({type(error).__name__}: {error}); PLAIT_DEBUG=1 shows where")
     return FAILED
-
-
-def _unexpected(error: Exception) -> str:
-    return f"something unexpected went wrong ({type(error).__name__}: {error}); PLAIT_DEBUG=1 shows where"
 
 
 def _sound_streams() -> None:

@@ -6,18 +6,18 @@ Each question is answered by a process of its own (``python -m plait.demo``), on
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from plait.agent import Agent
-from plait.errors import ConfigurationError, ModelError
-from plait.providers.catalog import VENDORS, get_provider
+from plait.errors import ConfigurationError, ModelError, PlaitError
+from plait.providers.catalog import get_provider
 from plait.providers.offline import OfflineProvider
-from plait.providers.retry import Retrying
+from plait.providers.retry import Retrying, RetryPolicy
 from plait.run import RunLimits
 from plait.terminal import View, one_line
 
@@ -85,3 +85,65 @@ def demo() -> int:
     view.console.print()
     view.note("Two processes, one thread: the second read in an SQLite file what the first was told.")
     return 0
+
+
+async def _answer(store: str, question: str, provider_name: str) -> int:
+    """Answer one question: what each process of the demonstration does."""
+    view = View()
+    provider = _provider(provider_name)
+    agent = _agent(store, provider)
+    try:
+        run = agent.run(question, thread=THREAD, limits=RunLimits(deadline=_SECONDS))
+        await view.show(run.batches())
+        result = await run
+        failure = f"no answer within {_SECONDS:g} s" if result.stop_reason == "deadline" else ""
+    except ModelError as error:
+        failure = one_line(str(error), 200)
+    if not failure:
+        view.finish(result)
+        return 0
+    name = ":".join((provider.name, provider.model))
+    view.note(f"{name} could not answer ({failure}); the offline provider goes on where it stopped.", "yellow")
+    run = _agent(store, _offline()).resume(THREAD)
+    await view.show(run.batches())
+    view.finish(await run)
+    return OFFLINE_FROM_NOW
+
+
+def _agent(store: str, provider: Provider) -> Agent[Any, Any]:
+    return Agent(role=ROLE, tools=[weather, distance], store=store, provider=provider)
+
+
+def _provider(name: str) -> Provider:
+    """Give the provider of this name, else the one whose key is set, else the offline one.
+
+    Nobody watches a provider that is asked again and again: it is asked once.
+    """
+    try:
+        found = get_provider(name or None)
+    except ConfigurationError:
+        found = get_provider("offline")
+    if found.name == "offline":
+        return _offline()
+    return Retrying(found.provider, RetryPolicy(max_retries=0)) if isinstance(found, Retrying) else found
+
+
+def _offline() -> Provider:
+    return OfflineProvider(delay=0.04)
+
+
+def _main(arguments: Sequence[str]) -> int:
+    try:
+        return asyncio.run(_answer(*arguments))
+    except PlaitError as error:
+        sys.stderr.write(f"plait: {one_line(str(error), 2_000)}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+
+
+if __name__ == "__main__":
+    sys.exit(_main(sys.argv[1:]))

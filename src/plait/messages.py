@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Self
 from weakref import WeakValueDictionary
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from pydantic_core import core_schema
 
 from plait.errors import ConfigurationError, excerpt
@@ -279,6 +279,8 @@ class ToolMessage(Message):
 class _UnknownMessage(Message):
     """A message whose class is not known in this process: its extra fields are kept and written back."""
 
+    model_config = ConfigDict(title="Message")
+
     unknown_class: str
     extra: JsonObject = EMPTY
 
@@ -309,7 +311,6 @@ _BY_ROLE: Final[dict[str, type[Message]]] = {
     "system": SystemMessage,
     "developer": SystemMessage,
     "assistant": AssistantMessage,
-    "tool": ToolMessage,
 }
 
 

@@ -144,13 +144,13 @@ class Promise(Outcome[T_co]):
         if owner.closed:
             self._settle_cancelled(", for its owner has ended")
             return
-        if not owner.bind(loop):
+        if owner.loop is not loop and not owner.bind(loop):
             msg = f"{self!r} is owned by a scope of another event loop; read it there"
             raise ConfigurationError(msg)
-        producer = self._producer = Producer(owner, loop)
-        context, self._context, self._owner = self._context, None, None
+        name, context = self._name or type(self).__name__, self._context
+        self._owner = self._context = None
         self._state = "running"
-        producer.start(self, self._produce(producer), self._ended, self._name or type(self).__name__, context)
+        self._producer = Producer(self, self._produce, self._ended, owner, loop, name, context)
 
     def _make(self) -> Awaitable[T_co]:
         resolver, self._resolver = self._resolver, None

@@ -133,8 +133,13 @@ class Producer(Scope):
     """What works for a promise: a task, owned by a scope, and itself the scope of all that this task starts.
 
     Args:
+        promise: what is produced; its ``cancel`` is to `stop` this.
+        work: called with this at once; it calls `run`, and tells the promise what came of it.
+        ended: called with the task when that has ended; it calls `end`.
         owner: the scope that owns it.
         loop: the event loop to work in, which the owner belongs to.
+        name: the task's name.
+        context: the context to work in; a copy of the present one if None.
     """
 
     __slots__ = ("_task",)
@@ -142,32 +147,20 @@ class Producer(Scope):
     loop: asyncio.AbstractEventLoop
     _outer: Scope
 
-    def __init__(self, owner: Scope, loop: asyncio.AbstractEventLoop) -> None:
-        Scope.__init__(self)
-        self.loop = loop
-        self._outer = owner
-        self._task: asyncio.Task[None] | None = None
-
-    def start(
+    def __init__(
         self,
         promise: Owned,
-        work: Coroutine[object, object, None],
+        work: Callable[[Producer], Coroutine[object, object, None]],
         ended: Callable[[asyncio.Task[None]], None],
+        owner: Scope,
+        loop: asyncio.AbstractEventLoop,
         name: str,
         context: Context | None,
     ) -> None:
-        """Begin.
-
-        Args:
-            promise: what is produced; its ``cancel`` is to `stop` this.
-            work: calls `run`, and tells the promise what came of it.
-            ended: called with the task when that has ended; it calls `end`.
-            name: the task's name.
-            context: the context to work in; a copy of the present one if None.
-        """
-        self._producing = promise
-        task = self._task = self.loop.create_task(work, name=name, context=context)
-        self._outer._children[task] = promise
+        Scope.__init__(self)
+        self.loop, self._outer, self._producing = loop, owner, promise
+        task = self._task = loop.create_task(work(self), name=name, context=context)
+        owner._children[task] = promise
         task.add_done_callback(ended)
 
     async def run(self, make: Callable[[], Awaitable[T]]) -> T:
@@ -193,8 +186,7 @@ class Producer(Scope):
 
     def end(self, task: asyncio.Task[None]) -> None:
         """Let go of the task, which has ended."""
-        self.close()
-        self._task = None
+        self._closed, self._producing, self._task = True, None, None  # closed here if the task never began
         self._outer._disown(task)
         if not task.cancelled():
             task.exception()  # asked for, so that asyncio does not report it as never retrieved

@@ -126,8 +126,7 @@ class View:
     async def show(self, batches: AsyncIterable[Sequence[Event]]) -> None:
         """Show a run's events while they come."""
         self._started = monotonic()
-        self._turns, self._answered = 0, False
-        self._running.clear()
+        self._turns, self._answered, self._above = 0, False, None
         self._waiting = ("thinking", self._started)
         ticker = asyncio.get_running_loop().create_task(self._tick()) if self._status else None
         try:
@@ -137,7 +136,6 @@ class View:
                 self._write_pieces()
         finally:
             self._waiting = None
-            self._running.clear()
             if ticker is not None:
                 ticker.cancel()
                 with suppress(asyncio.CancelledError):
@@ -145,6 +143,7 @@ class View:
             self._write_pieces()
             self._release(final=True)
             self._end_line()
+            self._unfinished()
 
     def note(self, text: str, style: str = "") -> None:
         """Write a line of notes."""
@@ -152,8 +151,9 @@ class View:
         self.console.print(Text(printable(text), style=style), soft_wrap=not self._in_terminal)
 
     def stopping(self) -> None:
-        """Say that the run was asked to stop, where that can be taken back once it has."""
-        self._running.clear()
+        """Say, in the moving lines, that the run was asked to stop."""
+        if self._status is not None and self._open is None:
+            self._status.clear(least=1)  # the terminal has written ^C there
         self._waiting = ("stopping", monotonic())
 
     def break_line(self) -> None:
@@ -267,6 +267,18 @@ class View:
             (f"{_INDENT}{mark} ", style), (call, "cyan"), f" → {said}", (lines, "dim"), (seconds, "dim")
         )
 
+    def _unfinished(self) -> None:
+        """Name the tool calls that the end of the run cut off."""
+        running, self._running = self._running, {}
+        for label, since in running.values():
+            self._begin("notes")
+            seconds = f"{_INDENT}{_seconds(monotonic() - since)}"
+            width = self.console.width - len(f"{_INDENT}✗  → cut off{seconds}") if self._in_terminal else len(label)
+            call = _cut(label, max(width, _NARROWEST // 2))
+            self.console.print(
+                Text.assemble((f"{_INDENT}✗ ", "red"), (call, "cyan"), " → cut off", (seconds, "dim"))
+            )
+
     # --- lines and blocks --------------------------------------------------------------------------------------------
 
     def _begin(self, what: Literal["answer", "notes"]) -> None:
@@ -330,11 +342,12 @@ class _Status:
                 self._console.print(line, end="\n" if number < len(lines) - 1 else "")
         self._height = len(lines)
 
-    def clear(self) -> None:
-        """Take the lines away; the cursor is then where they began."""
-        if self._height:
+    def clear(self, least: int = 0) -> None:
+        """Take the lines away, at least so many; the cursor is then where they began."""
+        height = max(self._height, least)
+        if height:
             erase = (ControlType.ERASE_IN_LINE, 2)
-            up = ((ControlType.CURSOR_UP, 1), erase) * (self._height - 1)
+            up = ((ControlType.CURSOR_UP, 1), erase) * (height - 1)
             self._console.control(Control(ControlType.CARRIAGE_RETURN, erase, *up))
         self._height = 0
 

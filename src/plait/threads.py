@@ -36,10 +36,10 @@ class Thread:
     """One thread, opened for runs of this process. `add` says what happened, `flush` makes it durable."""
 
     __slots__ = (
+        "_desk",
         "_events",
-        "_is_private",
+        "_holding",
         "_lease",
-        "_place",
         "_staged",
         "_unsure",
         "store",
@@ -48,24 +48,32 @@ class Thread:
         "user_id",
     )
 
-    def __init__(self, store: Store, thread_id: str, user_id: str = "default") -> None:
-        self._is_private = False
+    def __init__(self, store: Store, thread_id: str, user_id: str, desk: _Desk | None) -> None:
         self.store = store
         self.thread_id = thread_id
         self.user_id = user_id
         self.tail = Tail()
+        self._desk = desk
+        self._holding = False
         self._staged: list[Entry] = []
         self._events: list[RunEvent] = []
         self._lease: Lease | None = None
-        self._place: _Desk | None = None
         self._unsure = False
 
     @classmethod
-    def private(cls, thread_id: str, user_id: str = "default") -> Thread:
-        """Make a thread in memory that only one run will ever see: it needs no queue and no lease."""
-        made = cls(MemoryStore(), thread_id, user_id)
-        made._is_private = True
-        return made
+    def stored(cls, store: Store, thread_id: str, user_id: str) -> Thread:
+        """Open a thread of a store; all that open it in this process queue at one desk."""
+        return cls(store, thread_id, user_id, _desk(store, thread_id))
+
+    @classmethod
+    def in_memory(cls, thread_id: str, user_id: str) -> Thread:
+        """Make a thread that ends with this object."""
+        return cls(MemoryStore(), thread_id, user_id, _Desk())
+
+    @classmethod
+    def for_one_run(cls, thread_id: str, user_id: str) -> Thread:
+        """Make a thread that only one run will ever see: it needs no queue."""
+        return cls(MemoryStore(), thread_id, user_id, None)
 
     def add(self, run_id: str, body: Body) -> None:
         """Append an entry to the log as this process sees it; `flush` before anyone else may rely on it."""
@@ -121,15 +129,16 @@ class Thread:
         Raises:
             StateConflict: the thread is busy and ``if_busy`` is ``"reject"``.
         """
-        if self._is_private:
+        desk = self._desk
+        if desk is None:
             return
-        desk = _desk(self.store, self.thread_id)
+        desk.move_to(asyncio.get_running_loop())
         if if_busy == "reject" and desk.lock.locked():
             raise self._busy(desk.run_id)
         if if_busy == "interrupt" and desk.interrupt is not None:
             desk.interrupt()
         await desk.lock.acquire()
-        self._place = desk
+        self._holding = True
         desk.run_id, desk.interrupt = run_id, interrupt
         try:
             if self.store.shared:
@@ -141,12 +150,14 @@ class Thread:
 
     async def leave(self) -> None:
         """Give the thread back to whoever waits for it."""
-        if self._place is None:
+        desk = self._desk
+        if desk is None or not self._holding:
             return
         try:
-            await self._give_lease_back()
+            if self._lease is not None:
+                await self._give_lease_back(self._lease)
         finally:
-            desk, self._place = self._place, None
+            self._holding = False
             desk.run_id, desk.interrupt = "", None
             desk.lock.release()
 
@@ -163,7 +174,7 @@ class Thread:
         while True:
             lease = await self.store.acquire(self.thread_id, run_id, owner, LEASE_SECONDS)
             if lease is not None:
-                _keeper(self.store).keep(lease)
+                _keeper(self.store).keep(self.store, lease)
                 return lease
             if if_busy == "reject":
                 holder = await self.store.holder(self.thread_id)
@@ -171,10 +182,8 @@ class Thread:
             await asyncio.sleep(wait)
             wait = min(wait * 1.5, 0.5)
 
-    async def _give_lease_back(self) -> None:
-        lease, self._lease = self._lease, None
-        if lease is None:
-            return
+    async def _give_lease_back(self, lease: Lease) -> None:
+        self._lease = None
         _keeper(self.store).drop(lease)
         try:
             await settle(self.store.release(lease))
@@ -185,12 +194,26 @@ class Thread:
 class _Desk:
     """Where the runs of this process queue for one thread, and how the present one is interrupted."""
 
-    __slots__ = ("__weakref__", "interrupt", "lock", "run_id")
+    __slots__ = ("__weakref__", "_loop", "interrupt", "lock", "run_id")
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
         self.run_id = ""
         self.interrupt: Callable[[], None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def move_to(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Serve another event loop, as when one agent is used in several calls of `asyncio.run`.
+
+        Raises:
+            StateConflict: a run of another loop, in another thread of this process, holds the thread.
+        """
+        if self._loop is loop:
+            return
+        if self._loop is not None and not self._loop.is_closed() and self.lock.locked():
+            msg = f"run {self.run_id!r} holds this thread in another event loop of this process; wait for it there"
+            raise StateConflict(msg)
+        self._loop, self.lock, self.run_id, self.interrupt = loop, asyncio.Lock(), "", None
 
 
 _DESKS: Final[WeakKeyDictionary[Store, WeakValueDictionary[str, _Desk]]] = WeakKeyDictionary()
@@ -205,17 +228,19 @@ def _desk(store: Store, thread_id: str) -> _Desk:
 
 
 class _Keeper:
-    """Renews the leases that this process holds in one store, with one task while there are any."""
+    """Renews the leases that this process holds in one store, with one task while there are any.
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    It keeps no reference to its store, which is the weak key it is found by.
+    """
+
+    def __init__(self) -> None:
         self._leases: dict[str, Lease] = {}
         self._task: asyncio.Task[None] | None = None
 
-    def keep(self, lease: Lease) -> None:
+    def keep(self, store: Store, lease: Lease) -> None:
         self._leases[lease.thread_id] = lease
         if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._renew(), name="plait: lease renewal")
+            self._task = asyncio.get_running_loop().create_task(self._renew(store), name="plait: lease renewal")
 
     def drop(self, lease: Lease) -> None:
         self._leases.pop(lease.thread_id, None)
@@ -223,11 +248,11 @@ class _Keeper:
             self._task.cancel()
             self._task = None
 
-    async def _renew(self) -> None:
+    async def _renew(self, store: Store) -> None:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
             try:
-                held = await self._store.renew(list(self._leases.values()), LEASE_SECONDS)
+                held = await store.renew(list(self._leases.values()), LEASE_SECONDS)
             except PlaitError as error:  # the next round may reach it; an append fails if the lease was lost
                 logger.warning("leases could not be renewed: %s", error)
             else:
@@ -238,7 +263,7 @@ _KEEPERS: Final[WeakKeyDictionary[Store, _Keeper]] = WeakKeyDictionary()
 
 
 def _keeper(store: Store) -> _Keeper:
-    return _KEEPERS.setdefault(store, _Keeper(store))
+    return _KEEPERS.setdefault(store, _Keeper())
 
 
 async def settle(work: Coroutine[object, object, object], seconds: float = 1.0) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import gzip
 import json
 import os
@@ -10,13 +9,10 @@ import socket
 import ssl
 import subprocess
 import sys
-from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from plait.errors import (
     ConfigurationError,
@@ -31,9 +27,6 @@ from plait.providers.http import Endpoint, TransportLimits, address_of
 from plait.providers.status import Service
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from providers.conftest import Loopback, Serve, Step
 
 KEY = "sk-very-secret-key"
@@ -289,45 +282,56 @@ async def test_html_instead_of_a_stream_is_a_violation(serve: Serve) -> None:
 # --- TLS -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def self_signed(tmp_path: Path) -> Iterator[ssl.SSLContext]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    file = tmp_path / "server.pem"
-    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-    private = key.private_bytes(encoding, form, serialization.NoEncryption())
-    file.write_bytes(private + certificate.public_bytes(encoding))
+TLS = Path(__file__).parent / "tls"  # certificates of a made-up authority: each its own, all with one made-up key
+OVER_TLS = """
+import asyncio, sys
+from plait.errors import ModelError
+from plait.providers.http import Endpoint
+from plait.providers.status import Service
+
+async def ask():
+    asked = Endpoint(sys.argv[1] + "/ask", Service(provider="acme", address="acme.test:443"), headers={})
+    try:
+        return await asked.post(b"{}")
+    except ModelError as error:
+        return f"{type(error).__name__} {error.retryable} {error}"
+
+print(asyncio.run(ask()))
+"""
+
+
+@pytest.mark.parametrize(
+    ("certificate", "trusted", "said"),
+    [
+        ("good", True, "b'answer'"),
+        ("good", False, "TransportError False the certificate of acme.test:443 is not valid for it: "),
+        ("elsewhere", True, "TransportError False the certificate of acme.test:443 is not valid for it: "),
+        ("expired", True, "TransportError False the certificate of acme.test:443 is not valid for it: "),
+    ],
+)
+async def test_a_certificate_that_is_not_valid_is_refused_for_good(
+    certificate: str, trusted: bool, said: str, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(file)
-    yield context
+    context.load_cert_chain(TLS / f"{certificate}.pem")
+    server = await serve(serve.whole(b"answer"), tls=context)
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(TLS / f"{certificate}.pem"))
+    assert (await run(OVER_TLS, server)).startswith(said)
+    assert len(server.requests) == (1 if said.startswith("b'") else 0)
 
 
-async def test_a_certificate_nobody_vouches_for_is_refused_for_good(serve: Serve, self_signed: ssl.SSLContext) -> None:
-    server = await serve(serve.whole(b"x"), tls=self_signed)
-    with pytest.raises(TransportError, match=r"the certificate of 127.0.0.1:\d+ is not valid for it: .*self.signed") as c:
-        await endpoint(server.url).post(b"{}")
-    assert not c.value.retryable
-    assert server.requests == []
+async def test_a_server_that_does_not_speak_tls_is_told() -> None:
+    async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 X\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
 
-
-async def test_a_server_without_tls_is_told(serve: Serve) -> None:
-    server = await serve([b"HTTP/1.1 400 Bad Request\r\n\r\n", "close"])
-    server.answers = [["close"]]
-    with pytest.raises(TransportError):
-        await endpoint(server.url.replace("http:", "https:"), connect=2.0).post(b"{}")
-    assert server.requests == []
+    refusing = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    port = refusing.sockets[0].getsockname()[1]
+    with pytest.raises(TransportError, match=f"127.0.0.1:{port} does not speak TLS as it should: .*WRONG_VERSION"):
+        await endpoint(f"https://127.0.0.1:{port}").post(b"{}")
+    refusing.close()
 
 
 # --- deadlines and sizes ---------------------------------------------------------------------------------------------
@@ -414,7 +418,7 @@ async def test_what_is_too_large_is_cut_off(limits: dict[str, int], answer: str,
     flood: list[Step] = [b"x" * 900] * 200_000
     answers = {
         "whole": [HEAD + b"\r\n", *flood],
-        "one event": serve.stream(b"data: " + b"x" * 2000 + b"\n\n"),
+        "one event": serve.stream(b"data: " + b"x" * 2000 + b"\n\n", "hold", end=False),
         "line without end": [HEAD + b"\r\ndata: ", *flood],
         "many events": [HEAD + b"\r\n", *[b"data: " + b"x" * 100 + b"\n\n"] * 200_000],
     }
@@ -515,7 +519,7 @@ async def run(program: str, server: Loopback, *options: str) -> str:
 
 async def test_a_session_is_closed_with_its_loop_without_a_word(serve: Serve) -> None:
     server = await serve(serve.whole(b"answer"))
-    assert await run(PROGRAM, server, "-X", "dev") == ""
+    assert await run(PROGRAM, server, "-W", "error") == ""
     assert server.connections == 2
 
 

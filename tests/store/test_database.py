@@ -29,6 +29,7 @@ from plait.store.base import owner_name
 from plait.store.database import DatabaseStore
 from plait.store.migrations.tables import HEAD, metadata
 from plait.store.migrations.upgrade import is_older
+from plait.store.sqlite.connections import secure
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -463,7 +464,7 @@ async def _made() -> None:
 
 
 async def test_a_file_that_is_being_read_as_it_was_before_is_waited_for() -> None:
-    """A process killed while it made the file leaves one without a write-ahead log; the change needs all others gone."""
+    """A process killed while it made the file leaves one without a write-ahead log; to have one, it must be alone."""
     async with opened() as store:
         await store.thread("a")
     async with opened(busy_seconds=PATIENCE) as store:
@@ -477,6 +478,33 @@ async def test_a_file_that_is_being_read_as_it_was_before_is_waited_for() -> Non
             other.execute("COMMIT")
 
             assert (await task).name == "a"
+
+
+def test_a_file_that_cannot_be_kept_safe_is_refused() -> None:
+    with closing(sqlite3.connect(":memory:")) as connection, pytest.raises(StoreUnavailable, match="put it on a local"):
+        secure(connection, 0)
+
+
+def _killed_in_the_making(path: Path) -> None:
+    """Leave half a transaction in a file, and the journal with which the next to open it can undo that."""
+    with plain("other.db") as connection:
+        connection.execute("PRAGMA cache_size = 1")
+        connection.execute("BEGIN EXCLUSIVE")
+        connection.execute("CREATE TABLE threads (thread_id TEXT)")
+        connection.executemany("INSERT INTO threads VALUES (?)", [("x" * 1000,)] * 100)
+        shutil.copy("other.db", path)
+        shutil.copy("other.db-journal", path.with_name(f"{path.name}-journal"))
+
+
+async def test_a_file_whose_maker_was_killed_is_made_anew(tmp_path: Path) -> None:
+    _killed_in_the_making(tmp_path / "plait.db")
+    assert (tmp_path / "plait.db").stat().st_size > 0
+    async with opened() as store:
+        info = await store.thread("a")
+        assert await store.thread("a") == info
+
+    with plain() as connection:
+        assert connection.execute("SELECT name FROM threads").fetchall() == [("a",)]
 
 
 async def test_what_people_said_stands_in_no_log(caplog: pytest.LogCaptureFixture) -> None:
