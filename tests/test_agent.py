@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +91,7 @@ async def test_the_store_comes_from_the_argument_else_from_the_environment(
     monkeypatch.setenv("PLAIT_STORE", f"sqlite:///{tmp_path / 'named.db'}")
     await Agent(provider="offline").chat("Hi", thread="t")
     await Agent(provider="offline", store="sqlite:///given.db").chat("Hi", thread="t")
-    assert sorted(name for name in os.listdir(tmp_path) if name.endswith(".db")) == ["given.db", "named.db"]
+    assert [(tmp_path / name).exists() for name in ("given.db", "named.db", "plait.db")] == [True, True, False]
 
 
 async def test_stream_gives_the_text_and_remembers() -> None:
@@ -316,8 +315,6 @@ def test_system_prompt_from_a_definition() -> None:
 async def test_an_agent_is_freed_without_the_garbage_collector() -> None:
     agent = Agent(provider="offline", tools=["calculate"])
     await agent.chat("Calculate 1+1")
-    import weakref
-
     gc.collect()
     gc.disable()
     try:

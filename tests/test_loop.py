@@ -555,7 +555,7 @@ def test_one_agent_serves_one_event_loop_after_another() -> None:
     agent = Agent(provider=OfflineProvider(delay=0.001), store=MemoryStore())
 
     async def two_at_once() -> list[str]:
-        return await asyncio.gather(agent.chat("1", thread="t"), agent.chat("2", thread="t"))
+        return list(await asyncio.gather(agent.chat("1", thread="t"), agent.chat("2", thread="t")))
 
     assert len(asyncio.run(two_at_once()) + asyncio.run(two_at_once())) == 4
 

@@ -82,7 +82,6 @@ if TYPE_CHECKING:
     from plait.hooks import Veto as Veto
     from plait.interrupts import Secret as Secret
     from plait.log import Entry as Entry
-    from plait.log import events as events
     from plait.log import history as history
     from plait.log import stats as stats
     from plait.log import usage as usage
@@ -203,7 +202,6 @@ _HOME = {
     "plait.interrupts": ("Secret",),
     "plait.log": (
         "Entry",
-        "events",
         "history",
         "stats",
         "usage",

@@ -169,6 +169,8 @@ def run(  # noqa: PLR0917  # typer calls it by keyword
 
     The answer goes to standard output, tool calls and the rest to standard error: > and | get the answer alone.
     """
+    from plait.errors import NothingToResume
+
     if resume and (prompt is not None or thread is None):
         msg = "--resume goes on with a stored thread: give it --thread NAME, and no prompt"
         raise _UsageError(msg)
@@ -182,8 +184,12 @@ def run(  # noqa: PLR0917  # typer calls it by keyword
     def begin(stop: StopSignal) -> AgentRun[Any]:
         return agent.resume(thread, stop=stop) if resume else agent.run(text, thread=thread, stop=stop)
 
-    with asyncio.Runner() as runner:
-        result = runner.run(_shown(begin, view))
+    try:
+        with asyncio.Runner() as runner:
+            result = runner.run(_shown(begin, view))
+    except NothingToResume as error:
+        msg = f"thread {thread!r} holds no run that could go on; give a prompt in place of --resume"
+        raise _UsageError(msg) from error
     raise typer.Exit(0 if result.stop_reason == "response" else ENDED_EARLY)
 
 
@@ -213,9 +219,10 @@ def _prompt(given: str) -> str:
         if sys.stdin.isatty():
             typer.echo("Type the prompt; Ctrl-D on an empty line ends it.", err=True)
         try:
+            sys.stdin.reconfigure(errors="strict")
             given = sys.stdin.read()
         except UnicodeDecodeError as error:
-            msg = f"the prompt on standard input is not {error.encoding.upper()} text (byte {error.start + 1})"
+            msg = f"the prompt on standard input is no {error.encoding.upper()} text"
             raise _UsageError(msg) from error
     if not given.strip():
         msg = "the prompt is empty"
@@ -463,22 +470,22 @@ class _Talk:
 
 def _say(error: BaseException, sentence: str | None = None) -> None:
     """Say an error: one sentence, in one line, on standard error."""
-    from rich.console import Console
     from rich.text import Text
 
-    from plait.terminal import one_line
+    from plait.terminal import console_for, one_line
 
     if os.environ.get("PLAIT_DEBUG"):
         import traceback
 
         traceback.print_exception(error)
-    console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
-    console.print(Text(f"plait: {one_line(sentence or str(error), 2_000)}", style="red"))
+    console = console_for(sys.stderr)
+    said = Text(f"plait: {one_line(sentence or str(error), 2_000)}", style="red")
+    console.print(said, soft_wrap=not console.is_terminal)
 
 
 def _code(arguments: list[str] | None) -> int:
     """Run the command and give its exit code; an error becomes one sentence."""
-    from plait.errors import PlaitError
+    from plait.errors import ConfigurationError, PlaitError
 
     misuse = typer.BadParameter.__mro__[1]  # UsageError, which Typer takes from Click or brings itself
     try:
@@ -489,7 +496,7 @@ def _code(arguments: list[str] | None) -> int:
         said = getattr(error, "format_message", error.__str__)()
         _say(error, f"{said[:1].lower()}{said[1:].rstrip('.')}; '{where} --help' shows the usage")
         return MISUSED
-    except _UsageError as error:
+    except (_UsageError, ConfigurationError) as error:
         _say(error)
         return MISUSED
     except (KeyboardInterrupt, typer.Abort):
@@ -499,7 +506,7 @@ def _code(arguments: list[str] | None) -> int:
     except PlaitError as error:
         _say(error)
     except OSError as error:
-        _say(error, f"the system refused: {error}")
+        _say(error, f"the system refused: {error.strerror or error}" + (f" ({error.filename})" if error.filename else ""))
     except Exception as error:  # noqa: BLE001  # a mistake of ours is said in one sentence, too
         _say(error, f"something unexpected went wrong ({type(error).__name__}: {error}); PLAIT_DEBUG=1 shows where")
     return FAILED
@@ -513,7 +520,7 @@ def _sound_streams() -> None:
             if null != number:
                 os.dup2(null, number)
             setattr(sys, name, open(number, mode, encoding="utf-8"))  # noqa: SIM115, PTH123  # as long as the process
-    for stream in (sys.stdout, sys.stderr):
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
         with suppress(AttributeError):  # a test's own stream
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
 

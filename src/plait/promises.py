@@ -14,7 +14,7 @@ import inspect
 import logging
 from contextvars import copy_context
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Never, Self, TypeVar, cast, overload
 
 from plait.errors import Cancelled, ConfigurationError, NotReplayable
 from plait.readers import (
@@ -67,7 +67,7 @@ class Promise(Outcome[T_co]):
         ConfigurationError: not exactly one of resolver and prefill_result; when read, if it belongs to another loop.
     """
 
-    __slots__ = ("__weakref__", "_context", "_owner", "_producer", "_resolver")
+    __slots__ = ("__weakref__", "_later", "_producer", "_resolver")
 
     def __init__(
         self,
@@ -81,24 +81,20 @@ class Promise(Outcome[T_co]):
         if (resolver is None) is (prefill_result is _UNSET):
             msg = f"{type(self).__name__} {name!r} needs either resolver= or prefill_result="
             raise ConfigurationError(msg)
-        self._resolver = resolver
-        self._prepare(prefill_result, start_soon=start_soon, name=name, owner=owner)
-
-    def _prepare(self, whole: object, *, start_soon: bool, name: str | None, owner: Scope | None) -> None:
         Outcome.__init__(self, name)
-        self._owner = owner
+        self._resolver = resolver
         self._producer: Producer | None = None
-        self._context: Context | None = None
-        if whole is not _UNSET:
-            self._state, self._whole = "resolved", whole
+        self._later: tuple[Scope, Context] | None = None
+        if resolver is None:
+            self._state, self._whole = "resolved", prefill_result
             return
         loop = running_loop()
         if owner is None:
-            self._owner = owner_here(loop)
+            owner = owner_here(loop)
         if loop is not None and start_soon:
-            self._start(loop)
+            self._start(loop, owner, None)
         else:
-            self._context = copy_context()  # it runs in its maker's context, whoever reads it first
+            self._later = owner, copy_context()  # it runs in its maker's context, whoever reads it first
 
     def cancel(self) -> None:
         """Cancel the producer and all it started; readers get `Cancelled` after the pieces there are.
@@ -133,23 +129,21 @@ class Promise(Outcome[T_co]):
     def _begin(self) -> None:
         """Start if need be, for a reader who is going to wait here."""
         loop = asyncio.get_running_loop()
-        if self._state == "pending":
-            self._start(loop)
+        if self._later is not None:
+            self._start(loop, *self._later)
         elif self._producer is None or loop is not self._producer.loop:
             msg = f"{self!r} belongs to another event loop; read it there, or await it there before reading it here"
             raise ConfigurationError(msg)
 
-    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
-        owner = cast("Scope", self._owner)
+    def _start(self, loop: asyncio.AbstractEventLoop, owner: Scope, context: Context | None) -> None:
         if owner.closed:
             self._settle_cancelled(", for its owner has ended")
             return
         if owner.loop is not loop and not owner.bind(loop):
             msg = f"{self!r} is owned by a scope of another event loop; read it there"
             raise ConfigurationError(msg)
-        name, context = self._name or type(self).__name__, self._context
-        self._owner = self._context = None
-        self._state = "running"
+        self._state, self._later = "running", None
+        name = self._name or type(self).__name__
         self._producer = Producer(self, self._produce, self._ended, owner, loop, name, context)
 
     def _make(self) -> Awaitable[T_co]:
@@ -168,17 +162,17 @@ class Promise(Outcome[T_co]):
         else:
             self._settle("resolved", whole)
         finally:
-            producer.close()
             del self  # the error's traceback may keep this frame, which must not keep the promise
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        producer, self._producer = cast("Producer", self._producer), None
-        producer.end(task)
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.end(task)
         if not self.done():
             self._settle_cancelled()
 
     def _settle_cancelled(self, why: str = "") -> None:
-        self._resolver = self._context = None
+        self._resolver = self._later = None
         name = "" if self._name is None else f" {self._name!r}"
         self._settle("cancelled", error=Cancelled(f"{type(self).__name__}{name} was cancelled{why}"))
 
@@ -265,15 +259,14 @@ class StreamedPromise(Promise[T_co], Generic[Piece_co, T_co]):
         if bound is not None and (streamer is None or bound < 1):
             msg = f"{type(self).__name__} {name!r}: bound needs a streamer and at least 1, not {bound!r}"
             raise ConfigurationError(msg)
-        self._resolver = None
         self._streamer = streamer
         self._fold = resolver
         self._pieces: list[Piece_co] | Window[Piece_co] = list(prefill_pieces or ()) if bound is None else Window(bound)
         self._stalled = Waiting()
-        whole: object = prefill_result
         if prefill_result is _UNSET and streamer is None and resolver is None:
-            whole = tuple(self._pieces)
-        self._prepare(whole, start_soon=start_soon, name=name, owner=owner)
+            prefill_result = cast("T_co", tuple(self._pieces))
+        made = _not_called if prefill_result is _UNSET else None
+        super().__init__(made, prefill_result=prefill_result, start_soon=start_soon, name=name, owner=owner)
 
     def __await__(self) -> Generator[Any, None, T_co]:
         if isinstance(self._pieces, Window) and not self._pieces.taken:
@@ -367,6 +360,11 @@ class StreamedPromise(Promise[T_co], Generic[Piece_co, T_co]):
         super()._settle(state, whole, error)
         self._streamer = self._fold = None
         self._stalled.wake()
+
+
+async def _not_called() -> Never:
+    """Stand for a resolver, where a streamer does its work."""
+    raise NotImplementedError
 
 
 def current_promise() -> Promise[Any] | None:

@@ -64,7 +64,7 @@ class Outcome(Generic[T_co]):
     def __init__(self, name: str | None) -> None:
         self._name = name
         self._state: Literal["pending", "running"] | Ending = "pending"
-        self._whole: object = None
+        self._whole: Any = None
         self._error: BaseException | None = None
         self._traceback: TracebackType | None = None
         self._waiting = Waiting()
@@ -75,7 +75,8 @@ class Outcome(Generic[T_co]):
             if not self.done():
                 yield from self._waiting.__await__()
         if self._error is None:
-            return cast("T_co", self._whole)
+            whole: T_co = self._whole
+            return whole
         try:
             self._raise()
         finally:

@@ -167,22 +167,20 @@ class Producer(Scope):
         """Call and await with this as the current scope; what is left running is then cancelled, and waited for."""
         _scope.set(self)
         try:
-            made = await make()
-        except FATAL:
-            self.cancel()
-            raise
-        except BaseException:
-            await self._wind_up()
-            raise
+            try:
+                made = await make()
+            except FATAL:
+                self.cancel()
+                raise
+            except BaseException:
+                await self._wind_up()
+                raise
+            if self._children:
+                await self._wind_up()
+            return made
         finally:
+            self._closed, self._producing = True, None
             del make  # a traceback may keep this frame, which must not keep the promise
-        if self._children:
-            await self._wind_up()
-        return made
-
-    def close(self) -> None:
-        """Let go of the promise, which has been told; contexts may keep this object much longer."""
-        self._closed, self._producing = True, None
 
     def end(self, task: asyncio.Task[None]) -> None:
         """Let go of the task, which has ended."""

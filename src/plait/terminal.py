@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import sys
 import textwrap
@@ -65,15 +66,15 @@ _ENDINGS: Final[dict[StopReason, str]] = {
 def printable(text: str) -> str:
     """Make foreign text safe to show: control characters become visible signs, and line ends and tabs stay.
 
-    Letters, joined emoji and special spaces stay too: they are text. Carriage returns go, for they would let a line
-    overwrite itself.
+    Letters, joined emoji and special spaces stay too: they are text. A carriage return goes where it belongs to the end
+    of a line.
     """
     return _CONTROLS.sub(_sign, text)
 
 
 def _sign(found: re.Match[str]) -> str:
     code = ord(found[0])
-    if found[0] == "\r":
+    if found[0] == "\r" and found.string[found.end() : found.end() + 1] in ("", "\n"):
         return ""
     if code < 0x20:  # noqa: PLR2004  # Unicode has a picture for each of the first 32 control characters, and for DEL
         return chr(0x2400 + code)
@@ -108,7 +109,7 @@ class View:
     ) -> None:
         self._answer = answer or sys.stdout
         file = notes or self._answer
-        self.console = _Console(file=file, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self.console = console_for(file)
         self._in_terminal = self.console.is_terminal and not self.console.is_dumb_terminal
         self._status = _Status(self.console) if live and self._in_terminal and file.isatty() else None
         self._joined = file is self._answer or (file.isatty() and self._answer.isatty())
@@ -148,7 +149,7 @@ class View:
     def note(self, text: str, style: str = "") -> None:
         """Write a line of notes."""
         self._begin("notes")
-        self.console.print(Text(printable(text), style=style), soft_wrap=not self._in_terminal)
+        self.console.print(Text(printable(text), style=style), soft_wrap=not self.console.is_terminal)
 
     def stopping(self) -> None:
         """Say, in the moving lines, that the run was asked to stop."""
@@ -169,6 +170,9 @@ class View:
         if not self._answered and result.stop_reason == "response" and result.text:
             self._write_answer(result.text)
             self._end_line()
+        if not self._turns and result.stop_reason == "response":
+            self.note(f"{_INDENT}nothing was asked: the last run had ended with this answer", "dim")
+            return
         said = [_ending(result), f"{self._turns} turn{'' if self._turns == 1 else 's'}"]
         if result.usage is not None:
             said.append(f"{result.usage.input_tokens:,} tokens in, {result.usage.output_tokens:,} out")
@@ -313,6 +317,22 @@ class _Console(Console):
 
     def on_broken_pipe(self) -> None:
         raise  # noqa: PLE0704  # it is called while the error is being handled
+
+
+def console_for(file: TextIO) -> Console:
+    """Give a console that writes to a file as it is told: nothing in a text is markup, nothing is wrapped.
+
+    ``NO_COLOR`` takes bold and dim out too, so that no escape sequence is left in what stays on the screen.
+    """
+    plain = bool(os.environ.get("NO_COLOR"))
+    return _Console(
+        file=file,
+        color_system=None if plain else "auto",
+        highlight=False,
+        markup=False,
+        emoji=False,
+        soft_wrap=True,
+    )
 
 
 class _Status:

@@ -1,0 +1,76 @@
+"""The public surface: what the root has, that nothing is added or lost by accident, and what importing it loads."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import plait
+
+PUBLIC = """
+Agent AgentDefinition AgentError AgentRun AgentTemplates AlreadyAnswered Answer AssistantMessage AudioPart Cancelled
+ConfigurationError CorruptRecord DeadlockError Delta DetailsDelta EmptyAnswer Entry Event Expired FilePart
+FinishDelta Frozen FrozenDict FunctionTool GuardrailError ImagePart InvalidReply LastN LimitExceeded MemoryStore
+MemoryStrategy Message MessageAdded MissingExtra ModelDelta ModelError NotReplayable NothingToResume OfflineProvider
+OutputInvalid PlaitError Promise ProtocolViolation Provider ProviderError RateLimited ReasoningDelta ReasoningPart
+RefusalDelta Refused ReplyError Request RetryPolicy Retrying RunContext RunFinished RunLimits RunOptions RunResult
+RunStarted Scope Secret SecurityError SessionGone Settings StaleInteraction StateConflict StopReason StopSignal
+Store StoreError StoreUnavailable StreamTruncated StreamedPromise SystemMessage TextDelta TextPart TextStream Tool
+ToolCall ToolCallDelta ToolCallFinished ToolCallStarted ToolDefinition ToolError ToolMessage ToolResult
+TransportError UnknownThread Usage UsageDelta UserMessage Veto WrongInteraction create_agent
+get_memory_strategy get_provider history open_store register_tool search_documents stats tool usage
+""".split()  # noqa: SIM905  # a list of names is easier to read, and to change, as a text
+
+HEAVY = ("aiohttp", "alembic", "anyio", "docstring_parser", "mcp", "rich", "sqlalchemy", "typer")
+
+
+def test_the_public_names_are_these() -> None:
+    assert sorted(plait.__all__) == PUBLIC
+    assert dir(plait) == sorted([*PUBLIC, "__version__"])
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_each_name_is_there_and_says_what_it_is(name: str) -> None:
+    assert getattr(plait, name) is not None
+    module = sys.modules.get(getattr(getattr(plait, name), "__module__", "plait"))
+    assert module is not None
+    assert module.__doc__
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'plait' has no attribute 'Agnet'"):
+        _ = plait.Agnet  # type: ignore[attr-defined]
+
+
+def test_no_public_name_is_a_module_of_the_package() -> None:
+    folder = Path(plait.__file__).parent
+    modules = {path.stem for path in folder.glob("*.py")} | {path.name for path in folder.iterdir() if path.is_dir()}
+    assert modules & set(PUBLIC) == set()
+
+
+def test_type_checkers_see_the_same_names() -> None:
+    source = Path(plait.__file__).read_text(encoding="utf-8")
+    stated = [line.split(" as ")[1] for line in source.splitlines() if line.startswith("    from plait.")]
+    assert sorted(stated) == PUBLIC
+
+
+def loaded_by(statement: str) -> list[str]:
+    code = f"import json, sys\n{statement}\nprint(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return list(json.loads(done.stdout))
+
+
+def test_a_bare_import_loads_no_other_module_of_plait() -> None:
+    assert [name for name in loaded_by("import plait") if name.startswith("plait")] == ["plait"]
+    assert not {"asyncio", "pydantic", "msgspec"} & set(loaded_by("import plait"))
+
+
+def test_an_agent_loads_nothing_heavy() -> None:
+    code = "from plait import Agent, tool\nAgent(role='r', provider='offline', store='memory://')"
+    loaded = loaded_by(code)
+    assert "plait.agent" in loaded
+    assert set(HEAVY) & set(loaded) == set()
