@@ -343,7 +343,7 @@ anything: Any = Agent  # for arguments that a type checker would refuse
         (lambda: anything(provider="openai"), "provider 'openai' needs a key: set OPENAI_API_KEY, or pass api_key=..."),
         (
             lambda: anything(provider="openai:a", model="b"),
-            "two models are named: 'a' in provider='openai:a', and model='b'",
+            "two models are named: 'a' in provider, and 'b' in model; name one",
         ),
         (lambda: anything(provider=7), "provider must be a name such as 'openai'"),
         (lambda: anything(provider="offline", model=7), "model must be a text, not int"),

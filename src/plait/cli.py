@@ -9,20 +9,17 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import signal
 import sys
-from contextlib import contextmanager, suppress
-from time import monotonic
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from contextlib import suppress
+from io import TextIOWrapper
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
 import typer
 from typer.core import TyperGroup
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from plait.agent import Agent, AgentRun
-    from plait.run import RunResult, StopSignal
+    from plait.run import StopSignal
     from plait.terminal import View
 
 FAILED: Final = 1
@@ -30,9 +27,6 @@ MISUSED: Final = 2
 ENDED_EARLY: Final = 3
 INTERRUPTED: Final = 128 + 2  # as shells say it of a process that SIGINT ended
 PIPE_CLOSED: Final = 128 + 13
-
-_SLOW_FINGER: Final = 1.0
-"""Seconds after a stopped answer in which Ctrl-C at the prompt is taken to have been meant for the answer."""
 
 _HELP: Final = """LLM agents that stream, stop, resume and remember.
 
@@ -55,12 +49,6 @@ Exit codes:
 \b
 PLAIT_DEBUG=1 shows where an error comes from. NO_COLOR=1 takes colours out.
 """
-_COMMANDS: Final = """\
-/new      begin a new thread
-/resume   go on with the last answer: after a stop, a failure or a crash
-/help     show this
-/exit     end; Ctrl-D does too
-Ctrl-C stops an answer and keeps what was said."""
 
 
 class _Group(TyperGroup):
@@ -170,6 +158,7 @@ def run(  # noqa: PLR0917  # typer calls it by keyword
     The answer goes to standard output, tool calls and the rest to standard error: > and | get the answer alone.
     """
     from plait.errors import NothingToResume
+    from plait.talk import shown
 
     if resume and (prompt is not None or thread is None):
         msg = "--resume goes on with a stored thread: give it --thread NAME, and no prompt"
@@ -178,7 +167,7 @@ def run(  # noqa: PLR0917  # typer calls it by keyword
         msg = "there is no prompt: give one, or '-' to read it from standard input"
         raise _UsageError(msg)
     text = "" if prompt is None else _prompt(prompt)
-    agent = _agent(provider, model, base_url, role, tool, thread, store)
+    agent = _agent(provider=provider, model=model, base_url=base_url, role=role, tools=tool, thread=thread, store=store)
     view = _view(hold=bool(tool) and not sys.stdout.isatty(), verbose=verbose)
 
     def begin(stop: StopSignal) -> AgentRun[Any]:
@@ -186,7 +175,7 @@ def run(  # noqa: PLR0917  # typer calls it by keyword
 
     try:
         with asyncio.Runner() as runner:
-            result = runner.run(_shown(begin, view))
+            result = runner.run(shown(begin, view))
     except NothingToResume as error:
         msg = f"thread {thread!r} holds no run that could go on; give a prompt in place of --resume"
         raise _UsageError(msg) from error
@@ -208,10 +197,12 @@ def chat(  # noqa: PLR0917  # typer calls it by keyword
 
     It remembers what was said; with --thread, also the next time. Ctrl-C stops an answer, /help lists the commands.
     """
-    agent = _agent(provider, model, base_url, role, tool, thread, store)
+    from plait.talk import Talk
+
+    agent = _agent(provider=provider, model=model, base_url=base_url, role=role, tools=tool, thread=thread, store=store)
     with asyncio.Runner() as runner:
-        talk = _Talk(agent, thread, _view(verbose=verbose), runner)
-        raise typer.Exit(talk.hold())
+        ending = Talk(agent, thread, _view(verbose=verbose), runner).hold()
+    raise typer.Exit({"answered": 0, "early": ENDED_EARLY, "failed": FAILED, "interrupted": INTERRUPTED}[ending])
 
 
 def _prompt(given: str) -> str:
@@ -219,7 +210,8 @@ def _prompt(given: str) -> str:
         if sys.stdin.isatty():
             typer.echo("Type the prompt; Ctrl-D on an empty line ends it.", err=True)
         try:
-            sys.stdin.reconfigure(errors="strict")
+            if isinstance(sys.stdin, TextIOWrapper):
+                sys.stdin.reconfigure(errors="strict")
             given = sys.stdin.read()
         except UnicodeDecodeError as error:
             msg = f"the prompt on standard input is no {error.encoding.upper()} text"
@@ -231,6 +223,7 @@ def _prompt(given: str) -> str:
 
 
 def _agent(
+    *,
     provider: str | None,
     model: str | None,
     base_url: str | None,
@@ -297,218 +290,37 @@ def show_records(view: View) -> None:
     logger.addHandler(lines)
 
 
-async def _shown(begin: Callable[[StopSignal], AgentRun[Any]], view: View) -> RunResult[Any]:
-    """Carry a run out and show it. Ctrl-C stops it, and what was said stays in the thread; a second one cuts it off."""
-    from plait.run import StopSignal
-
-    stop = StopSignal()
-    with _interrupts(stop, view):
-        run = begin(stop)
-        await view.show(run.batches())
-        result = await run
-    view.finish(result)
-    return result
-
-
-@contextmanager
-def _interrupts(stop: StopSignal, view: View) -> Iterator[None]:
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-
-    def interrupt() -> None:
-        if not stop.is_set():
-            stop.set()
-            view.stopping()
-        elif task is not None:
-            loop.remove_signal_handler(signal.SIGINT)  # a third one raises KeyboardInterrupt wherever we are
-            task.cancel()
-
-    with suppress(NotImplementedError):  # Windows has no signal handlers in the loop; there Ctrl-C cancels the run
-        loop.add_signal_handler(signal.SIGINT, interrupt)
-    try:
-        yield
-    except asyncio.CancelledError:
-        if stop.is_set():
-            raise KeyboardInterrupt from None
-        raise
-    finally:
-        with suppress(NotImplementedError):
-            loop.remove_signal_handler(signal.SIGINT)
-
-
-class _Talk:
-    """A talk: reads a line, shows the answer, until the end of the input."""
-
-    def __init__(self, agent: Agent[Any, Any], thread: str | None, view: View, runner: asyncio.Runner) -> None:
-        self._agent = agent
-        self._stored = thread is not None
-        self._first = self._thread = thread or "chat"
-        self._view = view
-        self._runner = runner
-        self._stopped_at = 0.0
-
-    def hold(self) -> int:
-        """Talk; gives the exit code: that of the last answer where nobody is there to see how it ended."""
-        self._runner.run(self._greet())
-        with suppress(ImportError):  # Windows has none
-            import readline  # noqa: F401  # gives input() its editing and history
-        code = 0
-        while True:
-            try:
-                line = self._line()
-            except EOFError:
-                if not sys.stdin.isatty():
-                    return code
-                typer.echo(err=True)
-                return 0
-            except KeyboardInterrupt:
-                if not self._meant_for_the_answer():
-                    return INTERRUPTED
-                continue
-            if not line:
-                continue
-            if not re.fullmatch(r"/[a-z]*", line):
-                text = line
-                code = self._answer(lambda stop: self._agent.run(text, thread=self._thread, stop=stop))
-            elif line in ("/exit", "/quit"):
-                return 0 if sys.stdin.isatty() else code
-            else:
-                code = self._command(line)
-
-    async def _greet(self) -> None:
-        provider = self._agent.provider
-        name = ":".join(dict.fromkeys((provider.name, provider.model)))
-        self._view.note(f"Talking with {name}. /help lists the commands, Ctrl-D ends.", "dim")
-        if not self._stored:
-            return
-        from plait.log import Tail
-
-        tail = Tail(await self._agent.log(self._thread))
-        if tail.run is None:
-            self._view.note(f"A new thread {self._thread!r} begins.", "dim")
-            return
-        count = len(tail.sendable())
-        self._view.note(f"Thread {self._thread!r} goes on: {count} message{'' if count == 1 else 's'} so far.", "dim")
-        info = await self._agent.store.thread(self._thread)
-        if await self._agent.store.holder(info.thread_id) is not None:
-            self._view.note("Another process is answering on it just now; what you ask waits for that.", "yellow")
-        elif tail.run.end is None:
-            self._view.note("Its last run did not finish: its process was ended. /resume goes on with it.", "yellow")
-        elif tail.run.end.stop_reason is None:
-            self._view.note("Its last run failed. /resume goes on with it.", "yellow")
-
-    @staticmethod
-    def _line() -> str:
-        """Read a line of input; a prompt is shown to people only, and never in a file."""
-        if not sys.stdin.isatty():
-            line = sys.stdin.readline()
-        elif sys.stdout.isatty():
-            return input("\n> ").strip()
-        else:
-            sys.stderr.write("\n> ")
-            sys.stderr.flush()
-            line = sys.stdin.readline()
-        if not line:
-            raise EOFError
-        return line.strip()
-
-    def _meant_for_the_answer(self) -> bool:
-        """Whether Ctrl-C at the prompt came late for an answer, or cleared a line; it ends the talk otherwise."""
-        typed = ""
-        with suppress(ImportError):
-            import readline
-
-            typed = readline.get_line_buffer()
-        typer.echo(err=True)
-        return bool(typed.strip()) or monotonic() - self._stopped_at < _SLOW_FINGER
-
-    def _command(self, line: str) -> int:
-        if line == "/help":
-            self._view.note(_COMMANDS)
-        elif line == "/new":
-            self._thread = self._runner.run(self._next_name())
-            self._view.note(f"A new thread {self._thread!r} begins." if self._stored else "A new thread begins.", "dim")
-        elif line == "/resume":
-            return self._resume()
-        else:
-            self._view.note(f"There is no command {line!r}; /help lists them.", "yellow")
-        return 0
-
-    async def _next_name(self) -> str:
-        """Give the first of ``name-2``, ``name-3``, ... of which nothing is stored."""
-        number = 2
-        while await self._agent.log(f"{self._first}-{number}"):
-            number += 1
-        return f"{self._first}-{number}"
-
-    def _resume(self) -> int:
-        from plait.log import Tail
-
-        run = Tail(self._runner.run(self._agent.log(self._thread))).run
-        if run is None or (run.end is not None and run.end.stop_reason == "response"):
-            why = "nothing was asked yet" if run is None else "the last run ended with an answer"
-            self._view.note(f"There is nothing to go on with: {why}.", "yellow")
-            return 0
-        return self._answer(lambda stop: self._agent.resume(self._thread, stop=stop))
-
-    def _answer(self, begin: Callable[[StopSignal], AgentRun[Any]]) -> int:
-        """Show one answer; a failure is said and does not end the talk."""
-        from plait.errors import PlaitError
-
-        try:
-            result = self._runner.run(_shown(begin, self._view))
-        except PlaitError as error:
-            _say(error)
-            return FAILED
-        except KeyboardInterrupt:
-            self._stopped_at = monotonic()
-            self._view.note("The answer was cut off.", "yellow")
-            return INTERRUPTED
-        if result.stop_reason == "user_stop":
-            self._stopped_at = monotonic()
-        return 0 if result.stop_reason == "response" else ENDED_EARLY
-
-
-def _say(error: BaseException, sentence: str | None = None) -> None:
-    """Say an error: one sentence, in one line, on standard error."""
-    from rich.text import Text
-
-    from plait.terminal import console_for, one_line
-
-    if os.environ.get("PLAIT_DEBUG"):
-        import traceback
-
-        traceback.print_exception(error)
-    console = console_for(sys.stderr)
-    said = Text(f"plait: {one_line(sentence or str(error), 2_000)}", style="red")
-    console.print(said, soft_wrap=not console.is_terminal)
-
-
 def _code(arguments: list[str] | None) -> int:
     """Run the command and give its exit code; an error becomes one sentence."""
     from plait.errors import ConfigurationError, PlaitError
+    from plait.terminal import show_error
 
-    misuse = typer.BadParameter.__mro__[1]  # UsageError, which Typer takes from Click or brings itself
+    # UsageError, which Typer takes from Click or brings itself, according to its version.
+    misuse = cast("type[Exception]", typer.BadParameter.__mro__[1])
     try:
         return int(app(arguments, prog_name="plait", standalone_mode=False) or 0)
     except misuse as error:
         context = getattr(error, "ctx", None)
         where = context.command_path if context is not None else "plait"
         said = getattr(error, "format_message", error.__str__)()
-        _say(error, f"{said[:1].lower()}{said[1:].rstrip('.')}; '{where} --help' shows the usage")
+        show_error(error, f"{said[:1].lower()}{said[1:].rstrip('.')}; '{where} --help' shows the usage")
         return MISUSED
     except (_UsageError, ConfigurationError) as error:
-        _say(error)
+        show_error(error)
         return MISUSED
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except _PipeClosedError:
         return PIPE_CLOSED
     except PlaitError as error:
-        _say(error)
+        show_error(error)
     except OSError as error:
-        _say(error, f"the system refused: {error.strerror or error}" + (f" ({error.filename})" if error.filename else ""))
+        where = f" ({error.filename})" if error.filename else ""
+        show_error(error, f"the system refused: {error.strerror or error}{where}")
     except Exception as error:  # noqa: BLE001  # a mistake of ours is said in one sentence, too
-        _say(error, f"something unexpected went wrong ({type(error).__name__}: {error}); PLAIT_DEBUG=1 shows where")
+        show_error(
+            error, f"something unexpected went wrong ({type(error).__name__}: {error}); PLAIT_DEBUG=1 shows where"
+        )
     return FAILED
 
 
@@ -521,8 +333,8 @@ def _sound_streams() -> None:
                 os.dup2(null, number)
             setattr(sys, name, open(number, mode, encoding="utf-8"))  # noqa: SIM115, PTH123  # as long as the process
     for stream in (sys.stdin, sys.stdout, sys.stderr):
-        with suppress(AttributeError):  # a test's own stream
-            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +20,7 @@ from plait.providers.catalog import get_provider
 from plait.providers.offline import OfflineProvider
 from plait.providers.retry import Retrying, RetryPolicy
 from plait.run import RunLimits
-from plait.terminal import View, one_line
+from plait.terminal import View, one_line, show_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +39,7 @@ KILOMETRES: Final = {frozenset({"lisbon", "berlin"}): "2,313 km"}
 OFFLINE_FROM_NOW: Final = 20
 """The exit code of a process whose provider failed, so that the offline provider went on."""
 
+_GRACE: Final = 3.0
 _SECONDS: Final = 20.0
 """How long one answer may take. A demonstration that hangs shows nothing."""
 
@@ -75,16 +77,29 @@ def demo() -> int:
             view.note(f"Process {number} of {len(QUESTIONS)}{again}", "bold")
             view.note(f"> {question}", "bold cyan")
             view.console.print()
-            done = subprocess.run(  # noqa: S603
-                [sys.executable, "-m", "plait.demo", store, question, provider], check=False
-            )
-            if done.returncode == OFFLINE_FROM_NOW:
+            code = _process(store, question, provider)
+            if code == OFFLINE_FROM_NOW:
                 provider = "offline"
-            elif done.returncode:
-                return 128 - done.returncode if done.returncode < 0 else done.returncode
+            elif code:
+                return code
     view.console.print()
     view.note("Two processes, one thread: the second read in an SQLite file what the first was told.")
+    if not provider and isinstance(_provider(provider), OfflineProvider):
+        view.note("No key is set, so the offline provider answered. Set OPENAI_API_KEY to see a model do it.", "dim")
     return 0
+
+
+def _process(*arguments: str) -> int:
+    """Run this module in a process of its own; gives its exit code, as shells say it."""
+    with subprocess.Popen([sys.executable, "-m", "plait.demo", *arguments]) as process:  # noqa: S603
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:  # it was interrupted too, and takes its moving lines off the screen
+            with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
+                process.wait(_GRACE)
+            process.kill()
+            raise
+    return code if code >= 0 else 128 - code
 
 
 async def _answer(store: str, question: str, provider_name: str) -> int:
@@ -96,13 +111,14 @@ async def _answer(store: str, question: str, provider_name: str) -> int:
         run = agent.run(question, thread=THREAD, limits=RunLimits(deadline=_SECONDS))
         await view.show(run.batches())
         result = await run
-        failure = f"no answer within {_SECONDS:g} s" if result.stop_reason == "deadline" else ""
     except ModelError as error:
         failure = one_line(str(error), 200)
-    if not failure:
-        view.finish(result)
-        return 0
-    name = ":".join((provider.name, provider.model))
+    else:
+        if result.stop_reason != "deadline":
+            view.finish(result)
+            return 0
+        failure = f"no answer within {_SECONDS:g} s"
+    name = f"{provider.name}:{provider.model}"
     view.note(f"{name} could not answer ({failure}); the offline provider goes on where it stopped.", "yellow")
     run = _agent(store, _offline()).resume(THREAD)
     await view.show(run.batches())
@@ -136,7 +152,7 @@ def _main(arguments: Sequence[str]) -> int:
     try:
         return asyncio.run(_answer(*arguments))
     except PlaitError as error:
-        sys.stderr.write(f"plait: {one_line(str(error), 2_000)}\n")
+        show_error(error)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -37,10 +37,15 @@ Only failures are errors: a run that reaches a limit, is stopped, or waits for a
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+# Records of plait's loggers are shown only where the application asks for them. This is the module that every module
+# with a logger imports.
+logging.getLogger("plait").addHandler(logging.NullHandler())
 
 EXCERPT_LENGTH: Final = 200
 

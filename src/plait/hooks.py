@@ -12,17 +12,16 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
+
+import msgspec
+from msgspec.structs import replace
 
 from plait.errors import ConfigurationError, excerpt
-from plait.messages import ToolCall
+from plait.events import Answer
+from plait.messages import ToolCall, ToolResult
 from plait.providers.base import Request
-
-if TYPE_CHECKING:
-    from plait.events import Answer
-    from plait.messages import ToolResult
-    from plait.run import RunContext, RunResult
+from plait.run import RunContext, RunResult
 
 logger = logging.getLogger("plait.hooks")
 
@@ -42,8 +41,7 @@ Hook = Callable[..., Awaitable[Any] | Any]
 HOOK_TIMEOUT: Final = 10.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Veto:
+class Veto(msgspec.Struct, frozen=True, kw_only=True):
     """Returned by a hook to stop what it was asked about.
 
     Attributes:
@@ -54,8 +52,7 @@ class Veto:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BeforeRequest:
+class BeforeRequest(msgspec.Struct, frozen=True, kw_only=True):
     """For ``on_before_request``: return a changed `Request`, a `Veto`, or None."""
 
     context: RunContext[Any]
@@ -63,8 +60,7 @@ class BeforeRequest:
     turn: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AfterRequest:
+class AfterRequest(msgspec.Struct, frozen=True, kw_only=True):
     """For ``on_after_request``: a complete answer."""
 
     context: RunContext[Any]
@@ -72,16 +68,14 @@ class AfterRequest:
     turn: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FunctionCallStart:
+class FunctionCallStart(msgspec.Struct, frozen=True, kw_only=True):
     """For ``on_function_call_start``: return a changed `ToolCall` (its id stays), a `Veto`, or None."""
 
     context: RunContext[Any]
     call: ToolCall
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FunctionCallEnd:
+class FunctionCallEnd(msgspec.Struct, frozen=True, kw_only=True):
     """For ``on_function_call_end`` and, where the result is an error, ``on_function_call_error``."""
 
     context: RunContext[Any]
@@ -90,8 +84,7 @@ class FunctionCallEnd:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunEnded:
+class RunEnded(msgspec.Struct, frozen=True, kw_only=True):
     """For ``on_final_response``, ``on_max_turns_reached`` and ``on_manual_stop``: how the run ended."""
 
     context: RunContext[Any]
@@ -101,8 +94,7 @@ class RunEnded:
 HookEvent = BeforeRequest | AfterRequest | FunctionCallStart | FunctionCallEnd | RunEnded
 
 
-@dataclass(slots=True)
-class _Prepared:
+class _Prepared(msgspec.Struct):
     """A hook with what was found out about it when it was registered."""
 
     function: Hook

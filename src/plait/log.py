@@ -7,11 +7,11 @@ pure function over an iterable of them. Knows nothing of where entries are store
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import dataclass
 from os import urandom
 from time import time
 from typing import TYPE_CHECKING, Annotated, Final, Literal, assert_never
 
+import msgspec
 from pydantic import Field
 
 from plait.errors import ConfigurationError, CorruptRecord, excerpt
@@ -435,8 +435,7 @@ def usage(log: Iterable[Entry]) -> Usage | None:
     return total
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stats:
+class Stats(msgspec.Struct, frozen=True, kw_only=True):
     """What a thread holds, in numbers; ``seconds`` is the time from its first entry to its last."""
 
     entries: int

@@ -13,12 +13,13 @@ import asyncio
 import logging
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Generic
 
+import msgspec
 from typing_extensions import TypeVar
 
 from plait.errors import EmptyAnswer, NothingToResume, OutputInvalid, PlaitError, Refused, StateConflict, excerpt
-from plait.events import Fold, RunFinished
+from plait.events import Fold, RunFinished, StopReason
 from plait.hooks import AfterRequest, BeforeRequest, FunctionCallEnd, FunctionCallStart, HookName, Hooks, RunEnded, Veto
 from plait.log import REPAIR, MessageEntry, RunEnd, RunStart, ToolEnd, ToolStart
 from plait.messages import AssistantMessage, TextPart, ToolCall, ToolResult, UserMessage
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
 
     from plait.context import MemoryStrategy
-    from plait.events import Answer, Event, StopReason
+    from plait.events import Answer, Event
     from plait.log import Body, Tail
     from plait.messages import Message, SystemMessage
     from plait.providers.base import Provider, Settings, ToolDefinition
@@ -61,20 +62,20 @@ _CUT: Final = "The answer reached the token limit in the middle of this call, so
 _HOOKS: Final[dict[str, HookName]] = {"max_turns": "on_max_turns_reached", "user_stop": "on_manual_stop"}
 
 
-class Ask(NamedTuple):
+class Ask(msgspec.Struct, frozen=True):
     """Next, the model is asked."""
 
     turn: int
 
 
-class CallTools(NamedTuple):
+class CallTools(msgspec.Struct, frozen=True):
     """Next, these calls of the last answer get their results. ``doubtful`` ones were begun before a crash."""
 
     calls: tuple[ToolCall, ...]
     doubtful: tuple[ToolCall, ...] = ()
 
 
-class Finish(NamedTuple):
+class Finish(msgspec.Struct, frozen=True):
     """Next, the run ends."""
 
     stop_reason: StopReason

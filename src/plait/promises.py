@@ -49,6 +49,7 @@ class _Unset(Enum):
 
 
 _UNSET: Final = _Unset.UNSET
+_TEXT: Final = (str, bytes)
 _OWN_FRAMES: Final = {__name__, Outcome.__module__, Producer.__module__}
 
 
@@ -312,7 +313,7 @@ class StreamedPromise(Promise[T_co], Generic[Piece_co, T_co]):
             self._pieces.discard()
             self._stalled.wake()
 
-    def _more(self) -> Waiting:
+    def _more(self) -> Awaitable[None]:
         """Give what a reader awaits who has read all there is; raise the error, or StopAsyncIteration, at the end."""
         try:
             if isinstance(self._pieces, Window) and self._pieces.discarded:
@@ -320,8 +321,8 @@ class StreamedPromise(Promise[T_co], Generic[Piece_co, T_co]):
                 raise NotReplayable(msg)
             if not self.done():
                 self._begin()
-                if not self.done():
-                    return self._stalled
+                if self._state == "running":
+                    return self._stalled.wait()
             if self._error is None:
                 raise StopAsyncIteration
             self._raise()
@@ -337,7 +338,7 @@ class StreamedPromise(Promise[T_co], Generic[Piece_co, T_co]):
                 async for batch in stream:
                     if self._state != "running":  # cancelled, and the streamer took no notice
                         break
-                    if isinstance(batch, str | bytes):
+                    if isinstance(batch, _TEXT):
                         kind = type(batch).__name__
                         msg = f"{self!r}: a streamer yields lists of pieces, not {kind}; wrap it in one_by_one"
                         raise ConfigurationError(msg)
@@ -347,7 +348,7 @@ class StreamedPromise(Promise[T_co], Generic[Piece_co, T_co]):
                     if stalled and batch:
                         stalled.wake()
                     while window is not None and window.full:
-                        await window.room
+                        await window.room.wait()
             finally:
                 await close_stream(stream)
         known: Sequence[Piece_co] = tuple(pieces) if window is None else NotKept()

@@ -30,15 +30,16 @@ Ending = Literal["resolved", "failed", "cancelled"]
 
 
 class Waiting(dict[asyncio.Future[None], None]):
-    """Those who wait for one thing, each by ``await``; one that gives up leaves in O(1), and the others go on."""
+    """Those who wait for one thing, each on its own future; one that gives up leaves in O(1), and the others go on."""
 
     __slots__ = ()
 
-    def __await__(self) -> Generator[Any, None, None]:
+    async def wait(self) -> None:
+        """Wait for `wake`."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self[future] = None
         try:
-            yield from future
+            await future
         finally:
             self.pop(future, None)
 
@@ -72,8 +73,8 @@ class Outcome(Generic[T_co]):
     def __await__(self) -> Generator[Any, None, T_co]:
         if not self.done():
             self._begin()
-            if not self.done():
-                yield from self._waiting.__await__()
+            if self._state == "running":
+                yield from self._waiting.wait().__await__()
         if self._error is None:
             whole: T_co = self._whole
             return whole
@@ -192,12 +193,12 @@ class PieceReader(Generic[Piece_co]):
 
     Args:
         pieces: those there are; a window's are taken out, others are kept for other readers.
-        more: gives what to await until there may be more; raises the stream's error, or StopAsyncIteration, if none.
+        more: gives what to await until there may be more; raises the error, or StopAsyncIteration, if there is none.
     """
 
     __slots__ = ("_more", "_pieces", "_position")
 
-    def __init__(self, pieces: list[Piece_co] | Window[Piece_co], more: Callable[[], Waiting]) -> None:
+    def __init__(self, pieces: list[Piece_co] | Window[Piece_co], more: Callable[[], Awaitable[None]]) -> None:
         self._pieces = pieces
         self._position = 0  # in a window always 0
         self._more = more
@@ -257,7 +258,7 @@ class OnlyReader(PieceReader[Piece_co]):
     def __init__(
         self,
         pieces: list[Piece_co] | Window[Piece_co],
-        more: Callable[[], Waiting],
+        more: Callable[[], Awaitable[None]],
         leave: Callable[[], None],
         ended: Callable[[], Awaitable[None]] | None = None,
     ) -> None:

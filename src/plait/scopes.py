@@ -146,6 +146,7 @@ class Producer(Scope):
 
     loop: asyncio.AbstractEventLoop
     _outer: Scope
+    _task: asyncio.Task[None] | None
 
     def __init__(
         self,
@@ -185,7 +186,7 @@ class Producer(Scope):
     def end(self, task: asyncio.Task[None]) -> None:
         """Let go of the task, which has ended."""
         self._closed, self._producing, self._task = True, None, None  # closed here if the task never began
-        self._outer._disown(task)
+        self._outer._children.pop(task, None)
         if not task.cancelled():
             task.exception()  # asked for, so that asyncio does not report it as never retrieved
 

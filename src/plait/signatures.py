@@ -10,10 +10,10 @@ import inspect
 import re
 import sys
 import typing
-from dataclasses import dataclass
 from types import GenericAlias, SimpleNamespace, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Final, NotRequired, TypeVar, Union
 
+import msgspec
 from typing_extensions import TypedDict
 
 from plait.errors import ConfigurationError, excerpt
@@ -32,8 +32,7 @@ _SECTIONS: Final = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parameter:
+class Parameter(msgspec.Struct, frozen=True, kw_only=True):
     """One parameter, as a caller by name sees it.
 
     Attributes:

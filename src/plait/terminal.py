@@ -15,6 +15,7 @@ import os
 import re
 import sys
 import textwrap
+import traceback
 from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
@@ -47,6 +48,7 @@ _REORDERING: Final = re.compile("[\u202a-\u202e\u2066-\u2069]")
 _PLAIN_CALL: Final = 80
 _PLAIN_RESULT: Final = 100
 _NARROWEST: Final = 24
+_LONGEST: Final = 2_000
 _TICK_SECONDS: Final = 0.1
 _FRAMES: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _ASCII_FRAMES: Final = "|/-\\"
@@ -279,9 +281,7 @@ class View:
             seconds = f"{_INDENT}{_seconds(monotonic() - since)}"
             width = self.console.width - len(f"{_INDENT}✗  → cut off{seconds}") if self._in_terminal else len(label)
             call = _cut(label, max(width, _NARROWEST // 2))
-            self.console.print(
-                Text.assemble((f"{_INDENT}✗ ", "red"), (call, "cyan"), " → cut off", (seconds, "dim"))
-            )
+            self.console.print(Text.assemble((f"{_INDENT}✗ ", "red"), (call, "cyan"), " → cut off", (seconds, "dim")))
 
     # --- lines and blocks --------------------------------------------------------------------------------------------
 
@@ -374,9 +374,7 @@ class _Status:
     def _line(self, label: str, seconds: float, width: int) -> Text:
         elapsed = f"{_INDENT}{seconds:.1f} s"
         label = _cut(label, width - len(_INDENT) - 2 - len(elapsed))
-        return Text.assemble(
-            (f"{_INDENT}{self._frames[self._frame]} ", "cyan"), (label, "cyan"), (elapsed, "dim")
-        )
+        return Text.assemble((f"{_INDENT}{self._frames[self._frame]} ", "cyan"), (label, "cyan"), (elapsed, "dim"))
 
 
 def _ending(result: RunResult[Any]) -> str:
@@ -408,3 +406,18 @@ def _cut(text: str, cells: int) -> str:
 
 def _seconds(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"  # noqa: PLR2004  # tenths are enough then
+
+
+def show_error(error: BaseException, sentence: str | None = None) -> None:
+    """Say an error on standard error: one sentence in one line, which begins with ``plait:``.
+
+    Args:
+        error: what was raised; its traceback is shown too where ``PLAIT_DEBUG`` is set.
+        sentence: what to say; the error's own words without one.
+    """
+    console = console_for(sys.stderr)
+    said = Text(f"plait: {one_line(sentence or str(error), _LONGEST)}", style="red")
+    with suppress(OSError):  # nobody can be told
+        if os.environ.get("PLAIT_DEBUG"):
+            traceback.print_exception(error)
+        console.print(said, soft_wrap=not console.is_terminal)

@@ -10,11 +10,13 @@ import functools
 import inspect
 import re
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import islice
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, Literal, ParamSpec, TypeVar
 
+import msgspec
 from typing_extensions import override
 
 from plait.errors import ConfigurationError, ToolError, excerpt
@@ -26,7 +28,7 @@ from plait.shape import faults, read_json
 from plait.signatures import function_name, plain_function, read_parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -44,8 +46,7 @@ _BY_NAME: Final[Mapping[str, Source]] = {
 _BY_TEXT: Final = re.compile(r"(?:^|[\[|. ])(RunContext|Secret)(?:$|[\[\]|, ])")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Prepared:
+class Prepared(msgspec.Struct, frozen=True, eq=False):
     """What is found out about a tool once, and used in every call.
 
     Attributes:

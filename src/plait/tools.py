@@ -11,8 +11,10 @@ import copy
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+
+import msgspec
 
 from plait.errors import ConfigurationError, excerpt
 from plait.executor import Finished, execute, known_tools
@@ -110,8 +112,7 @@ def _is_method(function: Callable[..., Any]) -> bool:
     return next(iter(inspect.signature(function).parameters), "") in {"self", "cls"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Options:
+class _Options(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float | None = None
     idempotent: bool = False
     exclusive: bool = False
@@ -246,8 +247,7 @@ def _described(value: object) -> str:
 # --- the shared registry --------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(msgspec.Struct, frozen=True):
     """Where a tool was defined."""
 
     module: str

@@ -80,7 +80,9 @@ async def test_a_large_request_is_sent_without_a_warning(serve: Serve) -> None:
 
 
 async def test_connections_are_kept_and_shared_between_endpoints(serve: Serve) -> None:
-    server = await serve(serve.whole(b"answer"), serve.stream(b"data: 1\n\n"), serve.whole(b"no", 400), serve.whole(b"x"))
+    server = await serve(
+        serve.whole(b"answer"), serve.stream(b"data: 1\n\n"), serve.whole(b"no", 400), serve.whole(b"x")
+    )
     await endpoint(server.url).post(b"{}")
     assert await read(endpoint(server.url)) == [b"1"]
     with pytest.raises(ProviderError):
@@ -145,7 +147,8 @@ async def test_other_framings_can_be_read(serve: Serve) -> None:
 
 # --- faults ----------------------------------------------------------------------------------------------------------
 
-BROKEN: dict[str, tuple[list[Step], type[ModelError], str]] = {
+# None stands for a pause, so that what is before and after arrives in two pieces.
+BROKEN: dict[str, tuple[list[Step | None], type[ModelError], str]] = {
     "closed at once": (["close"], TransportError, "closed the connection before it had answered"),
     "reset at once": (["reset"], TransportError, "the connection to 127.0.0.1:PORT broke: Connection reset by peer"),
     "cut headers": ([b"HTTP/1.1 200 OK\r\ncontent-ty", "close"], TransportError, "before it had answered"),
@@ -153,13 +156,17 @@ BROKEN: dict[str, tuple[list[Step], type[ModelError], str]] = {
     "no status": ([b"HTTP/1.1 abc OK\r\n\r\n", "close"], ProtocolViolation, "does not speak HTTP"),
     "endless header": ([b"HTTP/1.1 200 OK\r\na: " + b"x" * 20_000], ProtocolViolation, "does not speak HTTP"),
     "bad chunk size": ([CHUNKED + b"5\r\nhello\r\nZZ\r\nhello\r\n", "close"], ProtocolViolation, "HTTP"),
-    "bad chunk size later": ([CHUNKED + b"5\r\nhello\r\n", "PAUSE", b"ZZ\r\n"], ProtocolViolation, "rules of HTTP"),
+    "bad chunk size later": ([CHUNKED + b"5\r\nhello\r\n", None, b"ZZ\r\n"], ProtocolViolation, "rules of HTTP"),
     "no gzip": ([HEAD + b"content-encoding: gzip\r\ncontent-length: 5\r\n\r\nhello"], ProtocolViolation, "encoding"),
     "unknown encoding": ([HEAD + b"content-encoding: br\r\ncontent-length: 5\r\n\r\nhello"], ProtocolViolation, ""),
-    "short body": ([HEAD + b"content-length: 100\r\n\r\nhello", "close"], TransportError, "in the middle of the answer"),
+    "short body": (
+        [HEAD + b"content-length: 100\r\n\r\nhello", "close"],
+        TransportError,
+        "in the middle of the answer",
+    ),
     "closed in a chunk": ([CHUNKED + b"5\r\nhel", "close"], TransportError, "in the middle of the answer"),
     "closed between chunks": ([CHUNKED + b"5\r\nhello\r\n", "close"], TransportError, "in the middle of the answer"),
-    "reset later": ([CHUNKED + b"5\r\nhello\r\n", "PAUSE", "reset"], TransportError, "in the middle of the answer"),
+    "reset later": ([CHUNKED + b"5\r\nhello\r\n", None, "reset"], TransportError, "in the middle of the answer"),
 }
 
 
@@ -168,7 +175,7 @@ BROKEN: dict[str, tuple[list[Step], type[ModelError], str]] = {
 async def test_every_fault_of_the_wire_is_a_typed_error(fault: str, streamed: bool, serve: Serve) -> None:
     steps, expected, said = BROKEN[fault]
     pause = asyncio.Event()
-    server = await serve([pause if step == "PAUSE" else step for step in steps])
+    server = await serve([pause if step is None else step for step in steps])
     asyncio.get_running_loop().call_later(0.05, pause.set)
     asked = endpoint(server.url)
     with pytest.raises(ModelError) as caught:
@@ -207,13 +214,13 @@ async def test_what_came_before_the_break_is_not_lost(serve: Serve) -> None:
 
 async def test_nobody_there() -> None:
     port = await free_port()
-    with pytest.raises(TransportError, match=f"cannot connect to 127.0.0.1:{port}: Connect") as caught:
+    with pytest.raises(TransportError, match=rf"cannot connect to 127.0.0.1:{port}: Connect") as caught:
         await endpoint(f"http://127.0.0.1:{port}").post(b"{}")
     assert (caught.value.retryable, caught.value.timeout) == (True, False)
 
 
 async def test_no_such_name() -> None:
-    with pytest.raises(TransportError, match="the name of no-such-host.invalid:80 cannot be resolved"):
+    with pytest.raises(TransportError, match=r"the name of no-such-host.invalid:80 cannot be resolved"):
         await endpoint("http://no-such-host.invalid").post(b"{}")
 
 
@@ -344,7 +351,7 @@ async def test_no_connection_in_time() -> None:
         waiting = []
         for _ in range(4):
             one = socket.socket()
-            one.setblocking(False)  # noqa: FBT003
+            one.setblocking(False)
             one.connect_ex(full.getsockname())
             waiting.append(one)
         port = full.getsockname()[1]
@@ -416,7 +423,7 @@ async def test_a_slow_drip_ends_at_the_total(streamed: bool, serve: Serve) -> No
 )
 async def test_what_is_too_large_is_cut_off(limits: dict[str, int], answer: str, limit: int, serve: Serve) -> None:
     flood: list[Step] = [b"x" * 900] * 200_000
-    answers = {
+    answers: dict[str, list[Step]] = {
         "whole": [HEAD + b"\r\n", *flood],
         "one event": serve.stream(b"data: " + b"x" * 2000 + b"\n\n", "hold", end=False),
         "line without end": [HEAD + b"\r\ndata: ", *flood],
@@ -445,7 +452,7 @@ async def test_a_small_body_that_unpacks_to_a_large_one_is_cut_off(serve: Serve)
 async def test_cancelled_anywhere_no_connection_is_left_in_use(after: int, streamed: bool, serve: Serve) -> None:
     server = await serve([*serve.stream(b"data: 1\n\n", end=False), "hold"])
     asked = endpoint(server.url)
-    task = asyncio.create_task(read(asked) if streamed else asked.post(b"{}"))  # type: ignore[arg-type]
+    task = asyncio.create_task(read(asked) if streamed else asked.post(b"{}"))
     if after > 9:
         await asyncio.wait_for(server.asked.wait(), PATIENCE)
         await asyncio.sleep(0.02 * (after - 9))

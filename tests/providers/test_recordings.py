@@ -54,7 +54,9 @@ KEY: Final = "sk-recorded"
 @pytest.fixture(scope="module")
 def recordings(shared: Path) -> list[dict[str, Any]]:
     found = [
-        json.loads(path.read_text("utf-8")) for family in FAMILIES for path in (shared / "recordings" / family).iterdir()
+        json.loads(path.read_text("utf-8"))
+        for family in FAMILIES
+        for path in (shared / "recordings" / family).iterdir()
     ]
     return sorted(found, key=lambda recording: str(recording["id"]))
 
@@ -66,7 +68,13 @@ def servers(shared: Path) -> Iterator[dict[str, str]]:
         made = {}
         for delivery, options in DELIVERIES.items():
             kinds = [part for family in FAMILIES for part in ("--provider", family)]
-            command = [sys.executable, str(shared / "tools/replay_server.py"), str(shared / "recordings"), "--port", "0"]
+            command = [
+                sys.executable,
+                str(shared / "tools/replay_server.py"),
+                str(shared / "recordings"),
+                "--port",
+                "0",
+            ]
             server = stack.enter_context(
                 subprocess.Popen([*command, *kinds, *options], stdout=subprocess.PIPE, text=True)
             )
@@ -148,7 +156,14 @@ def collected(answers: list[Any]) -> dict[str, Any]:
             said = getattr(choice, "delta", None) or choice.message
             whole = choices.setdefault(
                 choice.index,
-                {"text": "", "refusal": "", "reasoning": "", "calls": {}, "finish_reason": None, "reasoning_details": []},
+                {
+                    "text": "",
+                    "refusal": "",
+                    "reasoning": "",
+                    "calls": {},
+                    "finish_reason": None,
+                    "reasoning_details": [],
+                },
             )
             whole["text"] += said.content or ""
             whole["refusal"] += said.refusal or ""

@@ -113,11 +113,12 @@ class AnswerReader:
     End marks are given out by `end` alone, when it is sure that the answer is one.
     """
 
-    __slots__ = ("_batches", "_choices", "_expected", "_named", "_service", "_usage", "done")
+    __slots__ = ("_batches", "_choices", "_expected", "_failure", "_named", "_service", "_usage", "done")
 
     def __init__(self, service: Service, *, expected: int = 1) -> None:
         """Say who answers, and how many choices were asked for."""
-        self.done = False  # whether the server said that nothing more comes
+        self.done = False  # whether what comes now is of no interest: the server said so, or it failed
+        self._failure: ModelError | None = None
         self._service = service
         self._expected = expected
         self._choices: dict[int, _Progress] = {}
@@ -155,22 +156,26 @@ class AnswerReader:
     def feed(self, events: Iterable[bytes]) -> list[Delta]:
         """Read the events of one socket read.
 
-        Raises:
-            ProtocolViolation: an event is no JSON object of this dialect.
-            ProviderError: an event holds an error; ``partial`` is the text so far.
+        What is wrong with one of them is raised by `end`, for the pieces that came before it are handed out first.
         """
         deltas: list[Delta] = []
+        if self.done:
+            return deltas  # some servers say that they are done twice, or go on with something else
         self._batches.append(deltas)
         add = self._add
-        for event in events:
-            if event[:6] == DONE:
-                self.done = True
-                break  # some servers say it twice, or go on with something else
-            try:
-                answer = _decode(event)
-            except (ValueError, RecursionError):
-                answer = self._read(event)
-            add(answer, deltas)
+        try:
+            for event in events:
+                if event[:6] == DONE:
+                    self.done = True
+                    break
+                try:
+                    answer = _decode(event)
+                except (ValueError, RecursionError):
+                    answer = self._read(event)
+                add(answer, deltas)
+        except ModelError as error:
+            self._failure = error
+            self.done = True
         if self._usage is not None:
             self._count(deltas)
         return deltas
@@ -187,9 +192,12 @@ class AnswerReader:
 
         Raises:
             StreamTruncated: a choice has no end mark, and ``[DONE]`` did not come.
-            ProtocolViolation: the stream ended cleanly and held no event.
+            ProtocolViolation: an event is no JSON object of this dialect, or a stream that ended cleanly held none.
+            ProviderError: an event holds an error. As with all of these, ``partial`` is the text so far.
             EmptyAnswer: it is complete and says nothing.
         """
+        if self._failure is not None:
+            raise self._failure
         choices = self._choices
         finished = sum(choice.finish_reason is not None for choice in choices.values())
         if not (complete or self.done or (finished == len(choices) and finished >= self._expected)):

@@ -162,7 +162,8 @@ def _results(message: Message, form: Form) -> list[dict[str, Any]]:
         made.append({"role": "tool", "tool_call_id": part.call_id, "content": part.text})
         others = [_part(item, form) for item in part.parts if not isinstance(item, TextPart)]
         if others:
-            more += [{"type": "text", "text": f"From the result of {part.name or part.call_id}:"}, *others]
+            named = f"{part.name!r} ({part.call_id})" if part.name else part.call_id
+            more += [{"type": "text", "text": f"From the result of {named}:"}, *others]
     if more:
         made.append({"role": "user", "content": more})
     return made

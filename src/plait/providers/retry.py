@@ -203,7 +203,7 @@ class Retrying:
             attempt += 1
             spoke = False
             try:
-                async with aclosing(self.provider.stream(request)) as batches:  # type: ignore[type-var]  # generators
+                async with aclosing(self.provider.stream(request)) as batches:
                     while not spoke:
                         if attempt == 1 and self._first_is_bounded:
                             batch = await anext(batches, None)

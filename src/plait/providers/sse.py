@@ -53,6 +53,7 @@ class EventReader:
             part = b"".join(self._line)
             self._line.clear()
         lines = part.split(b"\n")
+        del part  # it may be large
         rest = lines.pop()
         if not self._begun:
             self._begun = True

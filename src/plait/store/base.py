@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Final, Protocol
+
+import msgspec
 
 from plait.errors import ConfigurationError, StateConflict, StoreUnavailable, excerpt
 
@@ -24,8 +25,7 @@ NAME_LENGTH: Final = 200
 _NOT_IN_NAMES: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lease:
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
     """Who may continue a thread just now: at most one run at a time, from any process.
 
     Attributes:
@@ -41,8 +41,7 @@ class Lease:
     expires_at: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ThreadInfo:
+class ThreadInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A thread as its store knows it; ``name`` is unique among the threads of one user."""
 
     thread_id: str

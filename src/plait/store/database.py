@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import weakref
 from asyncio import CancelledError
-from dataclasses import replace
 from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING, ClassVar, Final, TypedDict, TypeVar
 from zlib import crc32
 
+from msgspec.structs import replace
 from sqlalchemy import and_, bindparam, delete, func, insert, select, update
 
 from plait.errors import ConfigurationError, CorruptRecord

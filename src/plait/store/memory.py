@@ -5,9 +5,10 @@ Owns nothing but dictionaries. For use from one event loop at a time; no method 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from time import time
 from typing import TYPE_CHECKING, ClassVar
+
+from msgspec.structs import replace
 
 from plait.store.base import (
     Lease,

@@ -1,0 +1,904 @@
+from __future__ import annotations
+
+import asyncio
+import base64
+import gc
+import json
+import os
+import pickle
+from typing import TYPE_CHECKING, Any, Literal
+
+import pytest
+
+from plait.errors import (
+    ConfigurationError,
+    EmptyAnswer,
+    LimitExceeded,
+    ModelError,
+    ProtocolViolation,
+    ProviderError,
+    RateLimited,
+    StreamTruncated,
+    TransportError,
+)
+from plait.events import Answer, Fold, ModelDelta, Usage, UsageDelta
+from plait.frozen import FrozenDict
+from plait.messages import (
+    AssistantMessage,
+    AudioPart,
+    FilePart,
+    ImagePart,
+    Message,
+    ReasoningPart,
+    SystemMessage,
+    TextPart,
+    ToolCall,
+    ToolMessage,
+    ToolResult,
+    UserMessage,
+)
+from plait.providers.base import Request, Settings, ToolDefinition
+from plait.providers.chat import VENDORS, ChatProvider
+from plait.providers.chat_answer import AnswerReader, read_usage
+from plait.providers.chat_request import Form, message_bytes
+from plait.providers.http import TransportLimits
+from plait.providers.status import Service
+from plait.schema import output_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from providers.conftest import Serve, Step
+
+PATIENCE = 10.0
+KEY = "sk-very-secret-key"
+HI = (UserMessage(text="hi"),)
+SERVICE = Service(provider="acme", address="acme.test:443", model="m1", secrets=(KEY,))
+
+
+def provider(url: str = "http://127.0.0.1:9/v1", name: str = "acme", **options: Any) -> ChatProvider:
+    return ChatProvider("m1", name=name, base_url=url, api_key=KEY, **options)
+
+
+def body(*messages: Message, name: str = "acme", **options: Any) -> dict[str, Any]:
+    made: dict[str, Any] = json.loads(provider(name=name).encode(Request(messages=messages, **options)))
+    return made
+
+
+def wire(message: Message, name: str = "acme") -> list[dict[str, Any]]:
+    made: list[dict[str, Any]] = body(message, name=name)["messages"]
+    return made
+
+
+async def ask(asked: ChatProvider, *, stream: bool = True, **options: Any) -> list[Answer]:
+    fold = Fold(asked.name, asked.model)
+    async for batch in asked.stream(Request(messages=HI, stream=stream, **options)):
+        fold.add(batch)
+    return list(fold.answers())
+
+
+# --- requests --------------------------------------------------------------------------------------------------------
+
+
+def test_a_plain_request() -> None:
+    assert body(SystemMessage(text="Be kind."), *HI, stream=False) == {
+        "model": "m1",
+        "messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "hi"}],
+    }
+    assert body(*HI) == {
+        "model": "m1",
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "messages": [{"role": "user", "content": "hi"}],
+    }
+
+
+def test_what_people_can_send() -> None:
+    data = base64.b64encode(b"abc").decode()
+    message = UserMessage(
+        parts=(
+            TextPart(text="look"),
+            ImagePart(url="https://x.test/a.png", detail="low"),
+            ImagePart(data=b"abc", media_type="image/jpeg"),
+            AudioPart(data=b"abc", media_type="audio/mpeg"),
+            FilePart(data=b"abc", name="a.pdf"),
+            FilePart(data=b"abc"),
+            FilePart(file_id="file_1"),
+        )
+    )
+    assert wire(message) == [
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "look"},
+                {"type": "image_url", "image_url": {"url": "https://x.test/a.png", "detail": "low"}},
+                {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{data}"}},
+                {"type": "input_audio", "input_audio": {"data": data, "format": "mp3"}},
+                {"type": "file", "file": {"file_data": f"data:application/pdf;base64,{data}", "filename": "a.pdf"}},
+                {"type": "file", "file": {"file_data": f"data:application/pdf;base64,{data}", "filename": "file.pdf"}},
+                {"type": "file", "file": {"file_id": "file_1"}},
+            ],
+        }
+    ]
+    by_address = UserMessage(parts=(FilePart(url="https://x.test/a.pdf"),))
+    assert wire(by_address, "openrouter")[0]["content"] == [
+        {"type": "file", "file": {"file_data": "https://x.test/a.pdf", "filename": "a.pdf"}}
+    ]
+
+
+def test_what_models_said_goes_back() -> None:
+    call = ToolCall(id="c1", name="add", arguments='{ "x":1 }')
+    sent = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{ "x":1 }'}}
+    assert wire(AssistantMessage(text="yes")) == [{"role": "assistant", "content": "yes"}]
+    assert wire(AssistantMessage()) == [{"role": "assistant", "content": ""}]
+    assert wire(AssistantMessage(parts=(call,))) == [{"role": "assistant", "content": None, "tool_calls": [sent]}]
+    assert wire(AssistantMessage(text="I will", parts=(call,))) == [
+        {"role": "assistant", "content": "I will", "tool_calls": [sent]}
+    ]
+    assert wire(AssistantMessage(parts=(TextPart(text="No.", refusal=True),))) == [
+        {"role": "assistant", "content": None, "refusal": "No."}
+    ]
+
+
+def test_a_vendors_own_fields_go_back_to_it_alone() -> None:
+    details = {"reasoning_details": [{"type": "reasoning.encrypted", "data": "x"}], "annotations": [1], "other": 2}
+    message = AssistantMessage(
+        parts=(ReasoningPart(text="hm"), TextPart(text="yes")), provider="openrouter", details=FrozenDict(details)
+    )
+    plain = {"role": "assistant", "content": "yes"}
+    own = {"reasoning_details": details["reasoning_details"], "annotations": [1]}
+    assert wire(message, "openrouter") == [plain | own]
+    assert wire(message, "openai") == wire(message) == [plain]
+    thought = message.model_copy(update={"details": FrozenDict(), "provider": "ollama"})
+    assert wire(thought, "ollama") == [plain | {"reasoning": "hm"}]
+    assert wire(thought, "openrouter") == [plain]
+
+
+def test_results_are_one_message_each_and_their_images_follow() -> None:
+    image = ImagePart(url="https://x.test/a.png")
+    message = ToolMessage(
+        parts=(
+            ToolResult(call_id="c1", name="see", parts=(TextPart(text="a picture"), image)),
+            ToolResult(call_id="c2", name="add", text="3", is_error=False),
+        )
+    )
+    assert wire(message) == [
+        {"role": "tool", "tool_call_id": "c1", "content": "a picture"},
+        {"role": "tool", "tool_call_id": "c2", "content": "3"},
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "From the result of 'see' (c1):"},
+                {"type": "image_url", "image_url": {"url": "https://x.test/a.png"}},
+            ],
+        },
+    ]
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        (UserMessage(parts=(ToolCall(id="c", name="x"),)), "role 'user' has a part of type 'tool_call'"),
+        (SystemMessage(parts=(ImagePart(url="https://x.test"),)), "role 'system' has a part of type 'image'"),
+        (AssistantMessage(parts=(ImagePart(url="https://x.test"),)), "role 'assistant' has a part of type 'image'"),
+        (ToolMessage(text="x"), "role 'tool' has a part of type 'text'"),
+        (UserMessage(parts=(ImagePart(),)), "neither url nor data"),
+        (UserMessage(parts=(FilePart(url="https://x.test"),)), "'acme' takes no file's url"),
+        (UserMessage(parts=(FilePart(),)), "'acme' takes no file without data"),
+    ],
+)
+async def test_what_cannot_be_said_is_refused_before_anything_is_sent(
+    message: Message, said: str, serve: Serve
+) -> None:
+    server = await serve(serve.whole(b"x"))
+    with pytest.raises(ConfigurationError, match=said):
+        async for _ in provider(server.url).stream(Request(messages=[message])):
+            pass
+    assert server.connections == 0
+
+
+def test_settings() -> None:
+    settings = Settings(
+        temperature=0.5,
+        max_tokens=9,
+        top_p=0.9,
+        stop=("a", "b"),
+        seed=1,
+        n=2,
+        tool_choice="add",
+        parallel_tool_calls=False,
+        extra=FrozenDict({"seed": 7, "reasoning": {"effort": "low"}}),
+    )
+    tool = ToolDefinition(name="add", description="Adds.", parameters={"type": "object"}, strict=True)
+    bare = ToolDefinition(name="now")
+    sent = body(*HI, settings=settings, tools=[tool, bare], stream=False)
+    del sent["messages"]
+    assert sent == {
+        "model": "m1",
+        "temperature": 0.5,
+        "max_tokens": 9,
+        "top_p": 0.9,
+        "stop": ["a", "b"],
+        "seed": 7,
+        "n": 2,
+        "tool_choice": {"type": "function", "function": {"name": "add"}},
+        "parallel_tool_calls": False,
+        "reasoning": {"effort": "low"},
+        "tools": [
+            {
+                "type": "function",
+                "function": {
+                    "name": "add",
+                    "description": "Adds.",
+                    "parameters": {"type": "object"},
+                    "strict": True,
+                },
+            },
+            {"type": "function", "function": {"name": "now", "parameters": {"type": "object", "properties": {}}}},
+        ],
+    }
+    assert body(*HI, settings=Settings(tool_choice="required"), tools=[bare])["tool_choice"] == "required"
+    assert body(*HI, settings=Settings(tool_choice="required", parallel_tool_calls=True)) == body(*HI)
+
+
+def test_openai_itself_gets_the_newer_name_of_max_tokens() -> None:
+    request = Request(messages=HI, settings=Settings(max_tokens=9), stream=False)
+    real = json.loads(ChatProvider("m1", api_key=KEY).encode(request))
+    assert (real.get("max_tokens"), real.get("max_completion_tokens")) == (None, 9)
+    assert body(*HI, name="openai", settings=request.settings)["max_tokens"] == 9
+
+
+def test_the_librarys_own_fields_cannot_be_extra() -> None:
+    with pytest.raises(ConfigurationError, match="messages"):
+        body(*HI, settings=Settings(extra=FrozenDict({"messages": []})))
+
+
+def test_an_output_type_is_a_response_format() -> None:
+    output = output_schema(dict[Literal["a"], int])
+    sent = body(*HI, output=output)["response_format"]
+    expected = {"name": output.name, "schema": output.schema, **({"strict": True} if output.strict else {})}
+    assert sent == {"type": "json_schema", "json_schema": expected}
+
+
+def test_lone_surrogates_and_nul_can_be_sent() -> None:
+    assert wire(UserMessage(text="a\ud83d\0")) == [{"role": "user", "content": "a\ud83d\0"}]
+
+
+def test_a_threads_next_request_begins_with_the_bytes_of_the_last() -> None:
+    asked = provider()
+    tools = (ToolDefinition(name="add"),)
+    history: list[Message] = [SystemMessage(text="Be kind."), UserMessage(text="hi")]
+    before = asked.encode(Request(messages=history, tools=tools))
+    history += [AssistantMessage(text="yes"), UserMessage(text="and?")]
+    after = asked.encode(Request(messages=history, tools=tools))
+    assert after.startswith(before[:-2])
+
+
+def test_messages_are_encoded_once_and_forgotten_with_them() -> None:
+    kept = message_bytes(Form(provider="alone"))
+    assert message_bytes(Form(provider="alone")) is kept  # for all providers that send the same form
+    message = UserMessage(text="hi")
+    one, two = kept.all([message])[0], kept.all([message])[0]
+    assert one is two
+    assert kept.all([UserMessage(text="hi"), message])[1] is one
+    gc.collect()
+    assert len(kept) == 1
+    del message
+    gc.collect()
+    assert len(kept) == 0
+
+
+def test_tools_are_told_apart_by_what_they_are() -> None:
+    asked = provider()
+    for number in range(100):
+        tools = [ToolDefinition(name=f"tool_{number}")]
+        sent = json.loads(asked.encode(Request(messages=HI, tools=tools, settings=Settings(seed=number))))
+        assert (sent["tools"][0]["function"]["name"], sent["seed"]) == (f"tool_{number}", number)
+
+
+# --- answers ---------------------------------------------------------------------------------------------------------
+
+USAGE = {
+    "prompt_tokens": 7,
+    "completion_tokens": 5,
+    "total_tokens": 12,
+    "prompt_tokens_details": {"cached_tokens": 3, "cache_write_tokens": 2},
+    "completion_tokens_details": {"reasoning_tokens": 4},
+    "cost": 0.25,
+}
+
+
+def whole(message: dict[str, Any] | None = None, finish: str | None = "stop", **fields: Any) -> dict[str, Any]:
+    choice = {"index": 0, "message": {"role": "assistant", "content": "yes"} | (message or {}), "finish_reason": finish}
+    return {"id": "a1", "model": "m1-7", "choices": [choice], **fields}
+
+
+def read_whole(answer: object) -> list[Answer]:
+    fold = Fold("acme", "m1")
+    fold.add(AnswerReader(SERVICE).whole(answer if isinstance(answer, bytes) else json.dumps(answer).encode()))
+    return list(fold.answers())
+
+
+def read_stream(*events: Any, expected: int = 1) -> list[Answer]:
+    reader = AnswerReader(SERVICE, expected=expected)
+    fold = Fold("acme", "m1")
+    for event in events:
+        fold.add(reader.feed([event if isinstance(event, bytes) else json.dumps(event).encode()]))
+    fold.add(reader.end())
+    return list(fold.answers())
+
+
+def chunk(finish: str | None = None, index: int = 0, **delta: Any) -> dict[str, Any]:
+    return {"id": "a1", "model": "m1-7", "choices": [{"index": index, "delta": delta, "finish_reason": finish}]}
+
+
+def said(answers: Sequence[Answer]) -> list[tuple[str, str | None]]:
+    return [(answer.message.text, answer.finish_reason) for answer in answers]
+
+
+def calls(answers: Sequence[Answer]) -> list[tuple[str, str, str]]:
+    return [(call.id, call.name, call.arguments) for call in answers[0].message.tool_calls]
+
+
+def test_a_whole_answer() -> None:
+    details = {"reasoning_details": [{"type": "reasoning.text", "text": "hm"}], "annotations": [{"type": "file"}]}
+    call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"x": 1}'}}
+    answer = whole({"reasoning": "hm", "refusal": "no", "tool_calls": [call], **details}, usage=USAGE)
+    expected = AssistantMessage(
+        parts=(
+            ReasoningPart(text="hm"),
+            TextPart(text="yes"),
+            TextPart(text="no", refusal=True),
+            ToolCall(id="c1", name="add", arguments='{"x": 1}'),
+        ),
+        provider="acme",
+        model="m1-7",
+        details=FrozenDict(details),
+    )
+    usage = Usage(
+        input_tokens=7, output_tokens=5, cache_read_tokens=3, cache_write_tokens=2, reasoning_tokens=4, cost=0.25
+    )
+    assert read_whole(answer) == [Answer(expected, "stop", usage, "a1")]
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        None,
+        "many",
+        [],
+        {},
+        {"prompt_tokens": 5},
+        USAGE | {"prompt_tokens": -1},
+        USAGE | {"completion_tokens": "5"},
+        USAGE | {"completion_tokens": 1e99},
+        USAGE | {"prompt_tokens": True},
+        USAGE | {"prompt_tokens": 10**30},
+    ],
+)
+def test_tokens_without_sense_are_unknown_not_zero(usage: object) -> None:
+    assert read_whole(whole(usage=usage))[0].usage is None
+    assert read_usage(usage) is None
+
+
+def test_details_without_sense_do_not_spoil_the_tokens() -> None:
+    odd = USAGE | {"prompt_tokens_details": None, "completion_tokens_details": {"reasoning_tokens": -4}, "cost": -1}
+    assert read_usage(odd) == Usage(input_tokens=7, output_tokens=5)
+    assert read_usage(json.loads('{"prompt_tokens": 1, "completion_tokens": 1, "cost": 1e999}')) == Usage(
+        input_tokens=1, output_tokens=1
+    )
+    assert said(read_whole(json.dumps(whole()).encode()[:-1] + b', "usage": {"prompt_tokens": 1e999}}')) == [
+        ("yes", "stop")
+    ]
+
+
+def test_a_stream() -> None:
+    answers = read_stream(
+        chunk(role="assistant", content=""),
+        chunk(reasoning_content="h"),
+        chunk(reasoning_content="m"),
+        chunk(content="y"),
+        chunk(content="es"),
+        chunk(refusal="n"),
+        chunk(refusal="o"),
+        chunk("stop"),
+        {"choices": [], "usage": USAGE},
+        b"[DONE]",
+    )
+    parts = (ReasoningPart(text="hm"), TextPart(text="yes"), TextPart(text="no", refusal=True))
+    message = AssistantMessage(parts=parts, provider="acme", model="m1-7")
+    assert answers == [Answer(message, "stop", read_usage(USAGE), "a1")]
+
+
+def test_reasoning_in_pieces_is_put_together_as_it_must_go_back() -> None:
+    text = {"type": "reasoning.text", "index": 0, "format": None}
+    answers = read_stream(
+        chunk(reasoning="a", reasoning_details=[text | {"text": "a"}]),
+        chunk(reasoning="b", reasoning_details=[text | {"text": "b", "signature": "s"}]),
+        chunk(reasoning_details=[{"type": "reasoning.encrypted", "index": 1, "data": "x"}]),
+        chunk(reasoning_details=[{"type": "reasoning.encrypted", "index": 1, "data": "y"}]),
+        chunk("stop", content="yes"),
+    )
+    assert answers[0].message.to_json()["details"] == {
+        "reasoning_details": [
+            text | {"text": "ab", "signature": "s"},
+            {"type": "reasoning.encrypted", "index": 1, "data": "x"},
+            {"type": "reasoning.encrypted", "index": 1, "data": "y"},
+        ]
+    }
+
+
+def test_several_choices_are_told_apart() -> None:
+    events = [
+        chunk(index=1, content="b"),
+        chunk(index=0, content="a"),
+        chunk("stop", index=0),
+        chunk(index=1, content="B"),
+        chunk("length", index=1),
+    ]
+    assert said(read_stream(*events, expected=2)) == [("a", "stop"), ("bB", "length")]
+    with pytest.raises(StreamTruncated) as caught:
+        read_stream(*events[:-1], expected=2)
+    assert caught.value.partial == "a"
+    with pytest.raises(StreamTruncated):
+        read_stream(chunk("stop", content="a"), expected=2)
+
+
+def piece(index: int | None = None, id: str | None = None, name: str | None = None, arguments: Any = "") -> Any:  # noqa: A002  # the field's name
+    made: dict[str, Any] = {"function": {"name": name, "arguments": arguments}}
+    return made | ({} if index is None else {"index": index}) | ({} if id is None else {"id": id})
+
+
+@pytest.mark.parametrize(
+    ("pieces", "expected"),
+    [
+        # One call in pieces, then another.
+        (
+            [piece(0, "a", "f"), piece(0, arguments="{"), piece(0, arguments="}"), piece(1, "b", "g", "{}")],
+            [("a", "f", "{}"), ("b", "g", "{}")],
+        ),
+        # Pieces of two calls mixed.
+        (
+            [piece(0, "a", "f", "1"), piece(1, "b", "g", "2"), piece(0, arguments="3"), piece(1, arguments="4")],
+            [("a", "f", "13"), ("b", "g", "24")],
+        ),
+        # Gaps in the index, and the higher first.
+        ([piece(5, "b", "g", "2"), piece(2, "a", "f", "1")], [("a", "f", "1"), ("b", "g", "2")]),
+        # No index: by id, else the last call.
+        (
+            [piece(None, "a", "f", "1"), piece(None, "b", "g", "2"), piece(None, "a", None, "3"), piece(arguments="4")],
+            [("a", "f", "13"), ("b", "g", "24")],
+        ),
+        # No index and no id: a name begins a call.
+        ([piece(name="f", arguments="1"), piece(arguments="2"), piece(name="g", arguments="3")], ["f12", "g3"]),
+        # A new id and name under an old index is another call; the same id again is not.
+        (
+            [piece(0, "a", "f", "1"), piece(0, "b", "g", "2"), piece(0, arguments="3"), piece(0, "b", "g", "4")],
+            [("a", "f", "1"), ("b", "g", "234")],
+        ),
+        # The id comes late, and the name again and again.
+        ([piece(0, None, "f", "1"), piece(0, "a", "f", "2")], [("a", "f", "12")]),
+        # Arguments as an object, or not at all.
+        (
+            [piece(0, "a", "f", {"x": [1, "ü"]}), piece(1, "b", "g", None)],
+            [("a", "f", '{"x":[1,"ü"]}'), ("b", "g", "")],
+        ),
+        # A mixture of both ways to count.
+        ([piece(0, "a", "f", "1"), piece(None, "b", "g", "2"), piece(1, "c", "h", "3")], ["f1", "g2", "h3"]),
+    ],
+)
+def test_pieces_of_tool_calls_find_their_call(pieces: list[Any], expected: list[Any]) -> None:
+    answers = read_stream(*[chunk(tool_calls=[one]) for one in pieces], chunk("tool_calls"))
+    together = read_stream(chunk(tool_calls=pieces), chunk("tool_calls"))
+    assert [found[1:] for found in calls(together)] == [found[1:] for found in calls(answers)]
+    if isinstance(expected[0], str):
+        assert [name + arguments for _, name, arguments in calls(answers)] == expected
+    else:
+        assert calls(answers) == expected
+
+
+def test_calls_of_a_whole_answer_are_one_each_whatever_their_numbers() -> None:
+    same = {"id": "a", "index": 0, "function": {"name": "f", "arguments": {}}}
+    odd = [same, same, {"function": {"name": "g"}}, {"id": None, "function": None}]
+    found = calls(read_whole(whole({"content": None, "tool_calls": odd}, "stop")))
+    assert [call[1:] for call in found] == [("f", "{}"), ("f", "{}"), ("g", ""), ("", "")]
+    assert len({call[0] for call in found}) == 4
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"tool_calls": None, "function_call": {"name": "old", "arguments": "{}"}, "audio": None, "new": {"a": 1}},
+        {"content": [{"type": "text", "text": "y"}, {"type": "thinking", "thinking": []}, {"text": "es"}, 7]},
+        {"role": None},
+    ],
+)
+def test_what_is_not_known_is_left_alone(message: dict[str, Any]) -> None:
+    assert said(read_whole(whole(message, service_tier=None, logprobs={"a": 1}))) == [("yes", "stop")]
+
+
+def test_reasons_pass_through() -> None:
+    assert said(read_whole(whole(finish="because"))) == [("yes", "because")]
+    assert said(read_whole(whole(finish=None))) == [("yes", "")]
+    assert said(read_stream(chunk(content="a"), b"[DONE]")) == [("a", "")]
+    assert said(read_stream(chunk("stop", content="a"))) == [("a", "stop")]
+
+
+def test_what_comes_after_the_end_is_ignored() -> None:
+    assert said(read_stream(chunk("stop", content="a"), b"[DONE]", b"[DONE]", b"junk")) == [("a", "stop")]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"choices": None, "prompt_filter_results": []},
+        {"choices": [], "prompt_filter_results": []},
+        {"type": "ping"},
+        {"choices": [{"index": 0, "delta": None}]},
+        {"choices": [{}]},
+        {"object": "other", "choices": []},
+    ],
+)
+def test_events_that_say_nothing_are_skipped(event: dict[str, Any]) -> None:
+    assert said(read_stream(event, chunk("stop", content="a"))) == [("a", "stop")]
+
+
+VIOLATIONS: list[bytes] = [
+    b"",
+    b"null",
+    b"7",
+    b"[]",
+    b'"text"',
+    b"<html>",
+    b'{"choices": [{"index": 0',
+    b'{"choices": {}}',
+    b'{"choices": [{"delta": {"content": 5}, "message": {"content": 5}}]}',
+    b'{"choices": [{"delta": {"content": "\xff"}, "message": {"content": "\xff"}}]}',
+    b'{"choices": [{"index": 0, "delta": {"tool_calls": [7]}, "message": {"tool_calls": [7]}}]}',
+    b'{"usage": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    b'{"choices": ' + b"9" * 10_000 + b"}",
+]
+
+
+@pytest.mark.parametrize("data", VIOLATIONS, ids=lambda data: repr(data[:40]))
+def test_what_is_no_answer_is_a_violation(data: bytes) -> None:
+    with pytest.raises(ProtocolViolation) as caught:
+        read_whole(data)
+    assert len(caught.value.excerpt) <= 201
+    with pytest.raises(ProtocolViolation) as caught:
+        read_stream(chunk(content="so far"), data)
+    assert (caught.value.partial, caught.value.retryable) == ("so far", False)
+
+
+@pytest.mark.parametrize("answer", [{"choices": None}, {"choices": []}, {}, {"id": "x"}, {"detail": "no"}])
+def test_a_whole_answer_without_choices_is_a_violation(answer: object) -> None:
+    with pytest.raises(ProtocolViolation, match="acme answered without a choice"):
+        read_whole(answer)
+
+
+def test_duplicate_keys_and_huge_numbers_are_survived() -> None:
+    answer = b'{"id":"a","id":"b","x":1e999,"y":' + b"9" * 400 + b',"choices":[{"message":{"content":"yes"}}]}'
+    assert said(read_whole(answer)) == [("yes", "")]
+
+
+def test_lone_surrogates_and_nul_are_kept() -> None:
+    data = b'{"choices":[{"index":0,"delta":{"content":"a\\ud83d\\u0000"},"finish_reason":"stop"}]}'
+    assert said(read_stream(data)) == [("a\ud83d\0", "stop")]
+    assert said(read_whole(data.replace(b"delta", b"message"))) == [("a\ud83d\0", "stop")]
+
+
+@pytest.mark.parametrize(
+    ("error", "made", "status", "code", "retryable"),
+    [
+        ({"message": "bad", "code": 400}, ProviderError, 400, "400", False),
+        ({"message": "slow", "code": 429}, RateLimited, 429, "429", True),
+        ({"message": "down", "type": "server_error"}, ProviderError, None, "server_error", True),
+        ("down", ProviderError, None, None, False),
+    ],
+)
+def test_an_error_inside_a_success_is_an_error(
+    error: object, made: type, status: int | None, code: str | None, retryable: bool
+) -> None:
+    for answer in ({"error": error}, whole(error=error), {"choices": [{"error": error, "finish_reason": "error"}]}):
+        with pytest.raises(ProviderError) as caught:
+            read_whole(answer)
+        found = caught.value
+        assert (type(found), found.status, found.code, found.retryable) == (made, status, code, retryable)
+        with pytest.raises(ProviderError) as caught:
+            read_stream(chunk(content="so far"), answer)
+        assert caught.value.partial == "so far"
+
+
+@pytest.mark.parametrize("content", [None, ""])
+def test_an_empty_answer_is_one_unless_it_says_why(content: str | None) -> None:
+    for finish in ("stop", "tool_calls", "odd", None):
+        with pytest.raises(EmptyAnswer) as caught:
+            read_whole(whole({"content": content}, finish))
+        assert caught.value.retryable
+    with pytest.raises(EmptyAnswer):
+        read_stream(chunk(content=content), chunk("stop"))
+    with pytest.raises(EmptyAnswer):
+        read_stream(b"[DONE]")
+    for finish in ("length", "content_filter"):
+        assert said(read_whole(whole({"content": content}, finish))) == [("", finish)]
+        assert said(read_stream(chunk(content=content), chunk(finish))) == [("", finish)]
+
+
+# --- over HTTP -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_stream_over_http_comes_in_batches(serve: Serve) -> None:
+    go = asyncio.Event()
+    server = await serve(
+        serve.stream(
+            serve.event(serve.chunk("a")) + serve.event(serve.chunk("b")),
+            go,
+            serve.event(serve.chunk("c", "stop")),
+            serve.event({"choices": [], "usage": USAGE}) + serve.event(b"[DONE]"),
+        )
+    )
+    batches = []
+    async for batch in provider(server.url).stream(Request(messages=HI)):
+        batches.append([type(delta).__name__ for delta in batch])
+        go.set()
+    assert batches[0] == ["ModelDelta", "TextDelta", "TextDelta"]
+    assert [name for batch in batches[1:] for name in batch] == ["TextDelta", "UsageDelta", "FinishDelta"]
+    assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
+
+
+async def test_a_whole_answer_over_http_is_one_batch(serve: Serve) -> None:
+    server = await serve(serve.whole(whole(usage=USAGE)))
+    batches = [batch async for batch in provider(server.url).stream(Request(messages=HI, stream=False))]
+    assert [[type(delta).__name__ for delta in batch] for batch in batches] == [
+        ["ModelDelta", "TextDelta", "UsageDelta", "FinishDelta"]
+    ]
+
+
+async def test_after_each_kind_of_end_the_connection_is_kept(serve: Serve) -> None:
+    event = serve.event(serve.chunk("a", "stop"))
+    server = await serve(
+        serve.stream(event),
+        serve.stream(event + serve.event(b"[DONE]")),
+        serve.stream(event, serve.event(b"[DONE]"), b"data: junk\n\n"),
+        serve.whole(whole()),
+    )
+    asked = provider(server.url)
+    for _ in range(4):
+        assert (await ask(asked))[0].finish_reason == "stop"
+    assert (server.connections, len(server.requests)) == (1, 4)
+
+
+@pytest.mark.parametrize(
+    ("steps", "partial", "late"),
+    [
+        (["END"], "ab", False),
+        (["close"], "ab", False),
+        (["reset"], "ab", False),
+        (["hold"], "ab", True),
+        ([b'data: {"choices": [{"index": 0, "delta": {"content": "never"', "END"], "ab", False),
+        ([b'data: {"choices": [{"index": 0, "delta": {"content": "never"\n\n', "END"], None, False),
+    ],
+)
+async def test_a_stream_without_its_end_is_never_a_success(
+    steps: list[Any], partial: str | None, late: bool, serve: Serve
+) -> None:
+    begun = [serve.event(serve.chunk("a")), serve.event(serve.chunk("b"))]
+    ended = steps[-1] == "END"
+    server = await serve(serve.stream(*begun, *(step for step in steps if step != "END"), end=ended))
+    got: list[Any] = []
+
+    async def collect() -> None:
+        async for batch in provider(server.url, limits=TransportLimits(silence=0.2)).stream(Request(messages=HI)):
+            got.extend(batch)
+
+    with pytest.raises(ModelError) as caught:
+        await collect()
+    error = caught.value
+    if partial is None:  # an event that is complete, and no JSON
+        assert (type(error), error.partial) == (ProtocolViolation, "ab")
+    else:
+        assert isinstance(error, StreamTruncated)
+        assert (error.partial, error.timeout, error.retryable) == (partial, late, True)
+        assert error.__cause__ is None or isinstance(error.__cause__, TransportError)
+    assert len(got) == 3
+
+
+async def test_a_break_after_the_end_mark_is_no_failure(serve: Serve) -> None:
+    end = serve.event(serve.chunk("a", "stop"))
+    for last in ("close", "reset", "hold"):
+        server = await serve(serve.stream(end, last, end=False))
+        asked = provider(server.url, limits=TransportLimits(silence=0.2))
+        assert said(await asyncio.wait_for(ask(asked), PATIENCE)) == [("a", "stop")]
+
+
+@pytest.mark.parametrize("page", [b"", b"<html>", b"hello\n\n", b": ping\n\n", b'{"error": {"message": "x"}}'])
+async def test_a_stream_without_events_is_a_violation(page: bytes, serve: Serve) -> None:
+    server = await serve(serve.stream(*([page] if page else [])))
+    with pytest.raises(ProtocolViolation, match="acme sent no event in its stream"):
+        await ask(provider(server.url))
+
+
+async def test_html_json_and_nothing_in_place_of_an_answer(serve: Serve) -> None:
+    server = await serve(serve.whole(b"<html>login"), serve.whole(b""), serve.whole(b'{"choices": [{"ind'))
+    for _ in range(3):
+        with pytest.raises(ProtocolViolation):
+            await ask(provider(server.url), stream=False)
+    server = await serve(serve.whole({"error": {"message": "busy", "code": 503}}))
+    with pytest.raises(ProviderError, match="acme answered 503: busy"):
+        await ask(provider(server.url))
+
+
+async def test_a_stream_cut_at_every_byte_is_the_same_or_truncated(serve: Serve) -> None:
+    """Cut by the end of the body: before the end mark it is an error, after it the answer."""
+    text = b"".join(serve.event(serve.chunk(text)) for text in ("ä", "🎈")) + serve.event(serve.chunk("c", "stop"))
+    mark = len(text) - 2  # the last event counts without its blank line, when it is whole
+    server = await serve(*[serve.stream(text[:cut] or b":") for cut in range(0, len(text) + 1, 7)])
+    asked = provider(server.url)
+    for cut in range(0, len(text) + 1, 7):
+        if cut < mark:
+            with pytest.raises((StreamTruncated, ProtocolViolation)):
+                await ask(asked)
+        else:
+            assert said(await ask(asked)) == [("ä🎈c", "stop")]
+
+
+@pytest.mark.parametrize("size", [1, 3])
+async def test_in_small_pieces_it_is_the_same(size: int, serve: Serve) -> None:
+    text = "".join(chr(0x1F388) + "äb" for _ in range(5))
+    stream = b"\xef\xbb\xbf" + b"".join(
+        serve.event(json.dumps(serve.chunk(letter), ensure_ascii=False).encode()) for letter in text
+    )
+    stream += serve.event(serve.chunk(None, "stop"))
+    for ends in (b"\n", b"\r\n", b"\r"):
+        sent = stream.replace(b"\n", ends)
+        server = await serve(serve.stream(*[sent[i : i + size] for i in range(0, len(sent), size)]))
+        assert said(await ask(provider(server.url))) == [(text, "stop")]
+
+
+async def test_large_answers(serve: Serve) -> None:
+    ten = "x" * 10_000_000
+    many: list[Step] = [serve.event(serve.chunk("y")) * 200] * 100
+    server = await serve(
+        serve.whole(whole({"content": ten})),
+        serve.stream(serve.event(serve.chunk(ten, "stop"))),
+        serve.stream(*many, serve.event(serve.chunk(None, "stop"))),
+        serve.stream(b"data: ", *[b"z" * 1_000_000] * 20),
+    )
+    asked = provider(server.url)
+    assert said(await ask(asked, stream=False)) == [(ten, "stop")]
+    assert said(await ask(asked)) == [(ten, "stop")]
+    assert said(await ask(asked)) == [("y" * 20_000, "stop")]
+    with pytest.raises(LimitExceeded) as caught:
+        await ask(asked)
+    assert caught.value.limit == 16 * 2**20
+
+
+@pytest.mark.parametrize("batches", [0, 1, 2])
+async def test_left_early_the_connection_is_closed(batches: int, serve: Serve) -> None:
+    server = await serve(serve.stream(serve.event(serve.chunk("a")), "hold", end=False))
+    stream = provider(server.url).stream(Request(messages=HI))
+    if batches == 0:
+        await stream.aclose()
+        assert server.connections == 0
+        return
+    await anext(stream)
+    if batches == 1:
+        await stream.aclose()
+    else:
+        task = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    await asyncio.wait_for(server.left.wait(), PATIENCE)
+
+
+async def test_many_at_once_each_get_their_own(serve: Serve) -> None:
+    server = await serve(serve.stream(serve.event(serve.chunk("a", "stop"))))
+    asked = provider(server.url)
+    answers = await asyncio.gather(*(ask(asked) for _ in range(100)))
+    assert [said(answer) for answer in answers] == [[("a", "stop")]] * 100
+
+
+async def test_who_answered_is_told_once(serve: Serve) -> None:
+    server = await serve(serve.stream(*[serve.event(serve.chunk(text)) for text in "ab"], serve.event(chunk("stop"))))
+    deltas = [delta async for batch in provider(server.url).stream(Request(messages=HI)) for delta in batch]
+    assert [delta for delta in deltas if isinstance(delta, ModelDelta)] == [ModelDelta("m1", "c1", "acme")]
+    assert not any(isinstance(delta, UsageDelta) for delta in deltas)
+
+
+# --- vendors and keys ------------------------------------------------------------------------------------------------
+
+
+def test_each_vendors_key_and_address_come_from_its_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = dict(os.environ)
+    for name, address in {
+        "openai": "https://api.openai.com/v1",
+        "openrouter": "https://openrouter.ai/api/v1",
+        "ollama": "http://localhost:11434/v1",
+    }.items():
+        variable = VENDORS[name].key_variable
+        assert variable is not None
+        if VENDORS[name].key_needed:
+            with pytest.raises(ConfigurationError, match=f"set {variable}, or pass api_key"):
+                ChatProvider("m", name=name)
+            monkeypatch.setenv(variable, "sk-from-environment")
+        assert ChatProvider("m", name=name).base_url == address
+        monkeypatch.delenv(variable, raising=False)
+    assert dict(os.environ) == before
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://proxy.test/v2/")
+    assert ChatProvider("m", api_key=KEY).base_url == "https://proxy.test/v2"
+    assert ChatProvider("m", api_key=KEY, base_url="http://x.test").base_url == "http://x.test"
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("", "http://localhost:11434/v1"),
+        ("box", "http://box:11434/v1"),
+        ("box:99", "http://box:99/v1"),
+        (":99", "http://localhost:99/v1"),
+        ("0.0.0.0:99", "http://127.0.0.1:99/v1"),
+        ("https://box", "https://box/v1"),
+        ("http://box:99/", "http://box:99/v1"),
+        ("http://box:99/v1", "http://box:99/v1"),
+        ("[::1]:99", "http://[::1]:99/v1"),
+    ],
+)
+def test_ollama_host_is_read_as_ollama_reads_it(host: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", host)
+    assert ChatProvider("m", name="ollama").base_url == url
+
+
+async def test_the_key_given_goes_before_the_variable(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-variable")
+    server = await serve(serve.whole(whole()))
+    await ask(ChatProvider("m", base_url=server.url), stream=False)
+    await ask(ChatProvider("m", base_url=server.url, api_key=" sk-given\n"), stream=False)
+    await ask(
+        ChatProvider("m", base_url=server.url, headers={"Authorization": "Basic x", "X-Title": "t"}), stream=False
+    )
+    assert [request.headers["authorization"] for request in server.requests] == [
+        "Bearer sk-variable",
+        "Bearer sk-given",
+        "Basic x",
+    ]
+    assert server.requests[2].headers["x-title"] == "t"
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"name": "nobody"}, "there is no vendor 'nobody'; name one of openai, openrouter, ollama, or give a base_url"),
+        ({"base_url": "x.test/v1"}, "'x.test/v1' is no address"),
+        ({"base_url": "https://user:word@x.test"}, "user name or password"),
+        ({"api_key": "sk-\u00e4"}, "characters that cannot be sent"),
+        ({"api_key": "sk-1\r\nX-Evil: 1"}, "characters that cannot be sent"),
+        ({"headers": {"X-A": "1\r\nX-Evil: 1"}}, "the header 'X-A' cannot be sent"),
+    ],
+)
+def test_what_cannot_be_right_is_refused(options: dict[str, Any], what: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        ChatProvider("m", **{"api_key": KEY, **options})
+    assert what in str(caught.value)
+    assert "Evil" not in str(caught.value)
+    assert "word@" not in str(caught.value)
+
+
+def test_a_provider_shows_and_copies_no_key() -> None:
+    asked = provider()
+    assert repr(asked) == "ChatProvider('m1', name='acme', base_url='http://127.0.0.1:9/v1')"
+    assert KEY not in repr(SERVICE)
+    with pytest.raises(TypeError):
+        pickle.dumps(asked)
+
+
+async def test_a_key_that_is_echoed_is_cut_out(serve: Serve) -> None:
+    echo = {"error": {"message": f"Incorrect API key provided: {KEY}", "code": "invalid_api_key"}}
+    server = await serve(serve.whole(echo, 401), serve.whole(f"<html>{KEY}".encode()), serve.whole({"error": KEY}))
+    asked = provider(server.url, headers={"X-Api-Token": "other-secret"})
+    for _ in range(3):
+        with pytest.raises(ModelError) as caught:
+            await ask(asked, stream=False)
+        assert KEY not in f"{caught.value} {vars(caught.value)}"

@@ -1,0 +1,406 @@
+from __future__ import annotations
+
+import asyncio
+import io
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from rich.cells import cell_len
+from terminals import StringTerminal, screen, timeless
+
+from plait.events import (
+    Event,
+    FinishDelta,
+    MessageAdded,
+    ReasoningDelta,
+    RunFinished,
+    RunStarted,
+    StopReason,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallFinished,
+    ToolCallStarted,
+    Usage,
+)
+from plait.messages import AssistantMessage, TextPart, ToolCall, ToolResult
+from plait.run import RunResult
+from plait.terminal import View, one_line, printable, show_error
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+WEATHER = ToolCall(id="1", name="weather", arguments='{"city": "Lisbon", "unit": null}')
+DISTANCE = ToolCall(id="2", name="distance", arguments='{"start": "Lisbon", "end": "Berlin"}')
+
+
+@pytest.fixture(autouse=True)
+def _terminal_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLORTERM"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "70")
+    monkeypatch.setenv("LINES", "24")
+
+
+def finished(call: ToolCall, text: str, *, seconds: float = 0.5, is_error: bool = False) -> ToolCallFinished:
+    return ToolCallFinished(call, ToolResult(call_id=call.id, name=call.name, text=text, is_error=is_error), seconds)
+
+
+def said(text: str, *calls: ToolCall) -> MessageAdded:
+    parts = (TextPart(text=text),) if text else ()
+    return MessageAdded(AssistantMessage(parts=(*parts, *calls)))
+
+
+def result(reason: StopReason = "response", **changes: Any) -> RunResult[str]:
+    fields: dict[str, Any] = {
+        "output": "",
+        "stop_reason": reason,
+        "messages": (),
+        "history": (),
+        "usage": Usage(input_tokens=1200, output_tokens=7),
+        "thread_id": "thr_1",
+        "run_id": "run_1",
+        "agent_name": "Assistant",
+        "provider": "openai",
+        "model": "gpt-4o",
+    }
+    return RunResult(**{**fields, **changes})
+
+
+async def batches(*items: list[Event]) -> AsyncIterator[list[Event]]:
+    for item in items:
+        yield item
+
+
+TOOL_RUN: list[list[Event]] = [
+    [RunStarted("run_1", "thr_1", "Assistant")],
+    [TextDelta("Let me "), TextDelta("look.")],
+    [ToolCallDelta(0, "1", "weather"), ToolCallDelta(1, "2", "distance"), FinishDelta("tool_calls")],
+    [said("Let me look.", WEATHER, DISTANCE), ToolCallStarted(WEATHER), ToolCallStarted(DISTANCE)],
+    [finished(DISTANCE, "no such city", is_error=True), finished(WEATHER, "sunny,\n24 °C", seconds=12.34)],
+    [TextDelta("It is "), TextDelta("sunny.\nGo")],
+    [TextDelta("!")],
+    [said("It is sunny.\nGo!"), RunFinished("response")],
+]
+TOOL_LINES = [
+    "  ✗ distance(start='Lisbon', end='Berlin') → no such city  _ s",
+    "  ✓ weather(city='Lisbon') → sunny, 24 °C  _ s",
+]
+ENDING = "  openai:gpt-4o answered · 2 turns · 1,200 tokens in, 7 out · _ s"
+
+
+async def shown(view: View, run: list[list[Event]]) -> None:
+    async with asyncio.timeout(10):
+        await view.show(batches(*run))
+    view.finish(result())
+
+
+async def test_answer_and_notes_apart() -> None:
+    answer, notes = io.StringIO(), io.StringIO()
+    await shown(View(answer, notes), TOOL_RUN)
+    assert answer.getvalue() == "Let me look.\nIt is sunny.\nGo!\n"
+    assert timeless(notes.getvalue()).splitlines() == [*TOOL_LINES, ENDING]
+
+
+async def test_held_answer_is_alone() -> None:
+    answer, notes = io.StringIO(), io.StringIO()
+    await shown(View(answer, notes, hold=True), TOOL_RUN)
+    assert answer.getvalue() == "It is sunny.\nGo!\n"
+    assert timeless(notes.getvalue()).splitlines() == ["Let me look.", *TOOL_LINES, ENDING]
+
+
+async def test_one_plain_stream_has_empty_lines_between_answer_and_notes() -> None:
+    out = io.StringIO()
+    await shown(View(out), TOOL_RUN)
+    assert timeless(out.getvalue()).splitlines() == [
+        "Let me look.",
+        "",
+        *TOOL_LINES,
+        "",
+        "It is sunny.",
+        "Go!",
+        "",
+        ENDING,
+    ]
+
+
+async def test_in_a_terminal_the_same_is_left_when_nothing_moves() -> None:
+    out = StringTerminal()
+    await shown(View(out), TOOL_RUN)
+    assert timeless("\n".join(screen(out.getvalue()))).splitlines() == [
+        "Let me look.",
+        "",
+        *TOOL_LINES,
+        "",
+        "It is sunny.",
+        "Go!",
+        "",
+        ENDING,
+    ]
+    assert "\x1b[32m" in out.getvalue()
+    assert "\x1b[31m" in out.getvalue()
+
+
+@pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+async def test_no_colours(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    out = StringTerminal()
+    await shown(View(out), TOOL_RUN)
+    assert "\x1b" not in out.getvalue()
+    assert timeless(out.getvalue()).splitlines()[2:4] == TOOL_LINES
+
+
+async def until(out: io.StringIO, *texts: str) -> None:
+    while not all(text in out.getvalue() for text in texts):
+        await asyncio.sleep(0.01)
+
+
+async def test_tools_at_once_move_together_and_leave_only_their_lines() -> None:
+    out = StringTerminal()
+
+    async def run() -> AsyncIterator[list[Event]]:
+        await until(out, "thinking")
+        yield [said("", WEATHER, DISTANCE), ToolCallStarted(WEATHER), ToolCallStarted(DISTANCE)]
+        await until(out, "weather(city='Lisbon')", "distance(start='Lisbon', end='Berlin')")
+        before = len(out.getvalue())
+        while out.getvalue()[before:].count("distance") < 2:  # it moves
+            await asyncio.sleep(0.01)
+        moving.extend(timeless("\n".join(screen(out.getvalue()))).splitlines())
+        yield [finished(DISTANCE, "2,313 km")]
+        before = len(out.getvalue())
+        while "weather" not in out.getvalue()[before:]:
+            await asyncio.sleep(0.01)
+        half.extend(timeless("\n".join(screen(out.getvalue()))).splitlines())
+        yield [finished(WEATHER, "sunny")]
+        await until(out, "sunny")
+        yield [TextDelta("Done."), said("Done."), RunFinished("response")]
+
+    moving: list[str] = []
+    half: list[str] = []
+    view = View(out)
+    async with asyncio.timeout(10):
+        await view.show(run())
+    assert [line[4:] for line in moving] == [
+        "weather(city='Lisbon')  _ s",
+        "distance(start='Lisbon', end='Berlin')  _ s",
+    ]
+    done = "  ✓ distance(start='Lisbon', end='Berlin') → 2,313 km  _ s"
+    assert half[0] == done
+    assert [line[4:] for line in half[1:]] == ["weather(city='Lisbon')  _ s"]
+    assert timeless("\n".join(screen(out.getvalue()))).splitlines() == [
+        done,
+        "  ✓ weather(city='Lisbon') → sunny  _ s",
+        "",
+        "Done.",
+    ]
+
+
+async def test_more_tools_than_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LINES", "6")
+    out = StringTerminal()
+    calls = [ToolCall(id=str(number), name=f"tool{number}", arguments="{}") for number in range(9)]
+
+    async def run() -> AsyncIterator[list[Event]]:
+        yield [said("", *calls), *map(ToolCallStarted, calls)]
+        await until(out, "and 5 more")
+        moving.extend(line[4:9] for line in screen(out.getvalue()))
+        yield [finished(call, "ok") for call in calls]
+
+    moving: list[str] = []
+    async with asyncio.timeout(10):
+        await View(out).show(run())
+    assert moving == ["tool0", "tool1", "tool2", "tool3", " 5 mo"]
+    assert timeless("\n".join(screen(out.getvalue()))).splitlines() == [f"  ✓ tool{n}() → ok  _ s" for n in range(9)]
+
+
+async def test_what_a_stop_cut_off_is_named() -> None:
+    out = StringTerminal()
+
+    async def run() -> AsyncIterator[list[Event]]:
+        yield [said("", WEATHER), ToolCallStarted(WEATHER)]
+        await until(out, "weather")
+        view.stopping()
+        await until(out, "stopping")
+        yield [RunFinished("user_stop")]
+
+    view = View(out)
+    async with asyncio.timeout(10):
+        await view.show(run())
+    view.finish(result("user_stop", usage=None))
+    assert timeless("\n".join(screen(out.getvalue()))).splitlines() == [
+        "  ✗ weather(city='Lisbon') → cut off  _ s",
+        "  stopped · 1 turn · _ s",
+    ]
+
+
+async def test_a_failure_leaves_what_was_said_and_a_clean_line() -> None:
+    async def run() -> AsyncIterator[list[Event]]:
+        yield [TextDelta("Half an ans")]
+        raise ConnectionError
+
+    answer, notes = io.StringIO(), io.StringIO()
+    with pytest.raises(ConnectionError):
+        await View(answer, notes, hold=True).show(run())
+    assert (answer.getvalue(), notes.getvalue()) == ("Half an ans\n", "")
+
+
+async def test_reasoning_is_for_watching() -> None:
+    run: list[list[Event]] = [
+        [ReasoningDelta("Let me "), ReasoningDelta("think.")],
+        [TextDelta("Yes."), said("Yes."), RunFinished("response")],
+    ]
+    plain, watched = io.StringIO(), StringTerminal()
+    await View(plain).show(batches(*run))
+    await View(watched).show(batches(*run))
+    assert plain.getvalue() == "Yes.\n"
+    assert screen(watched.getvalue()) == ["Let me think.", "", "Yes.", ""]
+
+
+async def test_each_read_of_the_socket_is_written_at_once() -> None:
+    class Counting(io.StringIO):
+        def __init__(self) -> None:
+            super().__init__()
+            self.log: list[str] = []
+
+        def write(self, text: str) -> int:
+            self.log.append(text)
+            return super().write(text)
+
+        def flush(self) -> None:
+            self.log.append("flush")
+
+    out = Counting()
+    await View(out).show(batches([TextDelta("a"), TextDelta("b")], [TextDelta("c\n")], [said("abc\n")]))
+    assert out.log == ["ab", "flush", "c\n", "flush"]
+
+
+async def test_long_answer_is_written_whole() -> None:
+    piece = "Fifty characters of text with signs: é 日本 👨‍👩‍👧.\n"
+    out = io.StringIO()
+    await View(out).show(batches(*([TextDelta(piece)] * 64 for _ in range(400))))
+    assert out.getvalue() == piece * 64 * 400
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+async def test_a_tool_call_takes_one_row(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    out = StringTerminal()
+    calls = [
+        ToolCall(id="1", name="read_the_whole_document", arguments='{"name": "' + "long " * 40 + '"}'),
+        ToolCall(id="2", name="übersetze", arguments='{"text": "日本語日本語日本語"}'),
+        ToolCall(id="3", name="broken", arguments='{"half'),
+    ]
+    texts = ["\n".join(f"line {number}" for number in range(50)), "日本語" * 60, "\x1b[2Jgone\u202e👨‍👩‍👧"]
+    await View(out).show(batches([finished(call, text) for call, text in zip(calls, texts, strict=True)]))
+    rows = screen(out.getvalue())
+    assert len(rows) == 4
+    assert [row for row in rows if cell_len(row) > columns] == []
+    assert all(row.endswith("  0.50 s") for row in rows[:3])
+    assert "… (50 lines)" in rows[0]
+    assert rows[2] == "  ✓ broken({\"half) → ␛[2Jgone�👨‍👩‍👧  0.50 s"
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (result(), "openai:gpt-4o answered · 0 turns"),
+        (result(provider="offline", model="offline"), "offline answered · 0 turns"),
+        (result(provider=None, model=None, usage=None), "the model answered · 0 turns · _ s"),
+        (result("max_turns"), "ended at its limit of turns · 0 turns · 1,200 tokens in, 7 out · _ s"),
+        (result("guardrail", error="no\nsecrets", usage=None), "ended by a check (no secrets) · 0 turns · _ s"),
+        (result("deadline", usage=Usage(cost=0.0123)), "ended at its deadline · 0 turns · 0 tokens in, 0 out · $0.0123"),
+        (result("user_stop", truncated=True), "_ s · the answer was cut at the token limit"),
+    ],
+)
+async def test_endings(given: RunResult[str], line: str) -> None:
+    out = io.StringIO()
+    view = View(out)
+    await view.show(batches([said("")] if given.stop_reason == "response" else []))
+    view.finish(given)
+    assert line.replace("answered · 0 turns", "answered · 1 turn") in timeless(out.getvalue())
+    assert out.getvalue().count("\n") == 1
+
+
+async def test_an_ending_wraps_between_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    out = StringTerminal()
+    await View(out).show(batches([said("")]))
+    view = View(out)
+    await view.show(batches([said("")]))
+    view.finish(result())
+    assert timeless("\n".join(screen(out.getvalue()))).splitlines() == [
+        "  openai:gpt-4o answered · 1 turn ·",
+        "  1,200 tokens in, 7 out · _ s",
+    ]
+
+
+async def test_an_answer_without_events_is_given_at_the_end() -> None:
+    answer, notes = io.StringIO(), io.StringIO()
+    view = View(answer, notes)
+    await view.show(batches())
+    view.finish(result(messages=(AssistantMessage(text="As before."),)))
+    assert answer.getvalue() == "As before.\n"
+    assert notes.getvalue() == "  nothing was asked: the last run had ended with this answer\n"
+
+
+async def test_who_else_writes_gets_a_line_of_its_own() -> None:
+    async def run() -> AsyncIterator[list[Event]]:
+        yield [TextDelta("Half")]
+        view.break_line()
+        out.write("a record\n")
+        yield [TextDelta(" done."), said("Half done.")]
+
+    out = StringTerminal()
+    view = View(out, live=False)
+    await view.show(run())
+    assert out.getvalue() == "Half\na record\n done.\n"
+
+
+async def test_a_reader_of_notes_that_is_gone() -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        await View(io.StringIO(), Gone()).show(batches([finished(WEATHER, "sunny")]))
+
+
+@pytest.mark.parametrize(
+    ("given", "safe"),
+    [
+        ("plain\ttext\n", "plain\ttext\n"),
+        ("\x1b[31mred\x1b]0;t\x07", "␛[31mred␛]0;t␇"),
+        ("\x00\x7f\x85\x9b", "␀␡��"),
+        ("a\r\nb\r", "a\nb"),
+        ("over\rwrite", "over␍write"),
+        ("\ud800", "�"),
+        ("a\u00a0b 日本 👨‍👩‍👧 שלום", "a\u00a0b 日本 👨‍👩‍👧 שלום"),
+    ],
+)
+def test_printable(given: str, safe: str) -> None:
+    assert printable(given) == safe
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (" a\n b\tc ", "a b c"),
+        ("12345", "12345"),
+        ("123456", "12345…"),
+        ("1" + " " * 30 + "2", "1…"),
+        ("\u202egp\x1b", "�gp␛"),
+    ],
+)
+def test_one_line(given: str, line: str) -> None:
+    assert one_line(given, 5) == line
+
+
+def test_an_error_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    show_error(ValueError("two\nlines \x1b[2J"))
+    assert capsys.readouterr() == ("", "plait: two lines ␛[2J\n")
+
+
+def test_an_error_with_its_traceback(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLAIT_DEBUG", "1")
+    show_error(ValueError("why"), "a sentence")
+    assert capsys.readouterr().err == "ValueError: why\nplait: a sentence\n"
