@@ -7,11 +7,13 @@ import inspect
 import os
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
 from hypothesis.database import DirectoryBasedExampleDatabase
+
+from recorded import read_recordings, replay_servers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -49,6 +51,19 @@ def shared() -> Path:
             pytest.fail(reason)
         pytest.skip(reason)
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def recordings(shared: Path) -> list[dict[str, Any]]:
+    """Every recorded exchange of the chat dialect."""
+    return read_recordings(shared)
+
+
+@pytest.fixture(scope="session")
+def servers(shared: Path) -> Iterator[dict[str, str]]:
+    """Where the replay servers listen, one for each delivery."""
+    with replay_servers(shared) as made:
+        yield made
 
 
 @pytest.fixture(autouse=True)

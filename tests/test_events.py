@@ -58,7 +58,11 @@ def streams(draw: st.DrawFn) -> list[Delta]:
     """Deltas whose tool calls have ids from their first piece on, as sound providers send them."""
     made: list[Delta] = []
     for delta in draw(st.lists(deltas, max_size=20)):
-        named = msgspec.structs.replace(delta, id=f"{delta.choice}/{delta.index}") if isinstance(delta, ToolCallDelta) else delta
+        named = (
+            msgspec.structs.replace(delta, id=f"{delta.choice}/{delta.index}")
+            if isinstance(delta, ToolCallDelta)
+            else delta
+        )
         made.append(named)
     return made
 
@@ -78,7 +82,9 @@ def test_batches_do_not_matter(stream: list[Delta], data: st.DataObject) -> None
 def test_nothing_is_lost(stream: list[Delta]) -> None:
     made = Fold("p", "m")
     made.add(stream)
-    for choice, answer in zip(sorted({delta.choice for delta in stream if hasattr(delta, "choice")}), made.answers(), strict=True):
+    for choice, answer in zip(
+        sorted({delta.choice for delta in stream if hasattr(delta, "choice")}), made.answers(), strict=True
+    ):
         own = [delta for delta in stream if getattr(delta, "choice", None) == choice]
         message = answer.message
         assert message.text == "".join(delta.text for delta in own if isinstance(delta, TextDelta))
@@ -86,7 +92,10 @@ def test_nothing_is_lost(stream: list[Delta]) -> None:
         assert message.reasoning == "".join(delta.text for delta in own if isinstance(delta, ReasoningDelta))
         calls = {delta.index for delta in own if isinstance(delta, ToolCallDelta)}
         assert [(call.id, call.arguments) for call in message.tool_calls] == [
-            (f"{choice}/{index}", "".join(d.arguments for d in own if isinstance(d, ToolCallDelta) and d.index == index))
+            (
+                f"{choice}/{index}",
+                "".join(d.arguments for d in own if isinstance(d, ToolCallDelta) and d.index == index),
+            )
             for index in sorted(calls)
         ]
         assert made.answer(choice) == answer
@@ -100,7 +109,11 @@ def test_a_whole_answer() -> None:
         [ModelDelta("gpt-x", "resp_1", "openai"), ReasoningDelta("let "), ReasoningDelta("me see")],
         [TextDelta("Hel"), DetailsDelta({"a": 1, "signature": "s"})],
         [TextDelta("lo"), DetailsDelta({"a": [2]}), ToolCallDelta(0, "c1", "f", '{"x"')],
-        [ToolCallDelta(0, arguments=":1}"), FinishDelta("tool_calls"), UsageDelta(Usage(input_tokens=3, output_tokens=4))],
+        [
+            ToolCallDelta(0, arguments=":1}"),
+            FinishDelta("tool_calls"),
+            UsageDelta(Usage(input_tokens=3, output_tokens=4)),
+        ],
     ]
     assert fold(stream) == (
         Answer(
@@ -145,7 +158,9 @@ def test_calls_mixed_by_index_with_gaps() -> None:
 
 def test_each_call_gets_an_id_of_its_own() -> None:
     made = Fold("p", "m")
-    made.add([ToolCallDelta(0, "x", "a"), ToolCallDelta(1, "x", "b"), ToolCallDelta(2, "", "c"), ToolCallDelta(3, "", "d")])
+    made.add(
+        [ToolCallDelta(0, "x", "a"), ToolCallDelta(1, "x", "b"), ToolCallDelta(2, "", "c"), ToolCallDelta(3, "", "d")]
+    )
     calls = made.answer().message.tool_calls
     assert [call.name for call in calls] == ["a", "b", "c", "d"]
     assert len({call.id for call in calls}) == 4
@@ -161,7 +176,10 @@ def test_choices_are_told_apart() -> None:
         FinishDelta("stop", choice=1),
         FinishDelta("length"),
     ]
-    assert [(answer.message.text, answer.finish_reason) for answer in fold([stream])] == [("a", "length"), ("b", "stop")]
+    assert [(answer.message.text, answer.finish_reason) for answer in fold([stream])] == [
+        ("a", "length"),
+        ("b", "stop"),
+    ]
 
 
 def test_finished_when_every_answer_has_its_end_mark() -> None:
@@ -194,8 +212,12 @@ def test_what_a_fold_makes_is_what_the_checked_constructor_makes() -> None:
 
 
 def test_usage_adds_up() -> None:
-    one = Usage(input_tokens=1, output_tokens=2, cache_read_tokens=3, cache_write_tokens=4, reasoning_tokens=5, cost=0.25)
-    two = Usage(input_tokens=10, output_tokens=20, cache_read_tokens=30, cache_write_tokens=40, reasoning_tokens=50, cost=0.5)
+    one = Usage(
+        input_tokens=1, output_tokens=2, cache_read_tokens=3, cache_write_tokens=4, reasoning_tokens=5, cost=0.25
+    )
+    two = Usage(
+        input_tokens=10, output_tokens=20, cache_read_tokens=30, cache_write_tokens=40, reasoning_tokens=50, cost=0.5
+    )
     assert one + two == Usage(
         input_tokens=11,
         output_tokens=22,

@@ -422,7 +422,8 @@ class Colour(Enum):
 
 
 @pytest.mark.parametrize(
-    ("kind", "value"), [(set[str], {"a"}), (frozenset[int], frozenset({1})), (Nested, Nested(x=1)), (Colour, Colour.RED)]
+    ("kind", "value"),
+    [(set[str], {"a"}), (frozenset[int], frozenset({1})), (Nested, Nested(x=1)), (Colour, Colour.RED)],
 )
 def test_fields_of_mutable_and_arbitrary_types_are_refused(kind: Any, value: object) -> None:
     made = type("Made", (Frozen,), {"__annotations__": {"field": kind}})

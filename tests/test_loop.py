@@ -362,7 +362,13 @@ async def test_the_same_call_three_times_is_said_to_the_model() -> None:
     result = await agent.run("add")
     results = [message.tool_results[0].text for message in result.messages if message.role == "tool"]
     assert results[:2] == ["3", "3"]
-    assert results[2] == "3[This is the same call with the same arguments 3 times running. Do something else with it.]"
+    assert results[2] == ("3\n[This is the same call with the same arguments in 3 turns running. Do something else.]")
+
+
+async def test_the_same_call_three_times_in_one_turn_is_no_loop() -> None:
+    calls = [ToolCall(id=str(n), name="add", arguments='{"a": 1, "b": 2}') for n in range(3)]
+    result = await Agent(provider=OfflineProvider([calls, "enough"]), tools=[add]).run("add")
+    assert [r.text for r in result.messages[2].tool_results] == ["3", "3", "3"]
 
 
 async def test_a_call_cut_by_the_token_limit_is_not_made() -> None:

@@ -125,7 +125,10 @@ def test_repr_is_what_one_would_write() -> None:
     assert repr(AssistantMessage(text="hi", model="m")) == "AssistantMessage(text='hi', model='m')"
     assert repr(UserMessage(text="hi", metadata={"a": [1]})) == "UserMessage(text='hi', metadata={'a': (1,)})"
     assert repr(Message()) == "Message()"
-    assert repr(Message(parts=[TextPart(text="no", refusal=True)])) == "Message(parts=(TextPart(text='no', refusal=True),))"
+    assert (
+        repr(Message(parts=[TextPart(text="no", refusal=True)]))
+        == "Message(parts=(TextPart(text='no', refusal=True),))"
+    )
     assert repr(Message(text="a", parts=[ImagePart(url="u")])) == (
         "Message(parts=(TextPart(text='a'), ImagePart(url='u')))"
     )
@@ -346,7 +349,9 @@ def test_what_is_no_message_is_refused(data: Any, sentence: str) -> None:
 
 
 def test_two_classes_of_one_name_are_an_error() -> None:
-    with pytest.raises(ConfigurationError, match="two message classes are named 'Scored': .* give one of them class_name="):
+    with pytest.raises(
+        ConfigurationError, match="two message classes are named 'Scored': .* give one of them class_name="
+    ):
         type("Scored", (Message,), {"__module__": "elsewhere"})
     with pytest.raises(ConfigurationError, match="two message classes are named 'Message'"):
         type("Message", (Message,), {})

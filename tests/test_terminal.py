@@ -297,7 +297,7 @@ async def test_a_tool_call_takes_one_row(columns: int, monkeypatch: pytest.Monke
     assert [row for row in rows if cell_len(row) > columns] == []
     assert all(row.endswith("  0.50 s") for row in rows[:3])
     assert "… (50 lines)" in rows[0]
-    assert rows[2] == "  ✓ broken({\"half) → ␛[2Jgone�👨‍👩‍👧  0.50 s"
+    assert rows[2] == '  ✓ broken({"half) → ␛[2Jgone�👨‍👩‍👧  0.50 s'
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,10 @@ async def test_a_tool_call_takes_one_row(columns: int, monkeypatch: pytest.Monke
         (result(provider=None, model=None, usage=None), "the model answered · 0 turns · _ s"),
         (result("max_turns"), "ended at its limit of turns · 0 turns · 1,200 tokens in, 7 out · _ s"),
         (result("guardrail", error="no\nsecrets", usage=None), "ended by a check (no secrets) · 0 turns · _ s"),
-        (result("deadline", usage=Usage(cost=0.0123)), "ended at its deadline · 0 turns · 0 tokens in, 0 out · $0.0123"),
+        (
+            result("deadline", usage=Usage(cost=0.0123)),
+            "ended at its deadline · 0 turns · 0 tokens in, 0 out · $0.0123",
+        ),
         (result("user_stop", truncated=True), "_ s · the answer was cut at the token limit"),
     ],
 )

@@ -42,7 +42,7 @@ _GRACE: Final = 0.5
 _TRIES: Final = 3
 _TOGETHER_SECONDS: Final = 0.005
 _SECRET_TEXT: Final = re.compile(r"^<secret:([^<>]+)>$")
-_LIKE_A_SECRET: Final = re.compile(
+_KEYS_AND_PASSWORDS: Final = (
     r"(?i)\b(?:sk|pk|rk|ghp|gho|xox[abp])[-_][a-z0-9_-]{12,}|(?<=bearer )\S{8,}|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
     r"|(?:(?<=key=)|(?<=token=)|(?<=secret=)|(?<=password=)|(?<=pwd=))[^\s&\"',;]+"
 )
@@ -395,7 +395,7 @@ def _said(error: Exception) -> str:
         text = ""
     if isinstance(error, ExceptionGroup):
         text = "; ".join([text, *(f"{type(inner).__name__}: {inner}" for inner in error.exceptions[:3])])
-    clean = _LIKE_A_SECRET.sub("***", excerpt(text, _SAID))
+    clean = re.sub(_KEYS_AND_PASSWORDS, "***", excerpt(text, _SAID))
     return f"{type(error).__name__}: {clean}" if clean else type(error).__name__
 
 

@@ -245,10 +245,7 @@ class Tail:
         else:
             self._ids |= ids
         self.pending = {call.id: call for call in calls}
-        self.repeats = {}
-        for call in calls:
-            if self.run:
-                self.repeats[call.id] = self.run.called(call)
+        self.repeats = self.run.called(calls) if self.run else {}
         return message
 
     def _unique(self, part: Part) -> Part:
@@ -331,8 +328,7 @@ class RunState:
     """What the log says of its last run so far."""
 
     __slots__ = (
-        "_call",
-        "_times",
+        "_streaks",
         "agent_name",
         "end",
         "first",
@@ -354,19 +350,21 @@ class RunState:
         self.last: MessageEntry | None = None
         self.end: RunEnd | None = None
         self.repairs = 0
-        self._call = ("", "")
-        self._times = 0
+        self._streaks: dict[tuple[str, str], int] = {}
 
     def resume(self) -> None:
         """Go on after an end."""
         self.end = None
         self.turns = self.tool_calls = self.repairs = 0
 
-    def called(self, call: ToolCall) -> int:
-        """Count how many times running this same call was made, this time included."""
-        same = (call.name, call.arguments) == self._call
-        self._call, self._times = (call.name, call.arguments), self._times + 1 if same else 1
-        return self._times
+    def called(self, calls: Iterable[ToolCall]) -> dict[str, int]:
+        """Count in how many turns running each of these calls was made with the same arguments; by call id.
+
+        The same call several times in one turn counts once: rolling dice three times is no loop.
+        """
+        before = self._streaks
+        self._streaks = {key: before.get(key, 0) + 1 for key in {(call.name, call.arguments) for call in calls}}
+        return {call.id: self._streaks[call.name, call.arguments] for call in calls}
 
     def answered(self, body: MessageEntry) -> None:
         """Count an answer of the model."""

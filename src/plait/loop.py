@@ -11,36 +11,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Generic
 
 import msgspec
 from typing_extensions import TypeVar
 
+from plait.context import MemoryStrategy
 from plait.errors import EmptyAnswer, NothingToResume, OutputInvalid, PlaitError, Refused, StateConflict, excerpt
 from plait.events import Fold, RunFinished, StopReason
 from plait.hooks import AfterRequest, BeforeRequest, FunctionCallEnd, FunctionCallStart, HookName, Hooks, RunEnded, Veto
 from plait.log import REPAIR, MessageEntry, RunEnd, RunStart, ToolEnd, ToolStart
-from plait.messages import AssistantMessage, TextPart, ToolCall, ToolResult, UserMessage
-from plait.providers.base import DEFAULT_SETTINGS, Request
-from plait.run import DEFAULT_LIMITS, RunResult
+from plait.messages import AssistantMessage, Message, SystemMessage, TextPart, ToolCall, ToolResult, UserMessage
+from plait.providers.base import DEFAULT_SETTINGS, Provider, Request, Settings, ToolDefinition
+from plait.run import DEFAULT_LIMITS, RunContext, RunLimits, RunResult, StopSignal
+from plait.schema import OutputSchema
 from plait.stops import Guard
-from plait.threads import settle
-from plait.tools import execute
+from plait.threads import IfBusy, Thread, settle
+from plait.tools import Tool, execute
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
-    from plait.context import MemoryStrategy
     from plait.events import Answer, Event
     from plait.log import Body, Tail
-    from plait.messages import Message, SystemMessage
-    from plait.providers.base import Provider, Settings, ToolDefinition
-    from plait.run import RunContext, RunLimits, StopSignal
-    from plait.schema import OutputSchema
-    from plait.threads import IfBusy, Thread
-    from plait.tools import Tool
 
 logger = logging.getLogger("plait.run")
 
@@ -50,7 +46,7 @@ MAX_REPAIRS: Final = 2
 """How often one run asks again for an answer that does not fit the output type."""
 
 REPEATS: Final = 3
-"""The same call with the same arguments this many times running is said to the model."""
+"""The same call with the same arguments in this many turns running is said to the model."""
 
 _MAY_HAVE_HAPPENED: Final = (
     "This call was begun, and the program ended before its result was written down: it may or may not have happened. "
@@ -100,8 +96,7 @@ def next_step(tail: Tail, limits: RunLimits) -> Ask | CallTools | Finish:
     return Ask(run.turns + 1)
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
-class Run(Generic[Output]):
+class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
     """One run: what it was given, and, when `events` is drained, its `result`.
 
     Attributes:
@@ -116,13 +111,13 @@ class Run(Generic[Output]):
     provider: Provider
     prompt: tuple[Message, ...] = ()
     system: SystemMessage | None = None
-    tools: Mapping[str, Tool] = field(default_factory=dict)
+    tools: Mapping[str, Tool] = msgspec.field(default_factory=dict)
     definitions: tuple[ToolDefinition, ...] = ()
     strategy: MemoryStrategy | None = None
     output: OutputSchema[Any] | None = None
     settings: Settings = DEFAULT_SETTINGS
     limits: RunLimits = DEFAULT_LIMITS
-    hooks: Hooks = field(default_factory=Hooks)
+    hooks: Hooks = msgspec.field(default_factory=Hooks)
     stop: StopSignal | asyncio.Event | None = None
     if_busy: IfBusy = "queue"
     sequential: bool = False
@@ -292,7 +287,7 @@ class Run(Generic[Output]):
     def _add_result(self, call: ToolCall, result: ToolResult, seconds: float = 0.0) -> None:
         times = self.thread.tail.repeats.get(call.id, 1)
         if times >= REPEATS:
-            said = f"[This is the same call with the same arguments {times} times running. Do something else with it.]"
+            said = f"\n[This is the same call with the same arguments in {times} turns running. Do something else.]"
             result = result.model_copy(update={"parts": (*result.parts, TextPart(text=said))})
         self._add(ToolEnd.model_construct(result=result, seconds=seconds))
 

@@ -23,10 +23,11 @@ from plait.readers import (
     OnlyReader,
     Outcome,
     PieceReader,
-    Waiting,
     Window,
     close_stream,
     one_by_one,
+    wait_in,
+    wake,
 )
 from plait.scopes import FATAL, Producer, Scope, current_scope, owner_here, running_loop
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Awaitable, Callable, Generator, Iterable, Sequence
     from contextvars import Context
 
-    from plait.readers import Ending
+    from plait.readers import Ending, Waiting
 
 __all__ = ["PieceReader", "Promise", "Scope", "StreamedPromise", "current_promise", "current_scope", "one_by_one"]
 
@@ -263,7 +264,7 @@ class StreamedPromise(Promise[T_co], Generic[Piece_co, T_co]):
         self._streamer = streamer
         self._fold = resolver
         self._pieces: list[Piece_co] | Window[Piece_co] = list(prefill_pieces or ()) if bound is None else Window(bound)
-        self._stalled = Waiting()
+        self._stalled: Waiting = {}
         if prefill_result is _UNSET and streamer is None and resolver is None:
             prefill_result = cast("T_co", tuple(self._pieces))
         made = _not_called if prefill_result is _UNSET else None
@@ -311,7 +312,7 @@ class StreamedPromise(Promise[T_co], Generic[Piece_co, T_co]):
     def _discard(self) -> None:
         if isinstance(self._pieces, Window) and not self.done() and not self._pass_on(self._discard):
             self._pieces.discard()
-            self._stalled.wake()
+            wake(self._stalled)
 
     def _more(self) -> Awaitable[None]:
         """Give what a reader awaits who has read all there is; raise the error, or StopAsyncIteration, at the end."""
@@ -322,7 +323,7 @@ class StreamedPromise(Promise[T_co], Generic[Piece_co, T_co]):
             if not self.done():
                 self._begin()
                 if self._state == "running":
-                    return self._stalled.wait()
+                    return wait_in(self._stalled)
             if self._error is None:
                 raise StopAsyncIteration
             self._raise()
@@ -346,9 +347,9 @@ class StreamedPromise(Promise[T_co], Generic[Piece_co, T_co]):
                         continue
                     pieces.extend(batch)
                     if stalled and batch:
-                        stalled.wake()
+                        wake(stalled)
                     while window is not None and window.full:
-                        await window.room.wait()
+                        await wait_in(window.room)
             finally:
                 await close_stream(stream)
         known: Sequence[Piece_co] = tuple(pieces) if window is None else NotKept()
@@ -360,7 +361,7 @@ class StreamedPromise(Promise[T_co], Generic[Piece_co, T_co]):
     def _settle(self, state: Ending, whole: object = None, error: BaseException | None = None) -> None:
         super()._settle(state, whole, error)
         self._streamer = self._fold = None
-        self._stalled.wake()
+        wake(self._stalled)
 
 
 async def _not_called() -> Never:

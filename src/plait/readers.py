@@ -27,31 +27,29 @@ Piece = TypeVar("Piece")
 Piece_co = TypeVar("Piece_co", covariant=True)
 
 Ending = Literal["resolved", "failed", "cancelled"]
+Waiting = dict[asyncio.Future[None], None]
+"""Those who wait for one thing: a dict, because a reader that gives up must leave the queue in O(1)."""
 
 
-class Waiting(dict[asyncio.Future[None], None]):
-    """Those who wait for one thing, each on its own future; one that gives up leaves in O(1), and the others go on."""
+async def wait_in(waiting: Waiting) -> None:
+    """Wait for `wake`, on a future that is nobody else's."""
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    waiting[future] = None
+    try:
+        await future
+    finally:
+        waiting.pop(future, None)
 
-    __slots__ = ()
 
-    async def wait(self) -> None:
-        """Wait for `wake`."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self[future] = None
-        try:
-            await future
-        finally:
-            self.pop(future, None)
-
-    def wake(self) -> None:
-        """Let all of them go on."""
-        for future in self:
-            if not future.done():
-                try:
-                    future.set_result(None)
-                except RuntimeError:
-                    return  # the loop is closed: nobody waits there any more
-        self.clear()
+def wake(waiting: Waiting) -> None:
+    """Let all who wait go on."""
+    for future in waiting:
+        if not future.done():
+            try:
+                future.set_result(None)
+            except RuntimeError:
+                return  # the loop is closed: nobody waits there any more
+    waiting.clear()
 
 
 class Outcome(Generic[T_co]):
@@ -68,13 +66,18 @@ class Outcome(Generic[T_co]):
         self._whole: Any = None
         self._error: BaseException | None = None
         self._traceback: TracebackType | None = None
-        self._waiting = Waiting()
+        self._waiting: Waiting = {}
 
     def __await__(self) -> Generator[Any, None, T_co]:
         if not self.done():
             self._begin()
             if self._state == "running":
-                yield from self._waiting.wait().__await__()
+                future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                self._waiting[future] = None
+                try:
+                    yield from future  # as `wait_in`, which only a coroutine can await
+                finally:
+                    self._waiting.pop(future, None)
         if self._error is None:
             whole: T_co = self._whole
             return whole
@@ -111,7 +114,7 @@ class Outcome(Generic[T_co]):
         self._state, self._whole, self._error = state, whole, error
         if error is not None:
             self._traceback = error.__traceback__
-        self._waiting.wake()
+        wake(self._waiting)
 
     def _raise(self) -> NoReturn:
         """Raise the error as it was when it was settled: each reader would else leave its frames in it."""
@@ -131,7 +134,7 @@ class Window(deque[Piece]):
         super().__init__()
         self._bound = bound
         self._reader: ref[asyncio.Task[Any]] | None = None
-        self.room = Waiting()
+        self.room: Waiting = {}
         self.taken = False
         self.discarded = False
 
@@ -174,7 +177,7 @@ class Window(deque[Piece]):
 
     def _wake(self) -> None:
         if self.room and not self.full:
-            self.room.wake()
+            wake(self.room)
 
 
 class NotKept(Sequence[Never]):

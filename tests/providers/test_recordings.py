@@ -9,10 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import subprocess
-import sys
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import openai
 import pytest
@@ -36,52 +33,9 @@ from plait.messages import (
 )
 from plait.providers.base import Request, Settings, ToolDefinition
 from plait.providers.chat import ChatProvider
+from recorded import DELIVERIES, FAMILIES
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-FAMILIES: Final = {"openai-chat": "openai", "ollama-openai": "ollama", "openrouter-chat": "openrouter"}
-DELIVERIES: Final = {
-    "as recorded": (),
-    "byte by byte": ("--rechunk", "1"),
-    "cut at random": ("--rechunk", "7", "--seed", "4"),
-    "other line ends, comments": ("--crlf", "--pings"),
-}
 KEY: Final = "sk-recorded"
-
-
-@pytest.fixture(scope="module")
-def recordings(shared: Path) -> list[dict[str, Any]]:
-    found = [
-        json.loads(path.read_text("utf-8"))
-        for family in FAMILIES
-        for path in (shared / "recordings" / family).iterdir()
-    ]
-    return sorted(found, key=lambda recording: str(recording["id"]))
-
-
-@pytest.fixture(scope="module")
-def servers(shared: Path) -> Iterator[dict[str, str]]:
-    """One replay server for each delivery; where it listens."""
-    with ExitStack() as stack:
-        made = {}
-        for delivery, options in DELIVERIES.items():
-            kinds = [part for family in FAMILIES for part in ("--provider", family)]
-            command = [
-                sys.executable,
-                str(shared / "tools/replay_server.py"),
-                str(shared / "recordings"),
-                "--port",
-                "0",
-            ]
-            server = stack.enter_context(
-                subprocess.Popen([*command, *kinds, *options], stdout=subprocess.PIPE, text=True)
-            )
-            stack.callback(server.terminate)
-            assert server.stdout is not None
-            made[delivery] = server.stdout.readline().rsplit(" ", 1)[-1].strip()
-        yield made
 
 
 def provider_for(recording: dict[str, Any], server: str = "http://127.0.0.1:9") -> ChatProvider:

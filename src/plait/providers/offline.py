@@ -51,6 +51,7 @@ _PIECE: Final = re.compile(r"\s*\S+(?:\s+\Z)?|\s+")
 _FACT: Final = re.compile(r"\bmy ([a-z][a-z' ]{0,40}?) (?:is|are|was) ([^.,;!?\n]{1,80})", re.IGNORECASE)
 _ASKED: Final = re.compile(r"\bwhat(?:'s| is| are| was) my ([a-z][a-z' ]{0,40}?)\s*(?:\?|$|,|\.| again)", re.IGNORECASE)
 _NUMBER: Final = re.compile(r"(?<!\w)-?\d+(?:\.\d+)?")
+_LENGTH: Final = re.compile(r"at (least|most) (\d{1,6}) characters")
 _FORMULA: Final = re.compile(r"[-+*/(). \d]+")
 _NAME: Final = re.compile(r"(?<![.!?] )(?<!^)\b[A-Z][\w'-]+(?: [A-Z][\w'-]+)*")
 
@@ -334,8 +335,10 @@ class _Filler:
         made = fixed.get(schema.get("format", ""))
         if made is None:
             made = self._named(name)
-        made = made.ljust(schema.get("minLength", 0), ".")
-        return made[: schema.get("maxLength", len(made))]
+        # The strict flavour of a schema says lengths in its description only, see `plait.strict`.
+        told = {bound: int(length) for bound, length in _LENGTH.findall(str(schema.get("description", "")))}
+        made = made.ljust(schema.get("minLength", told.get("least", 0)), ".")
+        return made[: schema.get("maxLength", told.get("most", len(made)))]
 
     def _named(self, name: str) -> str:
         if name in ("query", "question", "prompt", "text", "message", "content", "expression"):
