@@ -64,6 +64,11 @@ def timeless(text: str) -> str:
     return re.sub(r"\d+\.\d+ s\b", "_ s", text)
 
 
+def steady(text: str) -> str:
+    """Put ``_`` in the place of seconds and of token counts, which are the provider's affair."""
+    return re.sub(r"[\d,]+ tokens in, [\d,]+ out", "_ tokens", timeless(text))
+
+
 class Terminal:
     """A process in a pseudo-terminal.
 
@@ -105,14 +110,27 @@ class Terminal:
 
     def expect(self, text: str) -> None:
         """Wait until the process has written a text, after what was expected before."""
-        end = time.monotonic() + WITHIN
+        assert self._arrived(text, WITHIN), f"{text!r} did not come; what came: {self.written!r}"
+
+    def _arrived(self, text: str, seconds: float) -> bool:
+        end = time.monotonic() + seconds
         while (found := self.written.find(text, self._seen)) < 0:
-            assert self._read(end - time.monotonic()), f"{text!r} did not come; what came: {self.written!r}"
+            if not self._read(end - time.monotonic()):
+                return False
         self._seen = found + len(text)
+        return True
 
     def send(self, text: str) -> None:
         """Type something."""
         os.write(self._master, text.encode())
+
+    def press(self, key: str, text: str) -> None:
+        """Press a key until a text comes: readline can miss a signal that comes just as it begins to wait."""
+        for _ in range(int(WITHIN)):
+            self.send(key)
+            if self._arrived(text, 1.0):
+                return
+        self.expect(text)
 
     def end(self) -> int:
         """Wait for the end of the process; gives its exit code."""

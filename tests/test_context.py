@@ -129,22 +129,48 @@ def test_a_strategy_of_ones_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "sentence"),
+    ("make", "args", "params", "sentence"),
     [
-        (lambda: LastN(n=0), "memory strategy 'last_n' takes n as a whole number of at least 1, not 0"),
-        (lambda: LastN(n=True), "memory strategy 'last_n' takes n as a whole number of at least 1, not True"),
-        (lambda: get_memory_strategy("last_n", n="many"), "memory strategy 'last_n' takes n as a whole number of at least 1, not str"),
-        (lambda: get_memory_strategy("last_n", m=3), "memory strategy 'last_n' has no parameter 'm'; it takes n"),
-        (lambda: get_memory_strategy("newest"), "there is no memory strategy 'newest'; there is 'last_n'"),
-        (lambda: get_memory_strategy(["last_n"]), "there is no memory strategy list; there is 'last_n'"),
-        (lambda: strategy_of(3, None), "memory_strategy must be a name such as 'last_n', or an object with choose(), not int"),
-        (lambda: strategy_of(None, None), "memory_strategy must be a name such as 'last_n', or an object with choose(), not NoneType"),
-        (lambda: strategy_of("last_n", [3]), "memory_params must be a mapping of names to values, such as {'n': 20}, not list"),
-        (lambda: strategy_of("last_n", {3: 3}), "memory_params must be a mapping of names to values, such as {'n': 20}, not dict"),
-        (lambda: strategy_of(LastN(), {"n": 3}), "memory_params belong to a memory_strategy given by name; give these to the object itself"),
+        (LastN, [], {"n": 0}, "memory strategy 'last_n' takes n as a whole number of at least 1, not 0"),
+        (LastN, [], {"n": True}, "memory strategy 'last_n' takes n as a whole number of at least 1, not True"),
+        (
+            get_memory_strategy,
+            ["last_n"],
+            {"n": "many"},
+            "memory strategy 'last_n' takes n as a whole number of at least 1, not str",
+        ),
+        (get_memory_strategy, ["last_n"], {"m": 3}, "memory strategy 'last_n' has no parameter 'm'; it takes n"),
+        (get_memory_strategy, ["newest"], {}, "there is no memory strategy 'newest'; there is 'last_n'"),
+        (get_memory_strategy, [["last_n"]], {}, "there is no memory strategy list; there is 'last_n'"),
+        (
+            strategy_of,
+            [3, None],
+            {},
+            "memory_strategy must be a name such as 'last_n', or an object with choose(), not int",
+        ),
+        (
+            strategy_of,
+            ["last_n", [3]],
+            {},
+            "memory_params must be a mapping of names to values, such as {'n': 20}, not list",
+        ),
+        (
+            strategy_of,
+            ["last_n", {3: 3}],
+            {},
+            "memory_params must be a mapping of names to values, such as {'n': 20}, not dict",
+        ),
+        (
+            strategy_of,
+            [LastN(), {"n": 3}],
+            {},
+            "memory_params belong to a memory_strategy given by name; give these to the object itself",
+        ),
     ],
-)  # fmt: skip
-def test_wrong_strategies_are_refused(make: Callable[[], Any], sentence: str) -> None:
+)
+def test_wrong_strategies_are_refused(
+    make: Callable[..., Any], args: list[Any], params: dict[str, Any], sentence: str
+) -> None:
     with pytest.raises(ConfigurationError) as raised:
-        make()
+        make(*args, **params)
     assert str(raised.value) == sentence

@@ -37,7 +37,7 @@ def test_a_definition_is_a_value() -> None:
     assert hash(WHOLE) == hash(WHOLE.model_copy())
     assert repr(AgentDefinition(role="r", goal="g")) == "AgentDefinition(role='r', goal='g')"
     with pytest.raises(AttributeError, match="read-only"):
-        WHOLE.role = "x"  # type: ignore[misc]
+        WHOLE.role = "x"
     assert WHOLE.model_copy(update={"goal": None}).goal is None
 
 
@@ -66,23 +66,26 @@ def test_plain_data() -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "sentence"),
+    ("fields", "sentence"),
     [
-        (lambda: AgentDefinition(), "AgentDefinition is not valid: role: field required"),
-        (lambda: AgentDefinition(role=None), "AgentDefinition is not valid: role: input should be a valid string (given: None)"),
-        (lambda: AgentDefinition(role="r", rules=[]), "AgentDefinition is not valid: rules: extra inputs are not permitted"),
-        (lambda: AgentDefinition(role="r", constraints="be brief"), "AgentDefinition is not valid: constraints: input should be a valid tuple (given: 'be brief')"),
-        (lambda: AgentDefinition(role="r", constraints=[1]), "AgentDefinition is not valid: constraints.0: input should be a valid string (given: 1)"),
-        (lambda: AgentDefinition(role="r", personality="kind"), "AgentDefinition is not valid: personality: input should be a mapping"),
-        (lambda: AgentDefinition(role="r", examples=["hi"]), "AgentDefinition is not valid: examples.0: input should be a mapping"),
-        (lambda: AgentDefinition(role="r", examples=[{"user": "a", "asistant": "b"}]), "AgentDefinition is not valid: examples.0 should have a 'user' and an 'assistant' text; it has 'user', 'asistant'"),
-        (lambda: AgentDefinition(role="r", examples=[{}]), "AgentDefinition is not valid: examples.0 should have a 'user' and an 'assistant' text; it has nothing"),
+        ({}, "role: field required"),
+        ({"role": None}, "role: input should be a valid string (given: None)"),
+        ({"rules": []}, "rules: extra inputs are not permitted"),
+        ({"constraints": "be brief"}, "constraints: input should be a valid tuple (given: 'be brief')"),
+        ({"constraints": [1]}, "constraints.0: input should be a valid string (given: 1)"),
+        ({"personality": "kind"}, "personality: input should be a mapping"),
+        ({"examples": ["hi"]}, "examples.0: input should be a mapping"),
+        (
+            {"examples": [{"user": "a", "asistant": "b"}]},
+            "examples.0 should have a 'user' and an 'assistant' text; it has 'user', 'asistant'",
+        ),
+        ({"examples": [{}]}, "examples.0 should have a 'user' and an 'assistant' text; it has nothing"),
     ],
-)  # fmt: skip
-def test_wrong_input_is_one_sentence(make: Any, sentence: str) -> None:
+)
+def test_wrong_input_is_one_sentence(fields: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
-        make()
-    assert str(raised.value) == sentence
+        AgentDefinition(**({"role": "r", **fields} if fields else {}))
+    assert str(raised.value) == f"AgentDefinition is not valid: {sentence}"
 
 
 def test_templates() -> None:

@@ -43,14 +43,12 @@ deltas: st.SearchStrategy[Delta] = st.one_of(
     st.builds(TextDelta, text=texts, choice=choices),
     st.builds(RefusalDelta, text=texts, choice=choices),
     st.builds(ReasoningDelta, text=texts, choice=choices),
-    st.builds(
-        ToolCallDelta, index=st.integers(0, 3), id=st.just(""), name=texts, arguments=texts, choice=choices
-    ),
+    st.builds(ToolCallDelta, index=st.integers(0, 3), id=st.just(""), name=texts, arguments=texts, choice=choices),
     st.builds(DetailsDelta, details=st.dictionaries(texts, st.integers(), max_size=2), choice=choices),
     st.builds(UsageDelta, usage=st.builds(Usage, input_tokens=st.integers(0, 9))),
     st.builds(ModelDelta, model=texts, response_id=texts, provider=texts),
     st.builds(FinishDelta, finish_reason=st.sampled_from(["stop", "length"]), choice=choices),
-)  # fmt: skip
+)
 
 
 @st.composite
@@ -256,18 +254,28 @@ EVENTS: list[tuple[Event, str]] = [
     (TurnStarted(1), '{"type":"turn_started","turn":1}'),
     (
         MessageAdded(UserMessage(text="a"), Usage(), "stop"),
-        '{"type":"message","message":{"class_":"UserMessage","role":"user","parts":[{"type":"text","text":"a"}]},'
-        '"usage":{},"finish_reason":"stop"}',
+        (
+            '{"type":"message","message":{"class_":"UserMessage","role":"user","parts":[{"type":"text","text":"a"}]},'
+            '"usage":{},"finish_reason":"stop"}'
+        ),
     ),
-    (ToolCallStarted(ToolCall(id="c", name="f")), '{"type":"tool_started","call":{"type":"tool_call","id":"c","name":"f"}}'),
+    (
+        ToolCallStarted(ToolCall(id="c", name="f")),
+        '{"type":"tool_started","call":{"type":"tool_call","id":"c","name":"f"}}',
+    ),
     (
         ToolCallFinished(ToolCall(id="c", name="f"), ToolResult(call_id="c", text="x"), 0.5),
-        '{"type":"tool_finished","call":{"type":"tool_call","id":"c","name":"f"},'
-        '"result":{"type":"tool_result","call_id":"c","parts":[{"type":"text","text":"x"}]},"seconds":0.5}',
+        (
+            '{"type":"tool_finished","call":{"type":"tool_call","id":"c","name":"f"},'
+            '"result":{"type":"tool_result","call_id":"c","parts":[{"type":"text","text":"x"}]},"seconds":0.5}'
+        ),
     ),
-    (RunFinished("response", Usage(output_tokens=1)), '{"type":"run_finished","stop_reason":"response","usage":{"output_tokens":1}}'),
+    (
+        RunFinished("response", Usage(output_tokens=1)),
+        '{"type":"run_finished","stop_reason":"response","usage":{"output_tokens":1}}',
+    ),
     (RunFinished(None, error="Refused: no"), '{"type":"run_finished","stop_reason":null,"error":"Refused: no"}'),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("event", "text"), EVENTS, ids=lambda value: type(value).__name__)
@@ -293,10 +301,6 @@ def test_events_cannot_be_changed(event: Event) -> None:
 
 def test_ids_differ_between_processes() -> None:
     code = "from plait.events import *; print(fold([[ToolCallDelta(0)]])[0].message.tool_calls[0].id)"
-    made = {
-        subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, check=True, timeout=60, env={**os.environ, "PYTHONHASHSEED": "0"}
-        ).stdout
-        for _ in range(2)
-    }  # fmt: skip
+    command, seeded = [sys.executable, "-c", code], {**os.environ, "PYTHONHASHSEED": "0"}
+    made = {subprocess.check_output(command, env=seeded, timeout=60) for _ in range(2)}
     assert len(made) == 2

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -51,6 +50,9 @@ from plait.messages import (
     ToolResult,
     UserMessage,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
 
 # --- logs of any kind: also such as no loop would write ---
 
@@ -183,7 +185,15 @@ def test_a_tail_fed_entry_by_entry_is_the_tail_of_all(log: list[Entry]) -> None:
 @given(logs)
 def test_views_are_pure(log: list[Entry]) -> None:
     lines = [encode(item) for item in log]
-    for view in (history, usage, stats, views.events, lambda entries: history(entries, tools=False), lambda entries: state(Tail(entries))):  # fmt: skip
+    every: list[Callable[[Iterable[Entry]], object]] = [
+        history,
+        usage,
+        stats,
+        views.events,
+        lambda entries: history(entries, tools=False),
+        lambda entries: state(Tail(entries)),
+    ]
+    for view in every:
         assert view(log) == view(log) == view(iter(log)) == view([decode(line) for line in lines])
     assert [encode(item) for item in log] == lines
 
@@ -290,7 +300,7 @@ def test_entries_are_made_with_ids_of_their_own() -> None:
 def test_an_entry_is_never_changed() -> None:
     item = entry(1, says(UserMessage(text="a", metadata={"k": [1]})))
     with pytest.raises(AttributeError, match="read-only"):
-        item.n = 2  # type: ignore[misc]
+        item.n = 2
     assert isinstance(item.body, MessageEntry)
     with pytest.raises(TypeError, match="read-only"):
         item.body.message.metadata["k"] = 2  # type: ignore[index]
@@ -542,6 +552,23 @@ def test_the_last_run() -> None:
     ]
     assert tail.of_run() == history(log)[2:]
     assert Tail().of_run() == []
+
+
+def test_answers_that_came_with_the_prompt_are_no_turns() -> None:
+    handed_over = [
+        says(HELLO),
+        says(wanting("a")),
+        says(ToolMessage(parts=[gave("a").result])),
+        says(ANSWER),
+        says(HELLO),
+    ]
+    tail = Tail(log_of(RunStart(), *handed_over))
+    assert tail.run is not None
+    assert (tail.run.turns, tail.run.tool_calls, tail.run.last) == (0, 0, None)
+    for item in log_of(says(wanting("b")), gave("b"), says(ANSWER)):
+        tail.add(item)
+    assert (tail.run.turns, tail.run.last) == (2, says(ANSWER))
+    assert tail.of_run() == [HELLO, wanting("a"), handed_over[2].message, ANSWER, HELLO, *tail.of_run()[-3:]]
 
 
 def test_the_messages_of_a_run_keep_their_order_when_system_text_is_among_them() -> None:

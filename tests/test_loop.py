@@ -271,6 +271,45 @@ async def test_a_tool_that_swallows_the_stop_does_not_keep_the_run_going() -> No
     await check_usable(agent, "t", result.run_id)
 
 
+@pytest.mark.parametrize("calls", [1, 2])
+async def test_a_tool_that_will_not_end_is_ended(calls: int) -> None:
+    stop = StopSignal()
+    swallowed = 0
+
+    async def deaf() -> str:
+        nonlocal swallowed
+        stop.set()
+        while True:
+            try:
+                await asyncio.sleep(30)
+            except asyncio.CancelledError:
+                swallowed += 1
+
+    asked = [ToolCall(id=str(n), name="deaf") for n in range(calls)]
+    agent = Agent(provider=OfflineProvider([asked]), tools=[deaf], store=MemoryStore())
+    async with asyncio.timeout(10):
+        result = await agent.run("go", thread="t", stop=stop)
+    assert result.stop_reason == "user_stop"
+    assert swallowed >= calls
+    await check_usable(agent, "t", result.run_id)
+
+
+async def test_a_tool_with_a_time_limit_of_its_own_goes_on_after_it() -> None:
+    async def patient() -> str:
+        try:
+            async with asyncio.timeout(0.01):
+                await asyncio.sleep(30)
+        except TimeoutError:
+            await asyncio.sleep(0.6)  # longer than a cancelled tool would be given
+            return "another way"
+        return "never"
+
+    result = await Agent(provider=OfflineProvider([ToolCall(id="1", name="patient"), "done"]), tools=[patient]).run(
+        "go"
+    )
+    assert result.messages[2].tool_results[0].text == "another way"
+
+
 async def test_a_signal_that_is_set_before_stops_at_once() -> None:
     stop = StopSignal()
     stop.set()

@@ -29,6 +29,7 @@ from plait.messages import (
 )
 
 if TYPE_CHECKING:
+    from plait.frozen import Frozen
     from plait.messages import Part
 
 # Any text JSON can hold: lone surrogates and NUL too.
@@ -58,7 +59,7 @@ class Scored(AssistantMessage):
 
     metadata: Any = FrozenDict({"kind": "scored"})
     score: float = 0.0
-    tags: list[str] = []
+    tags: list[str] = []  # noqa: RUF012  # pydantic copies it, and plait freezes the copy
     image: bytes = b""
 
 
@@ -66,17 +67,17 @@ class Summary(Message, class_name="summary"):
     """A message that holds others."""
 
     of: Message
-    sources: list[Message] = []
+    sources: list[Message] = []  # noqa: RUF012  # as above
     by_name: dict[str, Message] | None = None
 
 
 flat = st.one_of(
-    st.builds(Message, role=st.sampled_from(["system", "user", "assistant", "tool"]), parts=some_parts, metadata=objects),
+    st.builds(
+        Message, role=st.sampled_from(["system", "user", "assistant", "tool"]), parts=some_parts, metadata=objects
+    ),
     st.builds(UserMessage, parts=some_parts, metadata=objects),
     st.builds(SystemMessage, text=texts),
-    st.builds(
-        AssistantMessage, parts=some_parts, provider=st.none() | texts, model=st.none() | texts, details=objects
-    ),
+    st.builds(AssistantMessage, parts=some_parts, provider=st.none() | texts, model=st.none() | texts, details=objects),
     st.builds(ToolMessage, parts=some_parts),
     st.builds(
         Scored,
@@ -92,7 +93,7 @@ flat = st.one_of(
         st.sampled_from(["user", "assistant"]),
         objects.map(lambda extra: {f"x{key}": value for key, value in extra.items()}),
     ),
-)  # fmt: skip
+)
 messages = flat | st.builds(
     Summary, of=flat, sources=st.lists(flat, max_size=2), by_name=st.none() | st.dictionaries(texts, flat, max_size=2)
 )
@@ -159,39 +160,82 @@ def test_what_a_message_says() -> None:
 
 @pytest.mark.parametrize(
     ("made", "role"),
-    [(Message, "user"), (UserMessage, "user"), (SystemMessage, "system"), (AssistantMessage, "assistant"), (ToolMessage, "tool")],
-)  # fmt: skip
+    [
+        (Message, "user"),
+        (UserMessage, "user"),
+        (SystemMessage, "system"),
+        (AssistantMessage, "assistant"),
+        (ToolMessage, "tool"),
+    ],
+)
 def test_roles(made: type[Message], role: str) -> None:
     assert made(text="x").role == role
 
 
+ROLES = "role: input should be 'system', 'user', 'assistant' or 'tool'"
+
+
 @pytest.mark.parametrize(
-    ("make", "sentence"),
+    ("made", "fields", "sentence"),
     [
-        (lambda: Message(text=3), "Message(text=...) takes a str, not int"),
-        (lambda: ToolResult(call_id="c", text=b""), "ToolResult(text=...) takes a str, not bytes"),
-        (lambda: Message(role="robot"), "Message is not valid: role: input should be 'system', 'user', 'assistant' or 'tool' (given: 'robot')"),
-        (lambda: Message(content="x"), "Message is not valid: content: extra inputs are not permitted"),
-        (lambda: Message(class_="Message"), "class_ is no field of Message; Message.from_json reads what to_json wrote"),
-        (lambda: Message(parts="abc"), "Message is not valid: parts: input should be a valid tuple (given: 'abc')"),
-        (lambda: Message(text="x", parts="abc"), "Message is not valid: parts: input should be a valid tuple (given: 'abc')"),
-        (lambda: Message(text="x", parts=3), "Message is not valid: parts: input should be a valid tuple (given: 3)"),
-        (lambda: Message(parts=[{"type": "video"}]), "Message is not valid: parts.0: the type should be one of 'text', 'reasoning', 'tool_call', 'tool_result', 'image', 'audio', 'file' (given: {'type': 'video'})"),
-        (lambda: Message(parts=[ToolCall(id="1", name="f"), "x"]), "Message is not valid: parts.1: input should be a valid dictionary or object to extract fields from (given: 'x')"),
-        (lambda: ToolResult(call_id="c", parts=[ToolCall(id="1", name="f")]), "ToolResult is not valid: parts.0: the type should be one of 'text', 'image', 'audio', 'file' (given: ToolCall(id='1', name='f'))"),
-        (lambda: Message(metadata={1: 2}), "Message is not valid: metadata: the key 1 of a mapping is no string; JSON objects have string keys"),
-        (lambda: ImagePart(data="not base64!"), "ImagePart is not valid: data: data should be valid base64: Invalid symbol 32, offset 3. (given: 'not base64!')"),
-        (lambda: Message.model_validate({"role": 1}), "Message is not valid: role: input should be 'system', 'user', 'assistant' or 'tool' (given: 1)"),
-        (lambda: Message.model_validate_json("[]"), "Message is not valid: input should be an object (given: [])"),
-        (lambda: Message(text="x").model_copy(update={"text": "y"}), "Message has no field 'text' to change; its fields are role, parts, metadata"),
-        (lambda: Summary(of="x"), "Summary is not valid: of: input should be a valid dictionary or instance of Message (given: 'x')"),
-        (lambda: Summary(of={"role": "robot"}), "Summary is not valid: of: Message is not valid: role: input should be 'system', 'user', 'assistant' or 'tool' (given: 'robot')"),
+        (Message, {"role": "robot"}, f"{ROLES} (given: 'robot')"),
+        (Message, {"content": "x"}, "content: extra inputs are not permitted"),
+        (Message, {"parts": "abc"}, "parts: input should be a valid tuple (given: 'abc')"),
+        (Message, {"text": "x", "parts": "abc"}, "parts: input should be a valid tuple (given: 'abc')"),
+        (Message, {"text": "x", "parts": 3}, "parts: input should be a valid tuple (given: 3)"),
+        (
+            Message,
+            {"parts": [{"type": "video"}]},
+            (
+                "parts.0: the type should be one of 'text', 'reasoning', 'tool_call', 'tool_result', 'image', 'audio', "
+                "'file' (given: {'type': 'video'})"
+            ),
+        ),
+        (
+            Message,
+            {"parts": [ToolCall(id="1", name="f"), "x"]},
+            "parts.1: input should be a valid dictionary or object to extract fields from (given: 'x')",
+        ),
+        (Message, {"parts": [{"type": "text"}]}, "parts.0.text.text: field required"),
+        (
+            ToolResult,
+            {"call_id": "c", "parts": [ToolCall(id="1", name="f")]},
+            "parts.0: the type should be one of 'text', 'image', 'audio', 'file' (given: ToolCall(id='1', name='f'))",
+        ),
+        (
+            Message,
+            {"metadata": {1: 2}},
+            "metadata: the key 1 of a mapping is no string; JSON objects have string keys",
+        ),
+        (
+            ImagePart,
+            {"data": "not base64!"},
+            "data: data should be valid base64: Invalid symbol 32, offset 3. (given: 'not base64!')",
+        ),
+        (Summary, {"of": "x"}, "of: input should be a valid dictionary or instance of Message (given: 'x')"),
+        (Summary, {"of": {"role": "robot"}}, f"of: Message is not valid: {ROLES} (given: 'robot')"),
     ],
-)  # fmt: skip
-def test_wrong_input_is_one_sentence(make: Any, sentence: str) -> None:
+)
+def test_wrong_input_is_one_sentence(made: type[Frozen], fields: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
-        make()
-    assert str(raised.value) == sentence
+        made(**fields)
+    assert str(raised.value) == f"{made.__name__} is not valid: {sentence}"
+    with pytest.raises(ConfigurationError) as raised:
+        made.model_validate(fields)
+    assert str(raised.value) == f"{made.__name__} is not valid: {sentence}"
+
+
+def test_wrong_shorthand_is_one_sentence() -> None:
+    with pytest.raises(ConfigurationError, match=r"^Message\(text=\.\.\.\) takes a str, not int$"):
+        Message(text=3)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=r"^ToolResult\(text=\.\.\.\) takes a str, not bytes$"):
+        ToolResult(call_id="c", text=b"")  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=r"^class_ is no field of Message; Message\.from_json reads what to"):
+        Message(class_="Message")  # type: ignore[call-arg]
+    with pytest.raises(ConfigurationError, match=r"^Message has no field 'text' to change; its fields are role, par"):
+        Message(text="x").model_copy(update={"text": "y"})
+    with pytest.raises(ConfigurationError, match=r"^Message is not valid: input should be an object \(given: \[\]\)$"):
+        Message.model_validate_json("[]")
 
 
 def test_nothing_of_the_caller_is_changed_or_kept() -> None:
@@ -338,7 +382,7 @@ print(sorted(set(sys.modules) - before))
         ({"class_": "Message", "no": 1}, "Message is not valid: no: extra inputs are not permitted"),
         ({"class_": "Unheard of", "parts": 3}, "Message is not valid: parts: input should be a valid tuple (given: 3)"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_message_is_refused(data: Any, sentence: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
         Message.from_json(data)
@@ -350,7 +394,7 @@ def test_what_is_no_message_is_refused(data: Any, sentence: str) -> None:
 
 def test_two_classes_of_one_name_are_an_error() -> None:
     with pytest.raises(
-        ConfigurationError, match="two message classes are named 'Scored': .* give one of them class_name="
+        ConfigurationError, match=r"two message classes are named 'Scored': .* give one of them class_name="
     ):
         type("Scored", (Message,), {"__module__": "elsewhere"})
     with pytest.raises(ConfigurationError, match="two message classes are named 'Message'"):
@@ -395,27 +439,35 @@ def test_as_message() -> None:
     assert as_message({"role": "developer", "content": "x"}) == SystemMessage(text="x")
 
 
-@pytest.mark.parametrize(
-    ("value", "sentence"),
-    [
-        (None, "a prompt or message is text, a Message, or {'role': 'user', 'content': 'text'}, not NoneType"),
-        (["x"], "a prompt or message is text, a Message, or {'role': 'user', 'content': 'text'}, not list"),
-        ({}, "a message needs a role (user, system, developer, assistant) and a text content; this one has nothing. Make a Message of what is more than text"),
-        ({"role": "robot", "content": "secret"}, "a message needs a role (user, system, developer, assistant) and a text content; this one has role='robot', content. Make a Message of what is more than text"),
-        ({"role": [], "content": "secret"}, "a message needs a role (user, system, developer, assistant) and a text content; this one has role=[], content. Make a Message of what is more than text"),
-        ({"role": "assistant", "content": None, "tool_calls": [1]}, "a message needs a role (user, system, developer, assistant) and a text content; this one has role='assistant', content, tool_calls. Make a Message of what is more than text"),
-        ({"role": "assistant", "content": "x", "tool_calls": [1]}, "a message needs a role (user, system, developer, assistant) and a text content; this one has role='assistant', content, tool_calls. Make a Message of what is more than text"),
-    ],
-)  # fmt: skip
-def test_what_is_no_prompt_is_refused(value: Any, sentence: str) -> None:
+@pytest.mark.parametrize(("value", "kind"), [(None, "NoneType"), (["x"], "list"), (3, "int")])
+def test_what_is_no_prompt_is_refused(value: Any, kind: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
         as_message(value)
-    assert str(raised.value) == sentence
+    assert str(raised.value) == (
+        f"a prompt or message is text, a Message, or {{'role': 'user', 'content': 'text'}}, not {kind}"
+    )
 
 
-def test_a_tool_result_given_as_a_mapping_has_no_call_to_belong_to() -> None:
-    with pytest.raises(ConfigurationError, match="a message needs a role"):
-        as_message({"role": "tool", "content": "x", "tool_call_id": "1"})
+@pytest.mark.parametrize(
+    ("value", "has"),
+    [
+        ({}, "nothing"),
+        ({"role": "robot", "content": "secret"}, "role='robot', content"),
+        ({"role": [], "content": "secret"}, "role=[], content"),
+        ({"role": "user", "content": b"secret"}, "role='user', content"),
+        ({"role": "assistant", "content": None, "tool_calls": [1]}, "role='assistant', content, tool_calls"),
+        ({"role": "assistant", "content": "x", "tool_calls": [1]}, "role='assistant', content, tool_calls"),
+        ({"role": "tool", "content": "x", "tool_call_id": "1"}, "role='tool', content, tool_call_id"),
+        ({"role": "tool", "content": "x"}, "role='tool', content"),
+    ],
+)
+def test_a_mapping_that_is_no_plain_message_is_refused(value: dict[str, Any], has: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        as_message(value)
+    assert str(raised.value) == (
+        f"a message needs a role (user, system, developer, assistant) and a text content; this one has {has}. "
+        "Make a Message of what is more than text"
+    )
 
 
 def test_defaults_are_shared_and_read_only() -> None:

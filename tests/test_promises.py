@@ -1052,7 +1052,7 @@ def test_made_without_a_loop_it_waits_for_its_first_reader() -> None:
 
 
 async def test_a_bound_promise_refuses_another_loop() -> None:
-    promise = Ints(endless(), name="far")
+    promise: Ints = Ints(endless(), name="far")
     await tick()
 
     def elsewhere() -> None:

@@ -10,7 +10,8 @@ import asyncio
 import os
 import re
 import sys
-from contextlib import suppress
+import threading
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
@@ -18,6 +19,8 @@ import typer
 from typer.core import TyperGroup
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from plait.agent import Agent, AgentRun
     from plait.run import StopSignal
     from plait.terminal import View
@@ -27,6 +30,7 @@ MISUSED: Final = 2
 ENDED_EARLY: Final = 3
 INTERRUPTED: Final = 128 + 2  # as shells say it of a process that SIGINT ended
 PIPE_CLOSED: Final = 128 + 13
+_CLOSING_SECONDS: Final = 2.0
 
 _HELP: Final = """LLM agents that stream, stop, resume and remember.
 
@@ -174,7 +178,7 @@ def run(  # noqa: PLR0917  # typer calls it by keyword
         return agent.resume(thread, stop=stop) if resume else agent.run(text, thread=thread, stop=stop)
 
     try:
-        with asyncio.Runner() as runner:
+        with _runner() as runner:
             result = runner.run(shown(begin, view))
     except NothingToResume as error:
         msg = f"thread {thread!r} holds no run that could go on; give a prompt in place of --resume"
@@ -200,9 +204,29 @@ def chat(  # noqa: PLR0917  # typer calls it by keyword
     from plait.talk import Talk
 
     agent = _agent(provider=provider, model=model, base_url=base_url, role=role, tools=tool, thread=thread, store=store)
-    with asyncio.Runner() as runner:
+    with _runner() as runner:
         ending = Talk(agent, thread, _view(verbose=verbose), runner).hold()
     raise typer.Exit({"answered": 0, "early": ENDED_EARLY, "failed": FAILED, "interrupted": INTERRUPTED}[ending])
+
+
+@contextmanager
+def _runner() -> Iterator[asyncio.Runner]:
+    """Give an event loop, and close it; what will not end when it is cancelled is left behind with the process."""
+    closing = threading.Timer(_CLOSING_SECONDS, _leave)
+    closing.daemon = True
+    try:
+        with asyncio.Runner() as runner:
+            try:
+                yield runner
+            finally:
+                closing.start()
+    finally:
+        closing.cancel()
+
+
+def _leave() -> None:
+    _say(None, "something that was cut off does not end; the process ends without it")
+    os._exit(INTERRUPTED)
 
 
 def _prompt(given: str) -> str:
@@ -234,6 +258,7 @@ def _agent(
 ) -> Agent[Any, Any]:
     from plait.agent import Agent
     from plait.errors import ConfigurationError
+    from plait.store.memory import MemoryStore
 
     if store is not None and thread is None:
         msg = "--store says where threads are kept: give it --thread NAME too"
@@ -245,7 +270,7 @@ def _agent(
             model=model,
             base_url=base_url,
             tools=tools,
-            store=store if thread is not None else "memory://",
+            store=store if thread is not None else MemoryStore(),
         )
     except ConfigurationError as error:
         raise _UsageError(_in_options(str(error))) from error
@@ -270,7 +295,6 @@ def _view(*, hold: bool = False, verbose: bool = False) -> View:
 def show_records(view: View) -> None:
     """Show the records of plait's loggers on standard error, one line each."""
     import logging
-    import threading
 
     from plait.terminal import one_line
 
@@ -290,10 +314,15 @@ def show_records(view: View) -> None:
     logger.addHandler(lines)
 
 
+def _say(error: BaseException | None, sentence: str | None = None) -> None:
+    from plait.terminal import show_error
+
+    show_error(error, sentence)
+
+
 def _code(arguments: list[str] | None) -> int:
     """Run the command and give its exit code; an error becomes one sentence."""
     from plait.errors import ConfigurationError, PlaitError
-    from plait.terminal import show_error
 
     # UsageError, which Typer takes from Click or brings itself, according to its version.
     misuse = cast("type[Exception]", typer.BadParameter.__mro__[1])
@@ -303,24 +332,22 @@ def _code(arguments: list[str] | None) -> int:
         context = getattr(error, "ctx", None)
         where = context.command_path if context is not None else "plait"
         said = getattr(error, "format_message", error.__str__)()
-        show_error(error, f"{said[:1].lower()}{said[1:].rstrip('.')}; '{where} --help' shows the usage")
+        _say(error, f"{said[:1].lower()}{said[1:].rstrip('.')}; '{where} --help' shows the usage")
         return MISUSED
     except (_UsageError, ConfigurationError) as error:
-        show_error(error)
+        _say(error)
         return MISUSED
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except _PipeClosedError:
         return PIPE_CLOSED
     except PlaitError as error:
-        show_error(error)
+        _say(error)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        show_error(error, f"the system refused: {error.strerror or error}{where}")
+        _say(error, f"the system refused: {error.strerror or error}{where}")
     except Exception as error:  # noqa: BLE001  # a mistake of ours is said in one sentence, too
-        show_error(
-            error, f"something unexpected went wrong ({type(error).__name__}: {error}); PLAIT_DEBUG=1 shows where"
-        )
+        _say(error, f"something unexpected went wrong ({type(error).__name__}: {error}); PLAIT_DEBUG=1 shows where")
     return FAILED
 
 

@@ -50,7 +50,7 @@ async def weather(city: str) -> str:
     Args:
         city: the city's English name.
     """
-    await asyncio.sleep(0.9)
+    await asyncio.sleep(0.7)
     return WEATHER.get(city.lower(), "no report")
 
 
@@ -61,7 +61,7 @@ async def distance(start: str, end: str) -> str:
         start: where from.
         end: where to.
     """
-    await asyncio.sleep(0.6)
+    await asyncio.sleep(0.5)
     return KILOMETRES.get(frozenset({start.lower(), end.lower()}), "not known")
 
 

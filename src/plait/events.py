@@ -234,7 +234,10 @@ class Fold:
                 choice = choices.get(number)
                 if choice is None:
                     choice = choices[number] = _Choice()
-                choice.add(delta)
+                if kind is TextDelta:  # nearly all of them
+                    choice.text.append(delta.text)  # type: ignore[union-attr]
+                else:
+                    choice.add(delta)
 
     def _named(self, delta: ModelDelta) -> None:
         self.model = delta.model or self.model
@@ -284,9 +287,7 @@ class _Choice:
 
     def add(self, delta: Any) -> None:
         kind = type(delta)
-        if kind is TextDelta:
-            self.text.append(delta.text)
-        elif kind is ToolCallDelta:
+        if kind is ToolCallDelta:
             call = self.calls.get(delta.index)
             if call is None:
                 call = self.calls[delta.index] = _Call()

@@ -328,7 +328,7 @@ class _Watch:
     the two from one another. Leaner than `asyncio.timeout`, which cannot tell them at all.
     """
 
-    __slots__ = ("_before", "_loop", "_seconds", "_task", "_timer", "expired", "own")
+    __slots__ = ("_before", "_hurry", "_loop", "_seconds", "_task", "_timer", "expired", "own")
 
     def __init__(self, seconds: float) -> None:
         task = asyncio.current_task()
@@ -338,6 +338,7 @@ class _Watch:
         self._before = task.cancelling()
         self._seconds = seconds
         self._timer: asyncio.TimerHandle | None = None
+        self._hurry: asyncio.TimerHandle | None = None
         self.own = 0
         self.expired = 0
 
@@ -364,9 +365,20 @@ class _Watch:
                         coroutine.close()  # it would not end
                         raise
                     thrown = error
+                    if self._hurry is None and isinstance(error, asyncio.CancelledError):
+                        self._hurry = self._loop.call_later(_GRACE, self._insist)
         finally:
+            for timer in (self._timer, self._hurry):
+                if timer is not None:
+                    timer.cancel()
+
+    def _insist(self) -> None:
+        """See that a tool which was cancelled from outside does end, and not only swallow the cancellation."""
+        self._hurry = None
+        if self._task.cancelling() - self._before > self.own + self.expired:
             if self._timer is not None:
                 self._timer.cancel()
+            self._expire()
 
     def _expire(self) -> None:
         self.expired += 1

@@ -13,7 +13,7 @@ from hashlib import sha256
 from math import isfinite
 from reprlib import Repr
 from types import UnionType
-from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, NoReturn, Self, TypeVar, Union
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, NamedTuple, NoReturn, Self, TypeVar, Union
 from typing import get_args as arguments_of
 from typing import get_origin as origin_of
 
@@ -376,13 +376,15 @@ class Frozen(BaseModel):
         except ValidationError as error:
             raise ConfigurationError(describe(error)) from None
 
-    def __setattr__(self, name: str, value: object) -> NoReturn:
-        msg = f"{type(self).__name__}.{name} cannot be set: the value is read-only; use .model_copy(update={{...}})"
-        raise AttributeError(msg)
+    if not TYPE_CHECKING:  # to type checkers, a class with ``__setattr__`` has every attribute
 
-    def __delattr__(self, name: str) -> NoReturn:
-        msg = f"{type(self).__name__}.{name} cannot be deleted: the value is read-only"
-        raise AttributeError(msg)
+        def __setattr__(self, name: str, value: object) -> NoReturn:
+            msg = f"{type(self).__name__}.{name} cannot be set: the value is read-only; use .model_copy(update={{...}})"
+            raise AttributeError(msg)
+
+        def __delattr__(self, name: str) -> NoReturn:
+            msg = f"{type(self).__name__}.{name} cannot be deleted: the value is read-only"
+            raise AttributeError(msg)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Give a copy with some fields changed; unlike pydantic's own, the changes are validated and frozen.

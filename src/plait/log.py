@@ -228,6 +228,8 @@ class Tail:
             self._in_order = False
         elif self.run and REPAIR in message.metadata:
             self.run.repairs += 1
+        elif self.run:
+            self.run.asked()
 
     def _called(self, message: Message) -> Message:
         """Note the calls of an answer; gives the answer with calls whose ids are unique in the thread.
@@ -365,6 +367,12 @@ class RunState:
         before = self._streaks
         self._streaks = {key: before.get(key, 0) + 1 for key in {(call.name, call.arguments) for call in calls}}
         return {call.id: self._streaks[call.name, call.arguments] for call in calls}
+
+    def asked(self) -> None:
+        """Begin to count: a person speaks only in the prompt, so answers before this came with it, as a history."""
+        self.turns = 0
+        self.last = None
+        self._call, self._times = ("", ""), 0
 
     def answered(self, body: MessageEntry) -> None:
         """Count an answer of the model."""

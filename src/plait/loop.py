@@ -28,8 +28,9 @@ from plait.messages import AssistantMessage, Message, SystemMessage, TextPart, T
 from plait.providers.base import DEFAULT_SETTINGS, Provider, Request, Settings, ToolDefinition
 from plait.run import DEFAULT_LIMITS, RunContext, RunLimits, RunResult, StopSignal
 from plait.schema import OutputSchema
+from plait.scopes import settle
 from plait.stops import Guard
-from plait.threads import IfBusy, Thread, settle
+from plait.threads import IfBusy, Thread
 from plait.tools import Tool, execute
 
 if TYPE_CHECKING:
@@ -345,7 +346,8 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
     async def _failed(self, error: BaseException | str) -> None:
         """Say in the log that the run failed, as far as the log can still be written."""
         said = error if isinstance(error, str) else f"{type(error).__name__}: {excerpt(str(error))}"
-        logger.info("run %s of %s failed: %s", self.context.run_id, self.context.agent_name, said)
+        kind = error if isinstance(error, str) else type(error).__name__  # its sentence may hold the model's words
+        logger.info("run %s of %s failed: %s", self.context.run_id, self.context.agent_name, kind)
         run = self.thread.tail.run
         if isinstance(error, StateConflict) or run is None or run.run_id != self.context.run_id:
             return

@@ -84,7 +84,7 @@ class Promise(Outcome[T_co]):
             msg = f"{type(self).__name__} {name!r} needs either resolver= or prefill_result="
             raise ConfigurationError(msg)
         Outcome.__init__(self, name)
-        self._resolver = resolver
+        self._resolver: Callable[[], Awaitable[T_co]] = resolver or _no_resolver
         self._producer: Producer | None = None
         self._later: tuple[Scope, Context] | None = None
         if resolver is None:
@@ -149,10 +149,11 @@ class Promise(Outcome[T_co]):
         self._producer = Producer(self, self._produce, self._ended, owner, loop, name, context)
 
     def _make(self) -> Awaitable[T_co]:
-        resolver, self._resolver = self._resolver, None
-        return cast("Callable[[], Awaitable[T_co]]", resolver)()
+        resolver, self._resolver = self._resolver, _no_resolver
+        return resolver()
 
     async def _produce(self, producer: Producer) -> None:
+        self._producer = producer  # an eager task runs while its producer is being made
         try:
             whole = await producer.run(self._make)
         except asyncio.CancelledError:
@@ -174,7 +175,7 @@ class Promise(Outcome[T_co]):
             self._settle_cancelled()
 
     def _settle_cancelled(self, why: str = "") -> None:
-        self._resolver = self._later = None
+        self._resolver, self._later = _no_resolver, None
         name = "" if self._name is None else f" {self._name!r}"
         self._settle("cancelled", error=Cancelled(f"{type(self).__name__}{name} was cancelled{why}"))
 
@@ -232,6 +233,18 @@ class StreamedPromise(Promise[T_co], Generic[Piece_co, T_co]):
     @overload
     def __init__(
         self,
+        streamer: Callable[[], AsyncIterable[Sequence[Piece_co]]],
+        resolver: Callable[[Sequence[Piece_co]], Awaitable[T_co]],
+        *,
+        bound: int | None = None,
+        start_soon: bool = True,
+        name: str | None = None,
+        owner: Scope | None = None,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
         streamer: Callable[[], AsyncIterable[Sequence[Piece_co]]] | None = None,
         resolver: Callable[[Sequence[Piece_co]], T_co | Awaitable[T_co]] | None = None,
         *,
@@ -267,7 +280,7 @@ class StreamedPromise(Promise[T_co], Generic[Piece_co, T_co]):
         self._stalled: Waiting = {}
         if prefill_result is _UNSET and streamer is None and resolver is None:
             prefill_result = cast("T_co", tuple(self._pieces))
-        made = _not_called if prefill_result is _UNSET else None
+        made = _no_resolver if prefill_result is _UNSET else None
         super().__init__(made, prefill_result=prefill_result, start_soon=start_soon, name=name, owner=owner)
 
     def __await__(self) -> Generator[Any, None, T_co]:
@@ -364,8 +377,8 @@ class StreamedPromise(Promise[T_co], Generic[Piece_co, T_co]):
         wake(self._stalled)
 
 
-async def _not_called() -> Never:
-    """Stand for a resolver, where a streamer does its work."""
+async def _no_resolver() -> Never:
+    """Stand for a resolver where there is none, or no longer; it is never called."""
     raise NotImplementedError
 
 

@@ -53,23 +53,22 @@ class Scope:
     bounded stream that the leaving task would have had to read is discarded unread, so that its producer can finish.
 
     While a promise's producer runs, the current scope is the promise's own; it ends with the producer.
+
+    Attributes:
+        closed: whether it has ended: a promise made in it now is cancelled from the start. Only to be read.
+        loop: the event loop of what it owns, once that is known. Only to be read.
     """
 
     # The context of a run outlives the run wherever a callback keeps it (a pooled connection keeps that of the run that
     # opened it). So contexts hold this small object, never the promise, and it lets go of the promise at the end.
-    __slots__ = ("__weakref__", "_children", "_closed", "_entered", "_outer", "_producing", "loop")
+    __slots__ = ("__weakref__", "_children", "_entered", "_outer", "_producing", "closed", "loop")
 
     def __init__(self) -> None:
         self._children: dict[asyncio.Task[Any], Owned | asyncio.Task[Any]] = {}
-        self._closed = self._entered = False
+        self.closed = self._entered = False
         self.loop: asyncio.AbstractEventLoop | None = None
         self._outer: Scope | None = None
         self._producing: Owned | None = None
-
-    @property
-    def closed(self) -> bool:
-        """Whether it has ended: a promise made in it now is cancelled from the start."""
-        return self._closed
 
     @property
     def producing(self) -> Owned | None:
@@ -84,7 +83,7 @@ class Scope:
         self.bind(task.get_loop())
         self._children[task] = task
         task.add_done_callback(self._disown)
-        if self._closed:
+        if self.closed:
             task.cancel()
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> bool:
@@ -95,13 +94,13 @@ class Scope:
 
     def cancel(self) -> None:
         """Cancel all that is owned, now; what is made in this scope later is cancelled from the start."""
-        self._closed = True
+        self.closed = True
         for child in tuple(self._children.values()):
             child.cancel()
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        if self._closed or self._entered or not self.bind(loop):
+        if self.closed or self._entered or not self.bind(loop):
             msg = "a Scope can be entered once, in the event loop of what it owns; make a new one"
             raise ConfigurationError(msg)
         self._entered = True
@@ -126,7 +125,8 @@ class Scope:
 
     async def _wind_up(self) -> None:
         self.cancel()
-        await _let_end(self._children)
+        if self._children:
+            await _let_end(self._children)
 
 
 class Producer(Scope):
@@ -146,9 +146,8 @@ class Producer(Scope):
 
     loop: asyncio.AbstractEventLoop
     _outer: Scope
-    _task: asyncio.Task[None] | None
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - it has one caller, once for each promise
         self,
         promise: Owned,
         work: Callable[[Producer], Coroutine[object, object, None]],
@@ -160,6 +159,7 @@ class Producer(Scope):
     ) -> None:
         Scope.__init__(self)
         self.loop, self._outer, self._producing = loop, owner, promise
+        self._task: asyncio.Task[None] | None = None
         task = self._task = loop.create_task(work(self), name=name, context=context)
         owner._children[task] = promise
         task.add_done_callback(ended)
@@ -180,12 +180,12 @@ class Producer(Scope):
                 await self._wind_up()
             return made
         finally:
-            self._closed, self._producing = True, None
+            self.closed, self._producing = True, None
             del make  # a traceback may keep this frame, which must not keep the promise
 
     def end(self, task: asyncio.Task[None]) -> None:
         """Let go of the task, which has ended."""
-        self._closed, self._producing, self._task = True, None, None  # closed here if the task never began
+        self.closed, self._producing, self._task = True, None, None  # closed here if the task never began
         self._outer._children.pop(task, None)
         if not task.cancelled():
             task.exception()  # asked for, so that asyncio does not report it as never retrieved

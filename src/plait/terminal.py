@@ -408,16 +408,16 @@ def _seconds(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"  # noqa: PLR2004  # tenths are enough then
 
 
-def show_error(error: BaseException, sentence: str | None = None) -> None:
+def show_error(error: BaseException | None, sentence: str | None = None) -> None:
     """Say an error on standard error: one sentence in one line, which begins with ``plait:``.
 
     Args:
-        error: what was raised; its traceback is shown too where ``PLAIT_DEBUG`` is set.
+        error: what was raised, if anything was; its traceback is shown too where ``PLAIT_DEBUG`` is set.
         sentence: what to say; the error's own words without one.
     """
     console = console_for(sys.stderr)
     said = Text(f"plait: {one_line(sentence or str(error), _LONGEST)}", style="red")
     with suppress(OSError):  # nobody can be told
-        if os.environ.get("PLAIT_DEBUG"):
+        if error is not None and os.environ.get("PLAIT_DEBUG"):
             traceback.print_exception(error)
         console.print(said, soft_wrap=not console.is_terminal)

@@ -12,11 +12,12 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from plait.errors import PlaitError, StateConflict
 from plait.log import Body, Tail, entry, entry_events
+from plait.scopes import settle
 from plait.store.base import Store, owner_name
 from plait.store.memory import MemoryStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
 
     from plait.events import RunEvent
     from plait.log import Entry
@@ -264,23 +265,3 @@ _KEEPERS: Final[WeakKeyDictionary[Store, _Keeper]] = WeakKeyDictionary()
 
 def _keeper(store: Store) -> _Keeper:
     return _KEEPERS.setdefault(store, _Keeper())
-
-
-async def settle(work: Coroutine[object, object, object], seconds: float = 1.0) -> None:
-    """Carry out closing work although the caller is being cancelled, for at most ``seconds``.
-
-    Its errors are raised. Cancellations that come meanwhile are dropped: the caller is already on its way out, and
-    raises the first one itself.
-    """
-    task = asyncio.ensure_future(work)
-    end = asyncio.get_running_loop().time() + seconds
-    while not task.done() and (left := end - asyncio.get_running_loop().time()) > 0:
-        try:
-            await asyncio.wait({task}, timeout=left)
-        except asyncio.CancelledError:
-            continue
-    if not task.done():
-        task.cancel()
-        logger.warning("closing work took longer than %s s and was given up", seconds)
-        return
-    task.result()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -12,9 +12,6 @@ from plait.providers.catalog import MODELS, get_provider
 from plait.providers.chat import VENDORS, ChatProvider
 from plait.providers.offline import OfflineProvider
 from plait.providers.retry import Retrying
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 KEY = "sk-made-up-0123456789"
 
@@ -32,27 +29,31 @@ def test_every_vendor_has_a_default_model() -> None:
     assert MODELS.keys() - {"offline"} == VENDORS.keys()
 
 
+OPENAI, OPENROUTER, OLLAMA = (VENDORS[name].base_url for name in ("openai", "openrouter", "ollama"))
+HERE = "http://127.0.0.1:9/v1"
+
+
 @pytest.mark.parametrize(
     ("args", "kwargs", "expected"),
     [
-        (["openai"], {}, ("openai", "gpt-4o", "https://api.openai.com/v1")),
-        (["openai:gpt-x"], {}, ("openai", "gpt-x", "https://api.openai.com/v1")),
-        (["openai"], {"model": "gpt-x"}, ("openai", "gpt-x", "https://api.openai.com/v1")),
-        (["openai:gpt-x"], {"model": "gpt-x"}, ("openai", "gpt-x", "https://api.openai.com/v1")),
-        (["openai"], {"model": "openai:gpt-x"}, ("openai", "gpt-x", "https://api.openai.com/v1")),
-        (["openai:"], {}, ("openai", "gpt-4o", "https://api.openai.com/v1")),
-        (["openai"], {"model": "ft:gpt-x:me"}, ("openai", "ft:gpt-x:me", "https://api.openai.com/v1")),
-        (["openrouter"], {}, ("openrouter", "openai/gpt-4o", "https://openrouter.ai/api/v1")),
-        (["ollama"], {}, ("ollama", "llama3.1", "http://localhost:11434/v1")),
-        (["ollama:llama3.1:8b"], {}, ("ollama", "llama3.1:8b", "http://localhost:11434/v1")),
-        (["ollama"], {"model": "llama3.1:8b"}, ("ollama", "llama3.1:8b", "http://localhost:11434/v1")),
-        ([], {"model": "openrouter:a/b:free"}, ("openrouter", "a/b:free", "https://openrouter.ai/api/v1")),
-        ([], {"model": "ollama:x"}, ("ollama", "x", "http://localhost:11434/v1")),
-        ([], {"base_url": "http://127.0.0.1:9/v1"}, ("openai", "gpt-4o", "http://127.0.0.1:9/v1")),
-        ([], {"base_url": "http://127.0.0.1:9/v1", "model": "llama3.1:8b"}, ("openai", "llama3.1:8b", "http://127.0.0.1:9/v1")),
-        (["openrouter"], {"base_url": "http://127.0.0.1:9/v1"}, ("openrouter", "openai/gpt-4o", "http://127.0.0.1:9/v1")),
+        (["openai"], {}, ("openai", "gpt-4o", OPENAI)),
+        (["openai:gpt-x"], {}, ("openai", "gpt-x", OPENAI)),
+        (["openai"], {"model": "gpt-x"}, ("openai", "gpt-x", OPENAI)),
+        (["openai:gpt-x"], {"model": "gpt-x"}, ("openai", "gpt-x", OPENAI)),
+        (["openai"], {"model": "openai:gpt-x"}, ("openai", "gpt-x", OPENAI)),
+        (["openai:"], {}, ("openai", "gpt-4o", OPENAI)),
+        (["openai"], {"model": "ft:gpt-x:me"}, ("openai", "ft:gpt-x:me", OPENAI)),
+        (["openrouter"], {}, ("openrouter", "openai/gpt-4o", OPENROUTER)),
+        (["ollama"], {}, ("ollama", "llama3.1", OLLAMA)),
+        (["ollama:llama3.1:8b"], {}, ("ollama", "llama3.1:8b", OLLAMA)),
+        (["ollama"], {"model": "llama3.1:8b"}, ("ollama", "llama3.1:8b", OLLAMA)),
+        ([], {"model": "openrouter:a/b:free"}, ("openrouter", "a/b:free", OPENROUTER)),
+        ([], {"model": "ollama:x"}, ("ollama", "x", OLLAMA)),
+        ([], {"base_url": HERE}, ("openai", "gpt-4o", HERE)),
+        ([], {"base_url": HERE, "model": "llama3.1:8b"}, ("openai", "llama3.1:8b", HERE)),
+        (["openrouter"], {"base_url": HERE}, ("openrouter", "openai/gpt-4o", HERE)),
     ],
-)  # fmt: skip
+)
 def test_names(args: list[Any], kwargs: dict[str, Any], expected: tuple[str, str, str]) -> None:
     assert made(*args, api_key=KEY, **kwargs) == expected
 
@@ -99,29 +100,53 @@ def test_a_provider_object_is_given_back() -> None:
     assert get_provider(own) is own
 
 
+KNOWN = "the providers are offline, ollama, openai, openrouter."
+
+
 @pytest.mark.parametrize(
-    ("make", "sentence"),
+    ("args", "kwargs", "sentence"),
     [
-        (lambda: get_provider("openia"), "there is no provider 'openia'; the providers are offline, ollama, openai, openrouter. Did you mean 'openai'?"),
-        (lambda: get_provider(""), "there is no provider ''; the providers are offline, ollama, openai, openrouter."),
-        (lambda: get_provider("x" * 1000), "there is no provider '" + "x" * 59 + "…; the providers are offline, ollama, openai, openrouter."),
-        (lambda: get_provider("openai:a", model="b"), "two models are named: 'a' in provider, and 'b' in model; name one"),
-        (lambda: get_provider("openai"), "provider 'openai' needs a key: set OPENAI_API_KEY, or pass api_key=..."),
-        (lambda: get_provider("openrouter", api_key=""), "provider 'openrouter' needs a key: set OPENROUTER_API_KEY, or pass api_key=..."),
-        (lambda: get_provider({"api_key": KEY}), "provider must be a name such as 'openai' or 'openai:gpt-4o', or a provider object, not dict"),
-        (lambda: get_provider("openai", model=3), "model must be a text, not int"),
-        (lambda: get_provider("openai", api_key=KEY.encode()), "api_key must be a text, not bytes"),
-        (lambda: get_provider("openai", base_url=["x"]), "base_url must be a text, not list"),
-        (lambda: get_provider(), "no provider is named and no key is set: set OPENAI_API_KEY or OPENROUTER_API_KEY, or name one, such as provider='openai' with api_key=..., provider='ollama' for a local server, or provider='offline' to try without a key"),
+        (["openia"], {}, f"there is no provider 'openia'; {KNOWN} Did you mean 'openai'?"),
+        ([""], {}, f"there is no provider ''; {KNOWN}"),
+        (["x" * 1000], {}, f"there is no provider '{'x' * 59}…; {KNOWN}"),
+        (["openai:a"], {"model": "b"}, "two models are named: 'a' in provider, and 'b' in model; name one"),
+        (["openai"], {}, "provider 'openai' needs a key: set OPENAI_API_KEY, or pass api_key=..."),
+        (
+            ["openrouter"],
+            {"api_key": ""},
+            "provider 'openrouter' needs a key: set OPENROUTER_API_KEY, or pass api_key=...",
+        ),
+        (
+            [{"api_key": KEY}],
+            {},
+            "provider must be a name such as 'openai' or 'openai:gpt-4o', or a provider object, not dict",
+        ),
+        (["openai"], {"model": 3}, "model must be a text, not int"),
+        (["openai"], {"api_key": KEY.encode()}, "api_key must be a text, not bytes"),
+        (["openai"], {"base_url": ["x"]}, "base_url must be a text, not list"),
+        (
+            [],
+            {},
+            (
+                "no provider is named and no key is set: set OPENAI_API_KEY or OPENROUTER_API_KEY, or name one, such "
+                "as provider='openai' with api_key=..., provider='ollama' for a local server, or provider='offline' to "
+                "try without a key"
+            ),
+        ),
     ],
-)  # fmt: skip
-def test_wrong_arguments_are_refused(make: Callable[[], Any], sentence: str) -> None:
+)
+def test_wrong_arguments_are_refused(args: list[Any], kwargs: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
-        make()
+        get_provider(*args, **kwargs)
     assert str(raised.value) == sentence
 
 
 def test_offline_brings_no_http_library() -> None:
-    code = "import sys; from plait.providers.catalog import get_provider; get_provider('offline'); print('aiohttp' in sys.modules)"
+    code = """
+import sys
+from plait.providers.catalog import get_provider
+get_provider("offline")
+print("aiohttp" in sys.modules)
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True, timeout=60)
     assert done.stdout == "False\n"

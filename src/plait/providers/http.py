@@ -12,6 +12,7 @@ the environment as other tools take them (``HTTPS_PROXY``, ``HTTP_PROXY``, ``NO_
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from contextvars import ContextVar
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
 
     from aiohttp import ClientResponse, ClientSession
+
+logger = logging.getLogger("plait.providers.http")
 
 _REDIRECTS: Final = range(300, 400)
 _FIRST_ERROR: Final = 300
@@ -253,12 +256,13 @@ class Endpoint:
         timeout = aiohttp.ClientTimeout(total=None, connect=self._limits.connect)
         failure: ModelError
         cause: BaseException | None
+        began = loop.time()
         try:
             while True:
                 attempt.opened = False
                 try:
                     async with asyncio.timeout(seconds):
-                        return await session.post(
+                        response = await session.post(
                             self._url,
                             data=body if len(body) <= _LARGE else BytesIO(body),
                             headers=self._headers,
@@ -266,6 +270,11 @@ class Endpoint:
                             proxy=self._proxy,
                             timeout=timeout,
                         )
+                    if logger.isEnabledFor(logging.DEBUG):
+                        took = loop.time() - began
+                        what = "%s answers %d after %.3f s to a request of %d bytes"
+                        logger.debug(what, self._service.address, response.status, took, len(body))
+                    return response
                 except aiohttp.ConnectionTimeoutError as error:
                     failure = self._late(f"no connection within {self._limits.connect:g} s")
                     cause = error
