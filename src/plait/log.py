@@ -372,7 +372,7 @@ class RunState:
         """Begin to count: a person speaks only in the prompt, so answers before this came with it, as a history."""
         self.turns = 0
         self.last = None
-        self._call, self._times = ("", ""), 0
+        self._streaks = {}
 
     def answered(self, body: MessageEntry) -> None:
         """Count an answer of the model."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar
 from weakref import WeakKeyDictionary
@@ -281,21 +280,26 @@ async def _let_end(tasks: Iterable[asyncio.Task[Any]]) -> None:
 async def settle(work: Coroutine[object, object, object], seconds: float = GRACE) -> None:
     """Carry out closing work although the caller is being cancelled.
 
-    Its errors are raised. Cancellations that come meanwhile are dropped: the caller is already on its way out, and
-    raises the first one itself.
-
     Args:
         work: what must be done before the caller may end; it runs in a task of its own.
         seconds: how long it may take; then it is cancelled, and a warning is logged.
+
+    Raises:
+        CancelledError: the caller was cancelled meanwhile; it is raised when the work is over.
+        Exception: the work's own, otherwise.
     """
     task = asyncio.ensure_future(work)
-    with suppress(asyncio.CancelledError):
+    try:
         await _outlast({task}, seconds)
-    if not task.done():
-        task.cancel()
-        _log.warning("closing work took longer than %s s and was given up", seconds)
-        return
-    task.result()
+    finally:
+        in_time = task.done()
+        if not in_time:
+            task.cancel()
+            _log.warning("closing work took longer than %g s and was given up", seconds)
+        elif not task.cancelled():
+            task.exception()  # asked for, so that asyncio does not report it as never retrieved
+    if in_time:
+        task.result()
 
 
 async def _outlast(tasks: set[asyncio.Task[Any]], seconds: float) -> None:

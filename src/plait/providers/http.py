@@ -168,7 +168,7 @@ if hasattr(os, "register_at_fork"):
 class Endpoint:
     """One address that is asked by POST: with the same headers, the same limits and the same words for errors."""
 
-    __slots__ = ("_headers", "_limits", "_proxy", "_service", "_url")
+    __slots__ = ("_headers", "_limits", "_proxy", "_sent", "_service", "_url")
 
     def __init__(
         self,
@@ -189,6 +189,7 @@ class Endpoint:
         self._headers = dict(headers)
         self._limits = limits
         self._proxy = _proxy_for(url)
+        self._sent: dict[str, Any] | None = None
 
     async def post(self, body: bytes) -> bytes:
         """Send a request; give the whole body of its answer.
@@ -253,7 +254,7 @@ class Endpoint:
         attempt = _Attempt()
         token = _attempt.set(attempt)
         session = await _session(loop)
-        timeout = aiohttp.ClientTimeout(total=None, connect=self._limits.connect)
+        sent = self._sent or self._constant_part()
         failure: ModelError
         cause: BaseException | None
         began = loop.time()
@@ -262,19 +263,7 @@ class Endpoint:
                 attempt.opened = False
                 try:
                     async with asyncio.timeout(seconds):
-                        response = await session.post(
-                            self._url,
-                            data=body if len(body) <= _LARGE else BytesIO(body),
-                            headers=self._headers,
-                            allow_redirects=False,
-                            proxy=self._proxy,
-                            timeout=timeout,
-                        )
-                    if logger.isEnabledFor(logging.DEBUG):
-                        took = loop.time() - began
-                        what = "%s answers %d after %.3f s to a request of %d bytes"
-                        logger.debug(what, self._service.address, response.status, took, len(body))
-                    return response
+                        response = await session.post(data=body if len(body) <= _LARGE else BytesIO(body), **sent)
                 except aiohttp.ConnectionTimeoutError as error:
                     failure = self._late(f"no connection within {self._limits.connect:g} s")
                     cause = error
@@ -286,10 +275,31 @@ class Endpoint:
                         failure, cause = self._late(late), None
                     else:
                         failure, cause = _failure(error, self._service)
+                else:
+                    if logger.isEnabledFor(logging.DEBUG):
+                        took = loop.time() - began
+                        what = "%s answers %d after %.3f s to a request of %d bytes"
+                        logger.debug(what, self._service.address, response.status, took, len(body))
+                    return response
                 # Raised out here, the error's context does not hold aiohttp's, whose repr shows request headers.
                 raise failure from cause
         finally:
             _attempt.reset(token)
+
+    def _constant_part(self) -> dict[str, Any]:
+        """Give what every request is sent with, in aiohttp's own types, so that it is read once."""
+        from aiohttp import ClientTimeout
+        from multidict import CIMultiDict
+        from yarl import URL
+
+        self._sent = {
+            "url": URL(self._url),
+            "headers": CIMultiDict(self._headers),
+            "allow_redirects": False,
+            "proxy": self._proxy,
+            "timeout": ClientTimeout(total=None, connect=self._limits.connect),
+        }
+        return self._sent
 
     def _late(self, what: str) -> TransportError:
         return TransportError(f"{self._service.address}: {what}", timeout=True, provider=self._service.provider)
