@@ -25,6 +25,7 @@ from plait import (
     RunResult,
     StateConflict,
     StopSignal,
+    SystemMessage,
     TextDelta,
     TextPart,
     ToolCall,
@@ -394,6 +395,15 @@ async def test_a_new_prompt_after_a_crash_closes_the_open_calls() -> None:
         "3",
         "This call was not carried out: the run was interrupted.",
     ]
+
+
+async def test_messages_of_a_run_are_its_own_whatever_the_history_moves() -> None:
+    agent = Agent(provider=OfflineProvider(["one", "two"]), store=MemoryStore())
+    await agent.run("first", thread="t")
+    prompt = [SystemMessage(text="Be brief."), UserMessage(text="second")]
+    result = await agent.run(prompt, thread="t")
+    assert [m.text for m in result.messages] == ["Be brief.", "second", "two"]
+    assert [m.text for m in result.history] == ["Be brief.", "first", "one", "second", "two"]
 
 
 async def test_the_same_call_three_times_is_said_to_the_model() -> None:

@@ -309,6 +309,7 @@ class Agent(Generic[Deps, Output]):
             if_busy=options.get("if_busy", "queue"),
             sequential=self._sequential,
             stream=stream,
+            observed=stream,
         )
 
     async def _chat_thread(self, name: str | None, user_id: str) -> Thread:

@@ -105,6 +105,7 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
         context: what tools and hooks receive; names the run, the thread, the user and the agent.
         system: the agent's system prompt.
         stream: whether the provider is asked for a stream.
+        observed: whether somebody reads the events, and not only the result.
     """
 
     thread: Thread
@@ -123,6 +124,7 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
     if_busy: IfBusy = "queue"
     sequential: bool = False
     stream: bool = True
+    observed: bool = True
     result: RunResult[Output] | None = None
     _fold: Fold | None = None
 
@@ -145,6 +147,7 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
                 yield [RunFinished(reason)]
                 return
             try:
+                self.thread.observed = self.observed
                 self._begin()
                 while (work := self._next()) is not None:
                     async with aclosing(work) as batches:
@@ -385,7 +388,7 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
         return RunResult(
             output=text if self.output is None else output,  # type: ignore[arg-type]  # Output is str without a type
             stop_reason=reason,
-            messages=history[run.first :] if run else self.prompt,
+            messages=tuple(tail.of_run()) if run else self.prompt,
             history=history,
             usage=run.usage if run else None,
             thread_id=self.thread.thread_id,

@@ -320,8 +320,10 @@ def as_message(value: str | Message | Mapping[str, Any]) -> Message:
     Raises:
         ConfigurationError: it is none of these, or its role is unknown.
     """
+    if type(value) is str:
+        return UserMessage.model_construct(parts=(TextPart.model_construct(text=value),))
     if isinstance(value, str):
-        return UserMessage(text=value)
+        return UserMessage(text=str(value))
     if isinstance(value, Message):
         return value
     if not isinstance(value, Mapping):

@@ -34,7 +34,12 @@ _POLL_SECONDS: Final = 0.05
 
 
 class Thread:
-    """One thread, opened for runs of this process. `add` says what happened, `flush` makes it durable."""
+    """One thread, opened for runs of this process. `add` says what happened, `flush` makes it durable.
+
+    Attributes:
+        tail: the log's end, with what was added and is not written yet.
+        observed: whether anyone wants the events of what is added; a run sets it for itself.
+    """
 
     __slots__ = (
         "_desk",
@@ -43,6 +48,7 @@ class Thread:
         "_lease",
         "_staged",
         "_unsure",
+        "observed",
         "store",
         "tail",
         "thread_id",
@@ -60,6 +66,7 @@ class Thread:
         self._events: list[RunEvent] = []
         self._lease: Lease | None = None
         self._unsure = False
+        self.observed = True
 
     @classmethod
     def stored(cls, store: Store, thread_id: str, user_id: str) -> Thread:
@@ -79,7 +86,10 @@ class Thread:
     def add(self, run_id: str, body: Body) -> None:
         """Append an entry to the log as this process sees it; `flush` before anyone else may rely on it."""
         made = entry(self.tail.n + 1, body, run_id)
-        self._events += entry_events(self.tail, made, self.thread_id)
+        if self.observed:
+            self._events += entry_events(self.tail, made, self.thread_id)
+        else:
+            self.tail.add(made)
         self._staged.append(made)
 
     async def flush(self) -> list[RunEvent]:

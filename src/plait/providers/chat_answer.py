@@ -364,11 +364,11 @@ def read_usage(said: object) -> Usage | None:
     of_output = of_output if isinstance(of_output, dict) else {}
     cost = said.get("cost")
     sound = isinstance(cost, int | float) and not isinstance(cost, bool) and 0 <= cost < _MOST_DOLLARS
-    return Usage(
+    return Usage.model_construct(
         input_tokens=sent,
         output_tokens=received,
         cache_read_tokens=token_count(of_input.get("cached_tokens")) or 0,
         cache_write_tokens=token_count(of_input.get("cache_write_tokens")) or 0,
         reasoning_tokens=token_count(of_output.get("reasoning_tokens")) or 0,
-        cost=float(cost) if sound else None,  # type: ignore[arg-type]  # sound says it is a number
+        cost=float(cost) if sound else None,
     )
