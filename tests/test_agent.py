@@ -335,7 +335,10 @@ anything: Any = Agent  # for arguments that a type checker would refuse
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: anything(provider="opnai"), "there is no provider 'opnai'; the providers are .* Did you mean 'openai'?"),
+        (
+            lambda: anything(provider="opnai"),
+            "there is no provider 'opnai'; the providers are .* Did you mean 'openai'?",
+        ),
         (
             Agent,
             "no provider is named and no key is set: set OPENAI_API_KEY or OPENROUTER_API_KEY, or name one",

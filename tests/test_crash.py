@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from plait import history
-from plait.log import Entry, encode
+from plait.entries import Entry, encode
 from plait.store.database import DatabaseStore
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plait import log as views
+from plait.entries import Body, Entry, MessageEntry, RunEnd, RunStart, ToolEnd, ToolStart, decode, encode, entry
 from plait.errors import ConfigurationError, CorruptRecord
 from plait.events import (
     MessageAdded,
@@ -18,26 +19,7 @@ from plait.events import (
     Usage,
 )
 from plait.frozen import FrozenDict
-from plait.log import (
-    REPAIR,
-    Body,
-    Entry,
-    MessageEntry,
-    RunEnd,
-    RunStart,
-    Stats,
-    Tail,
-    ToolEnd,
-    ToolStart,
-    decode,
-    encode,
-    entry,
-    entry_events,
-    history,
-    stats,
-    usage,
-    without_tools,
-)
+from plait.log import REPAIR, Stats, Tail, entry_events, history, stats, usage, without_tools
 from plait.messages import (
     AssistantMessage,
     ImagePart,

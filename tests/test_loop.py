@@ -37,7 +37,8 @@ from plait import (
     history,
     tool,
 )
-from plait.log import Entry, MessageEntry, RunEnd, RunStart, Tail, ToolEnd, ToolStart, entry
+from plait.entries import Entry, MessageEntry, RunEnd, RunStart, ToolEnd, ToolStart, entry
+from plait.log import Tail
 from plait.loop import Ask, CallTools, Finish, next_step
 
 if TYPE_CHECKING:

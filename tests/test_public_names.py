@@ -43,7 +43,7 @@ def test_each_name_is_there_and_says_what_it_is(name: str) -> None:
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'plait' has no attribute 'Agnet'"):
-        _ = plait.Agnet  # type: ignore[attr-defined]
+        _ = plait.Agnet
 
 
 def test_no_public_name_is_a_module_of_the_package() -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from plait.context import get_memory_strategy as get_memory_strategy
     from plait.definition import AgentDefinition as AgentDefinition
     from plait.definition import AgentTemplates as AgentTemplates
+    from plait.entries import Entry as Entry
     from plait.errors import AgentError as AgentError
     from plait.errors import AlreadyAnswered as AlreadyAnswered
     from plait.errors import Cancelled as Cancelled
@@ -81,7 +82,6 @@ if TYPE_CHECKING:
     from plait.frozen import FrozenDict as FrozenDict
     from plait.hooks import Veto as Veto
     from plait.interrupts import Secret as Secret
-    from plait.log import Entry as Entry
     from plait.log import history as history
     from plait.log import stats as stats
     from plait.log import usage as usage
@@ -200,8 +200,8 @@ _HOME = {
     ),
     "plait.hooks": ("Veto",),
     "plait.interrupts": ("Secret",),
+    "plait.entries": ("Entry",),
     "plait.log": (
-        "Entry",
         "history",
         "stats",
         "usage",

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
     from plait.context import MemoryStrategy
     from plait.definition import AgentDefinition
+    from plait.entries import Entry
     from plait.hooks import Hook
-    from plait.log import Entry
     from plait.messages import Message
     from plait.options import Prompt, RunOptions
     from plait.providers.base import Provider, Settings

@@ -1,149 +1,25 @@
-"""The log of a thread: frozen entries numbered from 1, and the views over them.
+"""What a log means: `Tail`, which reads it entry by entry, and the views over it.
 
-An entry is ``{v, n, id, at, run_id, kind, body}``. Everything that can be derived from entries is a view here: a
-pure function over an iterable of them. Knows nothing of where entries are stored or who writes them.
+Everything that can be derived from entries is a view: a pure function over an iterable of them. Knows nothing of
+where entries are stored or who writes them.
 """
 
 from __future__ import annotations
 
 from copy import copy
-from os import urandom
-from time import time
-from typing import TYPE_CHECKING, Annotated, Final, Literal, assert_never
+from typing import TYPE_CHECKING, Final, assert_never
 
 import msgspec
-from pydantic import Field
 
-from plait.errors import ConfigurationError, CorruptRecord, excerpt
-from plait.events import (
-    MessageAdded,
-    RunEvent,
-    RunFinished,
-    RunStarted,
-    StopReason,
-    ToolCallFinished,
-    ToolCallStarted,
-    Usage,
-)
-from plait.frozen import Frozen, parse_json, to_json
+from plait.entries import MessageEntry, RunEnd, RunStart, ToolEnd, ToolStart
+from plait.events import MessageAdded, RunEvent, RunFinished, RunStarted, ToolCallFinished, ToolCallStarted, Usage
 from plait.messages import Message, ReasoningPart, TextPart, ToolCall, ToolMessage, ToolResult
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable
 
+    from plait.entries import Entry
     from plait.messages import Part
-
-VERSION: Final = 1
-
-
-class RunStart(Frozen):
-    """A run begins. ``resumed`` is set when a run that had ended goes on."""
-
-    kind: Literal["run_started"] = "run_started"
-    agent_name: str = ""
-    resumed: bool = False
-
-
-class MessageEntry(Frozen):
-    """A message joins the thread. Answers of a model carry their tokens and finish reason.
-
-    ``cut`` says why an answer is not whole: a stop, or an error in the middle of the stream.
-    """
-
-    kind: Literal["message"] = "message"
-    message: Message
-    usage: Usage | None = None
-    finish_reason: str | None = None
-    cut: str | None = None
-
-
-class ToolStart(Frozen):
-    """A tool is about to be called. Written before the call: without a result after it, the call may have happened."""
-
-    kind: Literal["tool_started"] = "tool_started"
-    call_id: str
-
-
-class ToolEnd(Frozen):
-    """The result of a tool call, after ``seconds``."""
-
-    kind: Literal["tool_result"] = "tool_result"
-    result: ToolResult
-    seconds: float = 0.0
-
-
-class RunEnd(Frozen):
-    """A run ended: with a stop reason, or with the error it failed with."""
-
-    kind: Literal["run_finished"] = "run_finished"
-    stop_reason: StopReason | None = None
-    error: str | None = None
-
-
-Body = Annotated[RunStart | MessageEntry | ToolStart | ToolEnd | RunEnd, Field(discriminator="kind")]
-Kind = Literal["run_started", "message", "tool_started", "tool_result", "run_finished"]
-
-
-class Entry(Frozen):
-    """One entry of a thread's log.
-
-    Attributes:
-        v: the version of the format.
-        n: its number in the thread, from 1 without gaps.
-        id: its own id; the id of a message is its entry's.
-        at: seconds since the epoch. Order is by number, never by time.
-        run_id: the run that wrote it.
-        body: what happened.
-    """
-
-    v: int = VERSION
-    n: int
-    id: str
-    at: float
-    run_id: str | None = None
-    body: Body
-
-    @property
-    def kind(self) -> Kind:
-        """What kind of entry this is."""
-        return self.body.kind
-
-
-def entry(n: int, body: RunStart | MessageEntry | ToolStart | ToolEnd | RunEnd, run_id: str | None = None) -> Entry:
-    """Make the entry that says ``body`` as number ``n``, now."""
-    prefix = "msg" if type(body) is MessageEntry else "ent"
-    return Entry.model_construct(n=n, id=f"{prefix}_{urandom(16).hex()}", at=time(), run_id=run_id, body=body)
-
-
-def encode(item: Entry) -> bytes:
-    """Give an entry as one line of JSON, ``{v, n, id, at, run_id, kind, body}``."""
-    body = item.body.to_json()
-    body.pop("kind", None)
-    return to_json(
-        {"v": item.v, "n": item.n, "id": item.id, "at": item.at, "run_id": item.run_id, "kind": item.kind, "body": body}
-    )
-
-
-def decode(line: bytes | str) -> Entry:
-    """Read what `encode` gave.
-
-    Raises:
-        CorruptRecord: it is no entry, or one of a newer version.
-    """
-    name = ""
-    try:
-        data = parse_json(line)
-        name = str(data["id"])
-        if type(data["v"]) is not int or not 1 <= data["v"] <= VERSION:
-            msg = f"entry {name!r} has version {data['v']!r:.20}, and this plait reads 1 to {VERSION}; update plait"
-            raise CorruptRecord(msg, record=name)
-        data["body"]["kind"] = data.pop("kind")
-        return Entry(**data)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        why = str(error) if isinstance(error, ConfigurationError) else type(error).__name__
-        msg = f"a stored entry cannot be read ({why}): {excerpt(line, 80)}"
-        raise CorruptRecord(msg, record=excerpt(name, 80)) from error
-
 
 REPAIR: Final = "plait.repair"
 """Metadata key of messages with which a run asks again for an answer in the form that was asked for."""

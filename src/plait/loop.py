@@ -20,10 +20,11 @@ import msgspec
 from typing_extensions import TypeVar
 
 from plait.context import MemoryStrategy
+from plait.entries import MessageEntry, RunEnd, RunStart, ToolEnd, ToolStart
 from plait.errors import EmptyAnswer, NothingToResume, OutputInvalid, PlaitError, Refused, StateConflict, excerpt
 from plait.events import Fold, RunFinished, StopReason
 from plait.hooks import AfterRequest, BeforeRequest, FunctionCallEnd, FunctionCallStart, HookName, Hooks, RunEnded, Veto
-from plait.log import REPAIR, MessageEntry, RunEnd, RunStart, ToolEnd, ToolStart
+from plait.log import REPAIR
 from plait.messages import AssistantMessage, Message, SystemMessage, TextPart, ToolCall, ToolResult, UserMessage
 from plait.providers.base import DEFAULT_SETTINGS, Provider, Request, Settings, ToolDefinition
 from plait.run import DEFAULT_LIMITS, RunContext, RunLimits, RunResult, StopSignal
@@ -36,8 +37,9 @@ from plait.tools import Tool, execute
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
+    from plait.entries import Body
     from plait.events import Answer, Event
-    from plait.log import Body, Tail
+    from plait.log import Tail
 
 logger = logging.getLogger("plait.run")
 

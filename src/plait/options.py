@@ -62,9 +62,7 @@ def definition_of(
             raise ConfigurationError(msg)
         return AgentDefinition(role=role or "", **given)
     if not isinstance(definition, AgentDefinition):
-        msg = (
-            f"Agent(definition=...) takes an AgentDefinition, not {type(definition).__name__}; a text is role=..."
-        )
+        msg = f"Agent(definition=...) takes an AgentDefinition, not {type(definition).__name__}; a text is role=..."
         raise ConfigurationError(msg)
     if role is not None or given:
         also = "role" if role is not None else next(iter(given))

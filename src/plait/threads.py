@@ -10,8 +10,9 @@ import logging
 from typing import TYPE_CHECKING, Final, Literal
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
+from plait.entries import Body, entry
 from plait.errors import PlaitError, StateConflict
-from plait.log import Body, Tail, entry, entry_events
+from plait.log import Tail, entry_events
 from plait.scopes import settle
 from plait.store.base import Store, owner_name
 from plait.store.memory import MemoryStore
@@ -19,8 +20,8 @@ from plait.store.memory import MemoryStore
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from plait.entries import Entry
     from plait.events import RunEvent
-    from plait.log import Entry
     from plait.store.base import Lease
 
 logger = logging.getLogger("plait.threads")

@@ -17,8 +17,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from plait.entries import Entry, RunStart, entry
 from plait.errors import StateConflict, StoreUnavailable
-from plait.log import Entry, RunStart, entry
 from plait.store.database import DatabaseStore
 
 if TYPE_CHECKING:

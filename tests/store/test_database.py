@@ -22,8 +22,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, create_engine, event
 
+from plait.entries import Entry, MessageEntry, entry
 from plait.errors import ConfigurationError, CorruptRecord, StateConflict, StoreError, StoreUnavailable
-from plait.log import Entry, MessageEntry, entry
 from plait.messages import UserMessage
 from plait.store.base import owner_name
 from plait.store.database import DatabaseStore
@@ -237,7 +237,7 @@ async def test_a_value_that_no_database_can_hold_is_refused(store: DatabaseStore
 
 
 async def test_what_is_read_after_a_cancelled_append_does_not_change(store: DatabaseStore) -> None:
-    """The append waits for a lock when it is cancelled, and is carried out; a read waits to know."""
+    """The append waits for a lock when it is cancelled, and may be carried out or left out; a read waits to know."""
     await store.new_thread()
     loop = asyncio.get_running_loop()
     begun = asyncio.Event()
@@ -253,7 +253,9 @@ async def test_what_is_read_after_a_cancelled_append_does_not_change(store: Data
         other.execute("COMMIT")
 
     assert task.cancelled()
-    assert await reading == log
+    found = await reading
+    assert found in ([], log)
+    assert await store.read("thr_1") == found
 
 
 async def test_an_append_that_is_cancelled_before_its_turn_is_left_out(store: DatabaseStore) -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from plait.entries import Entry, MessageEntry, RunStart, entry
 from plait.errors import ConfigurationError, StateConflict, StoreUnavailable
-from plait.log import Entry, MessageEntry, RunStart, entry
 from plait.messages import UserMessage
 from plait.store.base import Lease, ThreadInfo, owner_name
 from plait.store.database import DatabaseStore

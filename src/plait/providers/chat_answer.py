@@ -370,5 +370,5 @@ def read_usage(said: object) -> Usage | None:
         cache_read_tokens=token_count(of_input.get("cached_tokens")) or 0,
         cache_write_tokens=token_count(of_input.get("cache_write_tokens")) or 0,
         reasoning_tokens=token_count(of_output.get("reasoning_tokens")) or 0,
-        cost=float(cost) if sound else None,
+        cost=float(cost) if sound else None,  # type: ignore[arg-type]  # sound says it is a number
     )

@@ -19,7 +19,7 @@ from plait.errors import ConfigurationError, StateConflict, StoreUnavailable, ex
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from plait.log import Entry
+    from plait.entries import Entry
 
 NAME_LENGTH: Final = 200
 _NOT_IN_NAMES: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")

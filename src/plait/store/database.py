@@ -17,8 +17,8 @@ from zlib import crc32
 from msgspec.structs import replace
 from sqlalchemy import and_, bindparam, delete, func, insert, select, update
 
+from plait.entries import decode, encode
 from plait.errors import ConfigurationError, CorruptRecord
-from plait.log import decode, encode
 from plait.store.base import (
     Lease,
     ThreadInfo,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from plait.log import Entry
+    from plait.entries import Entry
 
 T = TypeVar("T")
 

@@ -25,7 +25,7 @@ from plait.store.base import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from plait.log import Entry
+    from plait.entries import Entry
 
 
 class MemoryStore:
