@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import contextvars
 import logging
 import threading
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 
@@ -230,6 +232,77 @@ async def test_secrets_are_cut_out_of_errors_and_results() -> None:
 
     context = RunContext(deps=None, secrets={"token": Secret("hunter2")})
     assert await said(leak, context=context) == ("used <secret:token>", False)
+
+
+PASSWORD, PEM, TOKEN = 'p"ss\\word1', "-----BEGIN KEY-----\nMIIabc\n-----END KEY-----", "abcdefghijklmnop"
+HOLDING = RunContext(
+    deps=None, secrets={"password": Secret(PASSWORD), "pem": Secret(PEM), "token": Secret(TOKEN), "pin": Secret("4711")}
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"url": "x", "pw": PASSWORD}, '{"url":"x","pw":"<secret:password>"}'),
+        ([PEM, {PEM: 1}], '["<secret:pem>",{"<secret:pem>":1}]'),
+        ({"pin": 4711}, '{"pin":"<secret:pin>"}'),
+        (json.dumps({"pw": PASSWORD}), '{"pw": "<secret:password>"}'),
+        (f"token is {TOKEN}", "token is <secret:tok\n[cut: only the first 20 characters are shown]"),
+        ([TOKEN, TOKEN], '["<secret:token>","<\n[cut: only the first 20 characters are shown]'),
+        (PEM.encode(), "<secret:pem>"),
+        (ImagePart(url=f"https://x/?token={TOKEN}"), ImagePart(url="https://x/?token=<secret:token>")),
+    ],
+)
+async def test_a_secret_is_taken_out_before_anything_is_escaped_or_cut(value: object, text: object) -> None:
+    async def leak() -> object:
+        return value
+
+    async def raised() -> object:
+        raise ToolError(value)
+
+    most = 20 if "cut" in str(text) else 50_000
+    (part,) = (await run([call("leak")], as_tool({"func": leak, "max_result": most}), context=HOLDING))[0].result.parts
+    assert part == (TextPart(text=text) if isinstance(text, str) else text)
+    if isinstance(value, str):
+        assert await said(as_tool({"func": raised, "max_result": most}), context=HOLDING) == (text, True)
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ValueError(f"cannot parse {PEM}"), "ValueError: cannot parse <secret:pem>"),
+        (KeyError(PASSWORD), "KeyError: '<secret:password>'"),
+        (OSError(f"GET /?q={quote(PASSWORD)}"), "OSError: GET /?q=<secret:password>"),
+        (ValueError("x" * 495 + TOKEN), "ValueError: " + "x" * 495 + "<secr…"),
+        (ValueError("x" * 490 + " sk-proj-0123456789"), "ValueError: " + "x" * 490 + " ***"),
+        (ExceptionGroup("two", [ValueError(PEM)]), "ExceptionGroup: two (1 sub-exception); ValueError: <secret:pem>"),
+    ],
+)
+async def test_a_secret_is_taken_out_of_an_exception_before_it_is_cut(error: Exception, text: str) -> None:
+    async def fail() -> None:
+        raise error
+
+    assert await said(fail, context=HOLDING) == (text, True)
+
+
+@pytest.mark.parametrize("pieces", [["token is ab", "cdefghi", "jklmnop", "."], ["token is ", *TOKEN, *"." * 99]])
+async def test_a_secret_that_comes_in_pieces_is_taken_out(pieces: list[str]) -> None:
+    def grow() -> Iterator[str]:
+        yield from pieces
+
+    form = as_tool({"func": grow, "max_result": 12})
+    assert await said(form, context=HOLDING) == ("token is <se\n[cut: only the first 12 characters are shown]", False)
+
+
+async def test_a_failing_tool_is_logged_in_one_line_without_its_words(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, logger="plait.tools")
+
+    async def fail() -> None:
+        raise ValueError(TOKEN)
+
+    await said(fail, context=HOLDING)
+    (record,) = caplog.records
+    assert (record.getMessage(), record.exc_info) == ("the tool 'fail' raised ValueError", None)
 
 
 async def test_an_async_tool_that_hangs_is_ended_at_its_time() -> None:

@@ -355,7 +355,7 @@ async def test_resume_of_a_finished_run_gives_its_result_and_asks_nobody() -> No
 
 async def test_resume_needs_a_run() -> None:
     agent = Agent(provider="offline", store=MemoryStore())
-    with pytest.raises(NothingToResume, match="holds no run that could go on"):
+    with pytest.raises(NothingToResume, match="there is no thread 'empty' of user 'default', so no run that could go on"):
         await agent.resume("empty")
     assert await agent.log("empty") == []
 

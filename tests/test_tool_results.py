@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -28,7 +28,7 @@ from plait.messages import (
     TextPart,
     ToolResult,
 )
-from plait.tool_results import NOTHING, Pieces, to_parts, to_text
+from plait.tool_results import NOTHING, Mask, Pieces, to_parts, to_text
 
 MOST = 50_000
 
@@ -201,6 +201,33 @@ def test_pieces_are_joined_and_end_where_the_model_would_not_see_more() -> None:
     assert [mixed.add(piece) for piece in (1, "a", 2)] == [False, False, True]
     assert mixed.value() == [1, "a", 2]
     assert Pieces(5).value() == ""
+
+
+SECRETS = {"short": Secret("abc"), "one": Secret("hunter2"), "two": Secret("hunter2-long"), "path": Secret("C:\\new")}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("hunter2 hunter2-long abc", "<secret:one> <secret:two> abc"),
+        ({"hunter2": {"hunter2-long"}}, '{"<secret:one>":["<secret:two>"]}'),
+        (PurePosixPath("/hunter2"), '"/<secret:one>"'),
+        ("C:\\new C:\\\\new C%3A%5Cnew", "<secret:path> <secret:path> <secret:path>"),
+        (Model(when=date(2025, 1, 2), tags=["hunter2"]), '{"when":"2025-01-02","tags":["<secret:one>"]}'),
+    ],
+)
+def test_secrets_are_masked_wherever_they_stand(value: object, text: str) -> None:
+    assert to_parts(value, MOST, Mask(SECRETS)) == (TextPart(text=text),)
+
+
+@given(st.text(min_size=4), st.text(), st.text(), st.integers(0, 30))
+def test_a_mask_lets_no_secret_through(secret: str, before: str, after: str, most: int) -> None:
+    value = f"{before}{secret}{after}"
+    mask = Mask({"NAME": Secret(secret)})
+    assume(secret not in f"{before}<secret:NAME>{after}<secret:NAME>")
+    assert json.loads(to_text([value], 1_000_000, mask)) == [mask(value)]
+    assert secret not in mask(value)
+    assert to_text(value, most, mask).startswith(mask(value)[:most])
 
 
 JSON = st.recursive(

@@ -14,18 +14,19 @@ from typing_extensions import TypeVar
 
 from plait.builtin import READY_MADE
 from plait.context import strategy_of
-from plait.events import Event, TextDelta
+from plait.errors import NothingToResume, excerpt
+from plait.events import Event, MessageAdded, TextDelta
 from plait.frozen import EMPTY
 from plait.hooks import Hooks
 from plait.loop import Run
 from plait.messages import SystemMessage
-from plait.options import check_options, definition_of, messages_of, settings_of
+from plait.options import check_options, definition_of, list_of_tools, messages_of, settings_of, store_of
 from plait.promises import PieceReader, StreamedPromise
 from plait.providers.base import DEFAULT_SETTINGS
 from plait.providers.catalog import get_provider
 from plait.run import DEFAULT_LIMITS, RunContext, RunLimits, RunResult
 from plait.schema import output_schema
-from plait.store.base import new_id
+from plait.store.base import check_name, new_id
 from plait.store.catalog import open_store
 from plait.threads import Thread
 from plait.toolbase import prepare
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from plait.messages import Message
     from plait.options import Prompt, RunOptions
     from plait.providers.base import Provider, Settings
+    from plait.readers import BatchReader
     from plait.store.base import Store
     from plait.tools import ToolForm
 
@@ -48,6 +50,8 @@ Deps = TypeVar("Deps", default=Any)
 Output = TypeVar("Output", default=str)
 
 DEFAULT_USER: Final = "default"
+_BETWEEN: Final = "\n\n"
+
 KEPT_THREADS: Final = 256
 """Tails of recently used threads that an agent keeps, so that it reads only what is new."""
 
@@ -60,10 +64,14 @@ class AgentRun(StreamedPromise[Event, RunResult[Output]], Generic[Output]):
 
 
 class TextStream(StreamedPromise[str, str]):
-    """The text of an answer while it comes; ``await`` gives the whole. Leaving an iteration early ends the run."""
+    """The text of a run while it comes; ``await`` gives the last answer's. Leaving an iteration early ends the run."""
 
     def __aiter__(self) -> PieceReader[str]:
         return self.sole_reader()
+
+    def batches(self) -> BatchReader[str]:
+        """Read lists of pieces, each list all that came since the last."""
+        return self.sole_reader().batches()
 
 
 class Agent(Generic[Deps, Output]):
@@ -98,6 +106,25 @@ class Agent(Generic[Deps, Output]):
         ConfigurationError: an argument is of the wrong type, or names something unknown; the sentence says which.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_definitions",
+        "_given_store",
+        "_hooks",
+        "_named",
+        "_output",
+        "_own",
+        "_sequential",
+        "_settings",
+        "_strategy",
+        "_system",
+        "definition",
+        "limits",
+        "name",
+        "provider",
+        "tools",
+    )
+
     def __init__(  # noqa: PLR0917  # the order that is documented
         self,
         definition: AgentDefinition | None = None,
@@ -127,7 +154,7 @@ class Agent(Generic[Deps, Output]):
         self.definition = definition_of(definition, role, goal, constraints, personality)
         self.name = name or self.definition.name or "Assistant"
         self.provider = get_provider(provider, model=model, api_key=api_key, base_url=base_url)
-        self.tools = find_tools(tools or (), READY_MADE)
+        self.tools = find_tools(list_of_tools(tools), READY_MADE)
         self.limits = RunLimits(max_turns=max_turns, max_tool_calls=max_tool_calls)
         self._output = None if output is None or output is str else output_schema(output)
         self._strategy = strategy_of(memory_strategy, memory_params)
@@ -137,7 +164,7 @@ class Agent(Generic[Deps, Output]):
         self._definitions = tuple(prepare(tool).definition for tool in self.tools.values())
         prompt = self.definition.compile()
         self._system = SystemMessage(text=prompt) if prompt else None
-        self._given_store = store
+        self._given_store = store_of(store)
         self._own: dict[str, Thread] = {}
         self._named: OrderedDict[tuple[str, str], Thread] = OrderedDict()
 
@@ -180,8 +207,8 @@ class Agent(Generic[Deps, Output]):
         Args:
             content: what the user says: text, a `Message`, or several.
             user_id: whose thread it is; each user has their own.
-            thread: the name of a thread in the agent's store, which outlives the process; without one, the agent's
-                own thread with this user, in memory.
+            thread: the name of a thread in the agent's store, which outlives the process; each user has threads of
+                their own. Without one, the agent's own thread with this user, in memory, until `new_thread`.
             **options: see `RunOptions`.
 
         Returns:
@@ -192,7 +219,9 @@ class Agent(Generic[Deps, Output]):
             ModelError: the model could not be asked, or its answer was no good.
             StoreError: the store could not be read or written.
         """
-        made = await self._made(messages_of(content), await self._chat_thread(thread, user_id), options, stream=False)
+        messages = messages_of(content)
+        check_options(options)
+        made = self._made(messages, await self._chat_thread(thread, user_id), options, observed=False)
         async with aclosing(made.events()) as batches:
             async for _ in batches:
                 pass
@@ -203,19 +232,29 @@ class Agent(Generic[Deps, Output]):
     ) -> TextStream:
         """Answer as `chat` does, and give the text while it comes: ``async for text in agent.stream("...")``.
 
-        Leaving the loop early ends the run, for nobody else can hold it. For events, tool calls and the result
-        use `run`.
+        The pieces are the text of every answer of the run, also what the model says before it calls tools; answers
+        are parted by a blank line. Awaiting the stream gives the text of the last answer. Leaving the loop early
+        ends the run, for nobody else can hold it; what was said until then stays in the thread. For events, tool
+        calls and the result use `run`.
         """
         messages = messages_of(content)
+        check_options(options)
+        made: list[Run[Output]] = []
 
         async def texts() -> AsyncIterator[list[str]]:
-            made = await self._made(messages, await self._chat_thread(thread, user_id), options)
-            async with aclosing(made.events()) as batches:
+            run = self._made(messages, await self._chat_thread(thread, user_id), options)
+            made.append(run)
+            between, spoken = "", False
+            async with aclosing(run.events()) as batches:
                 async for batch in batches:
                     if found := [event.text for event in batch if type(event) is TextDelta]:
-                        yield found
+                        yield [between, *found] if between else found
+                        between = ""
+                        spoken = True
+                    elif any(type(event) is MessageAdded for event in batch):
+                        between = _BETWEEN if spoken else ""
 
-        return TextStream(texts, "".join, name=f"stream of {self.name}")
+        return TextStream(texts, lambda _: _result(made[0]).text, name=f"stream of {self.name}")
 
     def run(
         self,
@@ -238,12 +277,12 @@ class Agent(Generic[Deps, Output]):
             scope, else to the calling task, and is cancelled when its owner ends.
         """
         messages = messages_of(prompt)
+        check_options(options)
 
         async def made() -> Run[Output]:
-            opened = (
-                Thread.for_one_run(new_id("thr"), user_id) if thread is None else await self._opened(thread, user_id)
-            )
-            return await self._made(messages, opened, options)
+            if thread is None:
+                return self._made(messages, Thread.for_one_run(new_id("thr"), user_id), options)
+            return self._made(messages, await self._opened(thread, user_id), options)
 
         return self._promise(made)
 
@@ -258,16 +297,22 @@ class Agent(Generic[Deps, Output]):
         Raises:
             NothingToResume: (when awaited) the thread holds no run.
         """
+        check_options(options)
 
         async def made() -> Run[Output]:
-            return await self._made((), await self._chat_thread(thread, user_id), options)
+            opened = await self._found(thread, user_id)
+            if opened is None:
+                whose = f"thread {excerpt(repr(thread), 80)} of user {excerpt(repr(user_id), 80)}"
+                msg = f"there is no {whose}, so no run that could go on; begin one with a prompt"
+                raise NothingToResume(msg)
+            return self._made((), opened, options)
 
         return self._promise(made)
 
     async def log(self, thread: str | None = None, *, user_id: str = DEFAULT_USER) -> list[Entry]:
-        """Give the entries of a thread, oldest first, for the views in `plait.log`."""
-        opened = await self._chat_thread(thread, user_id)
-        return await opened.store.read(opened.thread_id)
+        """Give the entries of a thread, oldest first, for the views in `plait.log`; none where there is no thread."""
+        opened = await self._found(thread, user_id)
+        return await opened.store.read(opened.thread_id) if opened else []
 
     def _promise(self, make: Callable[[], Awaitable[Run[Output]]]) -> AgentRun[Output]:
         made: list[Run[Output]] = []
@@ -281,10 +326,10 @@ class Agent(Generic[Deps, Output]):
 
         return AgentRun(events, lambda _: _result(made[0]), name=f"run of {self.name}")
 
-    async def _made(
-        self, prompt: tuple[Message, ...], thread: Thread, options: RunOptions, *, stream: bool = True
+    def _made(
+        self, prompt: tuple[Message, ...], thread: Thread, options: RunOptions, *, observed: bool = True
     ) -> Run[Output]:
-        check_options(options)
+        limits, stop = options.get("limits", self.limits), options.get("stop")
         return Run(
             thread=thread,
             context=RunContext(
@@ -303,13 +348,14 @@ class Agent(Generic[Deps, Output]):
             strategy=self._strategy,
             output=self._output,
             settings=self._settings,
-            limits=options.get("limits", self.limits),
+            limits=limits,
             hooks=self._hooks,
-            stop=options.get("stop"),
+            stop=stop,
             if_busy=options.get("if_busy", "queue"),
             sequential=self._sequential,
-            stream=stream,
-            observed=stream,
+            # A run that may be stopped in the middle of an answer streams it, to have the text so far.
+            stream=observed or stop is not None or limits.deadline is not None,
+            observed=observed,
         )
 
     async def _chat_thread(self, name: str | None, user_id: str) -> Thread:
@@ -320,8 +366,17 @@ class Agent(Generic[Deps, Output]):
             own = self._own[user_id] = Thread.in_memory(new_id("thr"), user_id)
         return own
 
+    async def _found(self, name: str | None, user_id: str) -> Thread | None:
+        """The thread if it is there; looking for one creates none."""
+        if name is None:
+            return self._own.get(user_id)
+        known = self._named.get((check_name(name), check_name(user_id, "user id")))
+        if known is not None or await self.store.find(name, user_id) is None:
+            return known
+        return await self._opened(name, user_id)
+
     async def _opened(self, name: str, user_id: str) -> Thread:
-        key = (name, user_id)
+        key = (check_name(name), check_name(user_id, "user id"))
         opened = self._named.get(key)
         if opened is None:
             info = await self.store.thread(name, user_id)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from plait.errors import ConfigurationError, excerpt
+from plait.log import REPAIR
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,11 +62,16 @@ class LastN:
             start += 1
         if start == end:
             start -= 2
-        newest = next((number for number in range(end - 1, -1, -1) if messages[number].role == "user"), start)
+        newest = next((number for number in range(end - 1, -1, -1) if _is_prompt(messages[number])), start)
         kept = [*messages[:others], *messages[start:]]
         if others <= newest < start:
             kept.insert(others, messages[newest])
         return kept
+
+
+def _is_prompt(message: Message) -> bool:
+    """Whether a person said it; a run asks again for an answer's form in the user's name."""
+    return message.role == "user" and REPAIR not in message.metadata
 
 
 _STRATEGIES: Final = {"last_n": LastN}

@@ -31,7 +31,7 @@ class RunStart(Frozen):
 class MessageEntry(Frozen):
     """A message joins the thread. Answers of a model carry their tokens and finish reason.
 
-    ``cut`` says why an answer is not whole: a stop, or an error in the middle of the stream.
+    ``cut`` says why an answer is not whole: the stop reason, "cancelled", or "error".
     """
 
     kind: Literal["message"] = "message"

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from plait.errors import LimitExceeded, ToolError, excerpt
 from plait.messages import TextPart, ToolResult
 from plait.run import DEFAULT_TOOL_TIMEOUT, DEFAULT_TOOLS_AT_ONCE
-from plait.tool_results import Pieces, cut, to_parts
+from plait.tool_results import MAX_SAID, NO_MASK, Mask, Pieces, cut, error_text, to_parts
 from plait.toolbase import prepare
 from plait.workers import WORKERS
 
@@ -36,16 +36,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("plait.tools")
 
-_SAID: Final = 500
 _GRACE: Final = 0.5
 """Seconds between the cancellations of a tool whose time is up and that does not end."""
 _TRIES: Final = 3
 _TOGETHER_SECONDS: Final = 0.005
 _SECRET_TEXT: Final = re.compile(r"^<secret:([^<>]+)>$")
-_KEYS_AND_PASSWORDS: Final = (
-    r"(?i)\b(?:sk|pk|rk|ghp|gho|xox[abp])[-_][a-z0-9_-]{12,}|(?<=bearer )\S{8,}|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
-    r"|(?:(?<=key=)|(?<=token=)|(?<=secret=)|(?<=password=)|(?<=pwd=))[^\s&\"',;]+"
-)
 
 
 class Finished(NamedTuple):
@@ -194,6 +189,7 @@ async def _carry_out(call: ToolCall, tools: Mapping[str, Tool], context: RunCont
     started = perf_counter()
     is_error = False
     parts: tuple[ContentPart, ...]
+    mask = Mask(context.secrets) if context.secrets else NO_MASK
     try:
         tool = tools.get(call.name)
         if tool is None:
@@ -204,18 +200,17 @@ async def _carry_out(call: ToolCall, tools: Mapping[str, Tool], context: RunCont
             _inject(arguments, prepared, call, context)
         if context.secrets:
             _put_secrets(arguments, context)
-        value = await _run(tool, prepared, arguments)
+        value = await _run(tool, prepared, arguments, mask)
         is_error = isinstance(value, ToolResult) and value.is_error
-        parts = to_parts(value, tool.max_result)
+        parts = to_parts(value, tool.max_result, mask)
     except ToolError as error:
         is_error = True
-        parts = (TextPart(text=cut(str(error), tools[call.name].max_result if call.name in tools else _SAID)),)
+        most = tools[call.name].max_result if call.name in tools else MAX_SAID
+        parts = (TextPart(text=cut(mask(str(error)), most)),)
     except Exception as error:  # a tool is foreign code
         is_error = True
-        logger.debug("the tool %r raised %s", call.name, type(error).__name__, exc_info=error)
-        parts = (TextPart(text=_said(error)),)
-    if context.secrets:
-        parts = tuple(_without_secrets(part, context) for part in parts)
+        logger.debug("the tool %r raised %s", call.name, type(error).__name__)  # its words and its frames may be secret
+        parts = (TextPart(text=error_text(error, mask)),)
     result = ToolResult.model_construct(call_id=call.id, name=call.name, parts=parts, is_error=is_error)
     return Finished(call, result, perf_counter() - started)
 
@@ -247,25 +242,14 @@ def _put_secrets(arguments: dict[str, Any], context: RunContext[Any]) -> None:
             arguments[name] = context.secrets[found[1]].reveal()
 
 
-def _without_secrets(part: ContentPart, context: RunContext[Any]) -> ContentPart:
-    if not isinstance(part, TextPart):
-        return part
-    text = part.text
-    for name, secret in context.secrets.items():
-        value = secret.reveal()
-        if len(value) >= 4:  # noqa: PLR2004  # a shorter one is found in every text
-            text = text.replace(value, f"<secret:{name}>")
-    return part if text == part.text else TextPart(text=text)
-
-
-async def _run(tool: Tool, prepared: Prepared, arguments: dict[str, Any]) -> Any:
+async def _run(tool: Tool, prepared: Prepared, arguments: dict[str, Any], mask: Mask) -> Any:
     """Call the tool, within its time.
 
     Raises:
         ToolError: its time is up, or it cancelled itself.
     """
     seconds = DEFAULT_TOOL_TIMEOUT if tool.timeout is None else tool.timeout
-    work = tool.execute(**arguments) if prepared.kind == "async" else _run_other(tool, prepared, arguments)
+    work = tool.execute(**arguments) if prepared.kind == "async" else _run_other(tool, prepared, arguments, mask)
     watch = _Watch(seconds)
     failure: BaseException | None = None
     value = None
@@ -294,16 +278,16 @@ async def _run(tool: Tool, prepared: Prepared, arguments: dict[str, Any]) -> Any
     raise ToolError(msg)
 
 
-async def _run_other(tool: Tool, prepared: Prepared, arguments: dict[str, Any]) -> Any:
+async def _run_other(tool: Tool, prepared: Prepared, arguments: dict[str, Any], mask: Mask) -> Any:
     """Call a tool that is no coroutine function."""
     if prepared.kind == "async_generator":
-        pieces = Pieces(tool.max_result)
+        pieces = Pieces(tool.max_result, mask)
         async with aclosing(tool.execute(**arguments)) as source:
             async for piece in source:
                 if pieces.add(piece):
                     break
         return pieces.value()
-    blocking = partial(_exhaust, tool) if prepared.kind == "generator" else tool.execute
+    blocking = partial(_exhaust, tool, mask) if prepared.kind == "generator" else tool.execute
     try:
         value = await WORKERS.run(partial(blocking, **arguments))
     except LimitExceeded as error:
@@ -312,8 +296,8 @@ async def _run_other(tool: Tool, prepared: Prepared, arguments: dict[str, Any]) 
     return await value if inspect.isawaitable(value) else value
 
 
-def _exhaust(tool: Tool, /, **arguments: Any) -> object:
-    pieces = Pieces(tool.max_result)
+def _exhaust(tool: Tool, mask: Mask, /, **arguments: Any) -> object:
+    pieces = Pieces(tool.max_result, mask)
     with closing(tool.execute(**arguments)) as source:
         for piece in source:
             if pieces.add(piece):
@@ -399,18 +383,6 @@ class _Watch:
         return others
 
 
-def _said(error: Exception) -> str:
-    """Give an exception as text for the model: type and message, no traceback, secrets cut."""
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001  # a foreign class's own __str__
-        text = ""
-    if isinstance(error, ExceptionGroup):
-        text = "; ".join([text, *(f"{type(inner).__name__}: {inner}" for inner in error.exceptions[:3])])
-    clean = re.sub(_KEYS_AND_PASSWORDS, "***", excerpt(text, _SAID))
-    return f"{type(error).__name__}: {clean}" if clean else type(error).__name__
-
-
 def _unknown(name: str, tools: Mapping[str, Tool]) -> str:
     return f"there is no tool {excerpt(name, 64)!r}; {known_tools(name, tools)}"
 
@@ -422,4 +394,4 @@ def known_tools(name: str, names: Iterable[str]) -> str:
     known = sorted(set(names))
     near = get_close_matches(name[:64], known)
     ordered = [*near, *(other for other in known if other not in near)]
-    return f"the tools are: {excerpt(', '.join(ordered), _SAID)}" if ordered else "there are no tools"
+    return f"the tools are: {excerpt(', '.join(ordered), MAX_SAID)}" if ordered else "there are no tools"

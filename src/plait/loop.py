@@ -21,7 +21,16 @@ from typing_extensions import TypeVar
 
 from plait.context import MemoryStrategy
 from plait.entries import MessageEntry, RunEnd, RunStart, ToolEnd, ToolStart
-from plait.errors import EmptyAnswer, NothingToResume, OutputInvalid, PlaitError, Refused, StateConflict, excerpt
+from plait.errors import (
+    EmptyAnswer,
+    NothingToResume,
+    OutputInvalid,
+    PlaitError,
+    Refused,
+    StateConflict,
+    StreamTruncated,
+    excerpt,
+)
 from plait.events import Fold, RunFinished, StopReason
 from plait.hooks import AfterRequest, BeforeRequest, FunctionCallEnd, FunctionCallStart, HookName, Hooks, RunEnded, Veto
 from plait.log import REPAIR
@@ -138,17 +147,12 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
         Raises:
             PlaitError: the run failed; the log says so and is valid to send.
         """
-        async with Guard(self.stop, self.limits.deadline) as guard:
-            try:
+        guard = Guard(self.stop, self.limits.deadline)
+        held = False
+        try:
+            async with guard:
                 await self.thread.hold(self.context.run_id, guard.interrupt, self.if_busy)
-            except asyncio.CancelledError:
-                reason = guard.claim()
-                if reason is None:
-                    raise
-                self.result = self._result(reason, began=False)
-                yield [RunFinished(reason)]
-                return
-            try:
+                held = True
                 self.thread.observed = self.observed
                 self._begin()
                 while (work := self._next()) is not None:
@@ -156,21 +160,23 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
                         async for batch in batches:
                             yield batch
                     await guard.checkpoint()
-                yield await self._end()
-            except asyncio.CancelledError:
-                reason = guard.claim()
-                if reason is None:
-                    await settle(self._failed("cancelled"))
-                    raise
-                self._keep_partial(reason)
-                yield await self._end(reason)
-            except _VetoedError as veto:
-                yield await self._end("guardrail", error=str(veto))
-            except BaseException as error:
-                await settle(self._failed(error))
-                raise
-            finally:
-                await self.thread.leave()
+            # What comes now can no longer be stopped, so that a run ends once and says so once.
+            if guard.stopped is not None and not held:
+                self.result = self._result(guard.stopped, began=False)
+                yield [RunFinished(guard.stopped)]
+                return
+            if guard.stopped is not None:
+                self._keep_partial(guard.stopped)
+            yield await self._end(guard.stopped)
+        except _VetoedError as veto:
+            yield await self._end("guardrail", error=str(veto))
+        except BaseException as error:
+            if held:
+                failure = error
+                await settle(lambda: self._failed(failure))
+            raise
+        finally:
+            await self.thread.leave()
 
     def _next(self) -> AsyncGenerator[list[Event], None] | None:
         """Give the work that comes next; None when the run has come to its end, and its result is made."""
@@ -221,42 +227,37 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
             async for batch in batches:
                 fold.add(batch)
                 yield batch  # type: ignore[misc]  # a list of deltas is a list of events
-        self._fold = None
         answer = fold.answer()
+        if not fold.finished:
+            msg = f"{self.provider.name} ended its stream without an end mark"
+            raise StreamTruncated(msg, partial=answer.message.text, provider=self.provider.name)
+        self._take(answer)
         if "on_after_request" in self.hooks:
             await self.hooks.call("on_after_request", AfterRequest(context=self._context(), answer=answer, turn=turn))
-        self._take(answer)
 
     def _take(self, answer: Answer) -> None:
         message, why = answer.message, answer.finish_reason
-        refused = bool(message.refusal) or why == "content_filter"
-        if not refused and why != "length" and not message.text and not message.tool_calls:
+        self._fold = None
+        silent = not message.text and not message.tool_calls and not message.refusal
+        if silent and why not in ("length", "content_filter"):
             msg = "the model gave a complete answer without text or tool calls"
             raise EmptyAnswer(msg, provider=message.provider)
         self._add(MessageEntry.model_construct(message=message, usage=answer.usage, finish_reason=why))
-        if refused:
-            text = message.refusal or message.text
-            said = f": {excerpt(text)}" if text else ""
-            msg = f"the model declined to answer{said}"
-            raise Refused(msg, text=text, provider=message.provider)
 
     async def _call(self, calls: Sequence[ToolCall], doubtful: Sequence[ToolCall]) -> AsyncGenerator[list[Event], None]:
         """Carry out tool calls: intents into the log, then the calls, then each result."""
         ready: list[ToolCall] = []
         for call in doubtful:
             tool = self.tools.get(call.name)
-            if tool is not None and tool.idempotent:
-                ready.append(call)
-            else:
+            if tool is None or not tool.idempotent:
                 self._add_result(call, _error_result(call, _MAY_HAVE_HAPPENED))
-        run = self.thread.tail.run
-        cut = calls[-1] if calls and run and run.last and run.last.finish_reason == "length" else None
+            elif (allowed := await self._allowed(call)) is not None:
+                ready.append(allowed)
+        cut = self._cut_call()
         for call in calls:
-            if call is cut:
+            if call.id == cut:
                 self._add_result(call, _error_result(call, _CUT))
-                continue
-            allowed = await self._allowed(call)
-            if allowed is not None:
+            elif (allowed := await self._allowed(call)) is not None:
                 self._add(ToolStart.model_construct(call_id=call.id))
                 ready.append(allowed)
         yield list(await self.thread.flush())
@@ -265,10 +266,18 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
         order = {call.id: number for number, call in enumerate(ready)}
         async with aclosing(execute(ready, self.tools, self._context(), sequential=self.sequential)) as batches:
             async for batch in batches:
-                for done in sorted(batch, key=lambda done: order[done.call.id]):
-                    self._add_result(done.call, done.result, done.seconds)
-                    await self._told_call(done.call, done.result, done.seconds)
+                done = sorted(batch, key=lambda finished: order[finished.call.id])
+                for finished in done:
+                    self._add_result(finished.call, finished.result, finished.seconds)
                 yield list(await self.thread.flush())
+                for finished in done:
+                    await self._told_call(finished.call, finished.result, finished.seconds)
+
+    def _cut_call(self) -> str | None:
+        """The id of the call in whose middle the last answer reached its token limit: it is the answer's last."""
+        tail = self.thread.tail
+        cut = tail.run is not None and tail.run.last is not None and tail.run.last.finish_reason == "length"
+        return next(reversed(tail.pending)) if cut and tail.pending else None
 
     async def _allowed(self, call: ToolCall) -> ToolCall | None:
         """Ask the hooks about a call; a vetoed one has its result when this returns None."""
@@ -301,12 +310,16 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
         """Make the result of a run whose log has come to its end; False when the model has to be asked once more."""
         tail, output = self.thread.tail, None
         last = tail.run.last if tail.run else None
+        if reason == "response" and last is not None:
+            _raise_refusal(last)
         if reason == "response" and self.output is not None and last is not None:
             try:
                 output = self._validated(last, self.output)
             except OutputInvalid as error:
                 if not error.retryable or tail.run is None or tail.run.repairs >= MAX_REPAIRS:
                     raise
+                if tail.run.end is not None:
+                    self._add(RunStart(agent_name=self.context.agent_name, resumed=True))
                 self._add(MessageEntry(message=UserMessage(text=str(error), metadata={REPAIR: True})))
                 return False
         if tail.run is None or tail.run.end is None:
@@ -341,23 +354,26 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
                     await self.hooks.call(hook, RunEnded(context=self._context(), result=self.result))
         return events
 
-    def _keep_partial(self, reason: StopReason) -> None:
-        """Keep the text that a stopped answer had reached; half received tool calls are dropped."""
-        if self._fold is not None:
-            answer = self._fold.answer(calls=False)
+    def _keep_partial(self, why: str) -> None:
+        """Keep the text that a cut answer had reached; half received tool calls are dropped."""
+        fold, self._fold = self._fold, None
+        if fold is not None:
+            answer = fold.answer(calls=False)
             if answer.message.parts:
-                self._add(MessageEntry(message=answer.message, usage=answer.usage, cut=reason))
+                self._add(MessageEntry(message=answer.message, usage=answer.usage, cut=why))
 
-    async def _failed(self, error: BaseException | str) -> None:
+    async def _failed(self, error: BaseException) -> None:
         """Say in the log that the run failed, as far as the log can still be written."""
-        said = error if isinstance(error, str) else f"{type(error).__name__}: {excerpt(str(error))}"
-        kind = error if isinstance(error, str) else type(error).__name__  # its sentence may hold the model's words
+        cancelled = isinstance(error, asyncio.CancelledError | GeneratorExit)
+        kind = "cancelled" if cancelled else type(error).__name__  # its sentence may hold the model's words
         logger.info("run %s of %s failed: %s", self.context.run_id, self.context.agent_name, kind)
         run = self.thread.tail.run
         if isinstance(error, StateConflict) or run is None or run.run_id != self.context.run_id:
             return
         try:
-            self._add(RunEnd(error=said))
+            if run.end is None:
+                self._keep_partial("cancelled" if cancelled else "error")
+                self._add(RunEnd(error="cancelled" if cancelled else f"{kind}: {excerpt(str(error))}"))
             await self.thread.flush()
         except PlaitError as failure:
             logger.warning("the end of run %s could not be written: %s", self.context.run_id, failure)
@@ -366,7 +382,10 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
         self.thread.add(self.context.run_id, body)
 
     def _messages(self) -> list[Message]:
-        messages: Sequence[Message] = self.thread.tail.sendable()
+        tail = self.thread.tail
+        messages: Sequence[Message] = tail.sendable()
+        if tail.run and tail.run.last and tail.run.last.cut and tail.messages[-1] is tail.run.last.message:
+            messages = messages[:-1]  # the answer is asked for anew, not to be continued in the middle
         if self.strategy is not None:
             messages = self.strategy.choose(messages)
         return [self.system, *messages] if self.system is not None else list(messages)
@@ -406,6 +425,17 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
 
 class _VetoedError(Exception):
     """A hook said that a request must not be sent."""
+
+
+def _raise_refusal(last: MessageEntry) -> None:
+    """Raise `Refused` for an answer in which the model, or the provider's filter, declined."""
+    message = last.message
+    if message.refusal or last.finish_reason == "content_filter":
+        text = message.refusal or message.text
+        said = f": {excerpt(text)}" if text else ""
+        provider = message.provider if isinstance(message, AssistantMessage) else None
+        msg = f"the model declined to answer{said}"
+        raise Refused(msg, text=text, provider=provider)
 
 
 def _error_result(call: ToolCall, text: str) -> ToolResult:

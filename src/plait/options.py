@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypedDict, get_args
@@ -10,14 +11,15 @@ from plait.definition import AgentDefinition
 from plait.errors import ConfigurationError
 from plait.interrupts import Secret
 from plait.messages import Message, as_message
+from plait.providers.base import Settings
 from plait.run import RunLimits, StopSignal
 from plait.threads import IfBusy
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
-    from plait.providers.base import Settings
+    from plait.store.base import Store
+    from plait.tools import ToolForm
 
 Prompt = str | Message | list[Any] | tuple[Any, ...]
 """What a run answers: text, a message, or several (a history of texts, messages and role-content dicts)."""
@@ -77,6 +79,9 @@ def settings_of(settings: Settings, temperature: float | None, max_tokens: int |
     Raises:
         ConfigurationError: a number is none, or is below 0.
     """
+    if not isinstance(settings, Settings):
+        msg = f"settings takes a Settings, not {type(settings).__name__}: settings=Settings(top_p=0.9)"
+        raise ConfigurationError(msg)
     for name, value, kinds in (("temperature", temperature, (int, float)), ("max_tokens", max_tokens, (int,))):
         if value is not None and (not isinstance(value, kinds) or isinstance(value, bool) or value < 0):
             msg = f"{name} must be a number of at least 0, or None, not {value!r}"
@@ -88,6 +93,32 @@ def settings_of(settings: Settings, temperature: float | None, max_tokens: int |
         temperature=settings.temperature if temperature is None else temperature,
         max_tokens=settings.max_tokens if max_tokens is None else max_tokens,
     )
+
+
+def list_of_tools(tools: Sequence[str | ToolForm] | None) -> Sequence[str | ToolForm]:
+    """Give the tools as they were given, if they are a list.
+
+    Raises:
+        ConfigurationError: they are something else; a single tool is easily forgotten to be put in one.
+    """
+    if tools is None:
+        return ()
+    if isinstance(tools, list | tuple):
+        return tools
+    msg = f"tools takes a list of tools, not {type(tools).__name__}; put a single one in brackets: tools=[...]"
+    raise ConfigurationError(msg)
+
+
+def store_of(store: str | Store | None) -> str | Store | None:
+    """Give the store as it was given, if it can be one.
+
+    Raises:
+        ConfigurationError: it is no URL and no store.
+    """
+    if store is None or isinstance(store, str) or callable(getattr(store, "append", None)):
+        return store
+    msg = f"store takes a URL such as 'sqlite:///file.db', or a store, not {type(store).__name__}"
+    raise ConfigurationError(msg)
 
 
 def messages_of(prompt: Prompt) -> tuple[Message, ...]:
@@ -104,6 +135,9 @@ def messages_of(prompt: Prompt) -> tuple[Message, ...]:
         made = (as_message(prompt),)
     if not made:
         msg = "the prompt is empty: give a text, a Message, or a list of them with the newest last"
+        raise ConfigurationError(msg)
+    if made[-1].role != "user":
+        msg = f"a prompt ends with what the user says, and this one ends with a message of role {made[-1].role!r}"
         raise ConfigurationError(msg)
     return made
 
@@ -131,7 +165,7 @@ def _is_secrets(value: object) -> bool:
 _OPTIONS: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
     "deps": (lambda _: True, "anything"),
     "secrets": (_is_secrets, "a mapping of names to Secret values"),
-    "stop": (lambda value: isinstance(value, StopSignal) or hasattr(value, "wait"), "a StopSignal or an asyncio.Event"),
+    "stop": (lambda value: isinstance(value, StopSignal | asyncio.Event), "a StopSignal or an asyncio.Event"),
     "limits": (lambda value: isinstance(value, RunLimits), "a RunLimits"),
     "if_busy": (lambda value: value in get_args(IfBusy), " or ".join(map(repr, get_args(IfBusy)))),
 }

@@ -277,29 +277,40 @@ async def _let_end(tasks: Iterable[asyncio.Task[Any]]) -> None:
                 _log.warning("%r was cancelled and is still running after %g s", task.get_name(), GRACE)
 
 
-async def settle(work: Coroutine[object, object, object], seconds: float = GRACE) -> None:
+async def settle(make: Callable[[], Coroutine[object, object, object]], seconds: float = GRACE) -> None:
     """Carry out closing work although the caller is being cancelled.
 
     Args:
-        work: what must be done before the caller may end; it runs in a task of its own.
+        make: begins what must be done before the caller may end, in a task of its own. It is called once more when
+            that task is cancelled: `asyncio.run` cancels every task at its end, such tasks included.
         seconds: how long it may take; then it is cancelled, and a warning is logged.
 
     Raises:
         CancelledError: the caller was cancelled meanwhile; it is raised when the work is over.
         Exception: the work's own, otherwise.
     """
-    task = asyncio.ensure_future(work)
+    task = asyncio.ensure_future(make())
+    cancelled: asyncio.CancelledError | None = None
+    for again in (True, False):
+        try:
+            await _outlast({task}, seconds)
+        except asyncio.CancelledError as error:
+            cancelled = error
+        if not (again and task.done() and task.cancelled()):
+            break
+        task = asyncio.ensure_future(make())
     try:
-        await _outlast({task}, seconds)
-    finally:
-        in_time = task.done()
-        if not in_time:
+        if not task.done():
             task.cancel()
             _log.warning("closing work took longer than %g s and was given up", seconds)
+        elif cancelled is None:
+            task.result()
         elif not task.cancelled():
             task.exception()  # asked for, so that asyncio does not report it as never retrieved
-    if in_time:
-        task.result()
+        if cancelled is not None:
+            raise cancelled
+    finally:
+        del cancelled  # its traceback keeps this frame
 
 
 async def _outlast(tasks: set[asyncio.Task[Any]], seconds: float) -> None:

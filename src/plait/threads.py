@@ -14,7 +14,7 @@ from plait.entries import Body, entry
 from plait.errors import PlaitError, StateConflict
 from plait.log import Tail, entry_events
 from plait.scopes import settle
-from plait.store.base import Store, owner_name
+from plait.store.base import Lease, Store, owner_name
 from plait.store.memory import MemoryStore
 
 if TYPE_CHECKING:
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
     from plait.entries import Entry
     from plait.events import RunEvent
-    from plait.store.base import Lease
 
 logger = logging.getLogger("plait.threads")
 
 IfBusy = Literal["queue", "reject", "interrupt"]
-"""What a second prompt does while a run is under way on its thread: wait, fail, or stop the first and go on."""
+"""What a second prompt does while a run is under way on its thread: wait for its turn, fail, or stop the run that is
+under way and take its turn; prompts that were waiting before it keep theirs."""
 
 LEASE_SECONDS: Final = 10.0
 RENEW_SECONDS: Final = 3.0
@@ -144,17 +144,23 @@ class Thread:
         desk = self._desk
         if desk is None:
             return
-        desk.move_to(asyncio.get_running_loop())
-        if if_busy == "reject" and desk.lock.locked():
+        if if_busy == "reject" and desk.users:
             raise self._busy(desk.run_id)
+        while not desk.serves(asyncio.get_running_loop()):  # noqa: ASYNC110  # no event reaches across event loops
+            await asyncio.sleep(_POLL_SECONDS)
         if if_busy == "interrupt" and desk.interrupt is not None:
             desk.interrupt()
-        await desk.lock.acquire()
+        desk.users += 1
+        try:
+            await desk.lock.acquire()
+        except BaseException:
+            desk.users -= 1
+            raise
         self._holding = True
         desk.run_id, desk.interrupt = run_id, interrupt
         try:
             if self.store.shared:
-                self._lease = await self._acquire(run_id, if_busy)
+                self._lease = await self._acquire(desk, run_id, interrupt, if_busy)
             await self._catch_up()
         except BaseException:
             await self.leave()
@@ -167,10 +173,12 @@ class Thread:
             return
         try:
             if self._lease is not None:
-                await self._give_lease_back(self._lease)
+                await self._give_back(self._lease)
         finally:
             self._holding = False
+            self._lease = None
             desk.run_id, desk.interrupt = "", None
+            desk.users -= 1
             desk.lock.release()
 
     def _busy(self, run_id: str) -> StateConflict:
@@ -180,13 +188,18 @@ class Thread:
         )
         return StateConflict(msg)
 
-    async def _acquire(self, run_id: str, if_busy: IfBusy) -> Lease:
-        owner = owner_name()
+    async def _acquire(self, desk: _Desk, run_id: str, interrupt: Callable[[], None], if_busy: IfBusy) -> Lease:
         wait = _POLL_SECONDS
         while True:
-            lease = await self.store.acquire(self.thread_id, run_id, owner, LEASE_SECONDS)
+            try:
+                lease = await self.store.acquire(self.thread_id, run_id, desk.owner, LEASE_SECONDS)
+            except asyncio.CancelledError:
+                # It may have been taken all the same, and nobody else could have the thread until it ran out.
+                taken = Lease(thread_id=self.thread_id, run_id=run_id, owner=desk.owner, expires_at=0.0)
+                await self._give_back(taken)
+                raise
             if lease is not None:
-                _keeper(self.store).keep(self.store, lease)
+                _keeper(self.store).keep(self.store, lease, interrupt)
                 return lease
             if if_busy == "reject":
                 holder = await self.store.holder(self.thread_id)
@@ -194,38 +207,40 @@ class Thread:
             await asyncio.sleep(wait)
             wait = min(wait * 1.5, 0.5)
 
-    async def _give_lease_back(self, lease: Lease) -> None:
-        self._lease = None
+    async def _give_back(self, lease: Lease) -> None:
         _keeper(self.store).drop(lease)
         try:
-            await settle(self.store.release(lease))
+            await settle(lambda: self.store.release(lease))
         except PlaitError as error:  # it runs out by itself
-            logger.warning("the lease on thread %s was not given back: %s", self.thread_id, error)
+            logger.warning("the lease on thread %s was not given back: %s", self.thread_id, type(error).__name__)
 
 
 class _Desk:
-    """Where the runs of this process queue for one thread, and how the present one is interrupted."""
+    """Where the runs of this process queue for one thread, and how the present one is interrupted.
 
-    __slots__ = ("__weakref__", "_loop", "interrupt", "lock", "run_id")
+    Attributes:
+        owner: the name under which leases are taken here: a leftover of an earlier run can be taken over.
+        users: how many runs hold the thread or wait for it.
+    """
+
+    __slots__ = ("__weakref__", "_loop", "interrupt", "lock", "owner", "run_id", "users")
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
+        self.owner = owner_name()
+        self.users = 0
         self.run_id = ""
         self.interrupt: Callable[[], None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def move_to(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Serve another event loop, as when one agent is used in several calls of `asyncio.run`.
-
-        Raises:
-            StateConflict: a run of another loop, in another thread of this process, holds the thread.
-        """
+    def serves(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Say whether runs of this event loop can queue here now; those of another loop must have left before."""
         if self._loop is loop:
-            return
-        if self._loop is not None and not self._loop.is_closed() and self.lock.locked():
-            msg = f"run {self.run_id!r} holds this thread in another event loop of this process; wait for it there"
-            raise StateConflict(msg)
-        self._loop, self.lock, self.run_id, self.interrupt = loop, asyncio.Lock(), "", None
+            return True
+        if self.users and self._loop is not None and not self._loop.is_closed():
+            return False
+        self._loop, self.lock, self.users, self.run_id, self.interrupt = loop, asyncio.Lock(), 0, "", None
+        return True
 
 
 _DESKS: Final[WeakKeyDictionary[Store, WeakValueDictionary[str, _Desk]]] = WeakKeyDictionary()
@@ -240,17 +255,17 @@ def _desk(store: Store, thread_id: str) -> _Desk:
 
 
 class _Keeper:
-    """Renews the leases that this process holds in one store, with one task while there are any.
+    """Renews the leases that one event loop holds in one store, with one task while there are any.
 
     It keeps no reference to its store, which is the weak key it is found by.
     """
 
     def __init__(self) -> None:
-        self._leases: dict[str, Lease] = {}
+        self._leases: dict[str, tuple[Lease, Callable[[], None]]] = {}
         self._task: asyncio.Task[None] | None = None
 
-    def keep(self, store: Store, lease: Lease) -> None:
-        self._leases[lease.thread_id] = lease
+    def keep(self, store: Store, lease: Lease, lost: Callable[[], None]) -> None:
+        self._leases[lease.thread_id] = (lease, lost)
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._renew(store), name="plait: lease renewal")
 
@@ -263,16 +278,25 @@ class _Keeper:
     async def _renew(self, store: Store) -> None:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
+            asked = dict(self._leases)
             try:
-                held = await store.renew(list(self._leases.values()), LEASE_SECONDS)
+                held = await store.renew([lease for lease, _ in asked.values()], LEASE_SECONDS)
             except PlaitError as error:  # the next round may reach it; an append fails if the lease was lost
-                logger.warning("leases could not be renewed: %s", error)
-            else:
-                self._leases |= {lease.thread_id: lease for lease in held if lease.thread_id in self._leases}
+                logger.warning("leases could not be renewed: %s", type(error).__name__)
+                continue
+            renewed = {lease.thread_id: lease for lease in held}
+            for thread_id, (lease, lost) in asked.items():
+                if self._leases.get(thread_id) != (lease, lost):
+                    continue  # given back meanwhile
+                if thread_id in renewed:
+                    self._leases[thread_id] = (renewed[thread_id], lost)
+                else:
+                    logger.warning("run %s lost its lease on thread %s and is stopped", lease.run_id, thread_id)
+                    lost()
 
 
-_KEEPERS: Final[WeakKeyDictionary[Store, _Keeper]] = WeakKeyDictionary()
+_KEEPERS: Final[WeakKeyDictionary[Store, WeakKeyDictionary[asyncio.AbstractEventLoop, _Keeper]]] = WeakKeyDictionary()
 
 
 def _keeper(store: Store) -> _Keeper:
-    return _KEEPERS.setdefault(store, _Keeper())
+    return _KEEPERS.setdefault(store, WeakKeyDictionary()).setdefault(asyncio.get_running_loop(), _Keeper())

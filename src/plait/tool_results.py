@@ -21,13 +21,15 @@ NaN, a cycle, a `Secret`, anything else       an error that names the place and 
 ============================================  =======================================================
 
 Text and JSON end after ``most`` characters with a note that says so; JSON is not encoded past that point, so that
-a huge value costs no more than what is kept of it. Knows nothing of how tools are called.
+a huge value costs no more than what is kept of it. An exception becomes one line. The run's secrets are masked in the
+values themselves, before anything is escaped or cut. Knows nothing of how tools are called.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
@@ -38,13 +40,14 @@ from ipaddress import IPv4Address, IPv6Address
 from math import isfinite
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 from uuid import UUID
 
 import msgspec
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
-from plait.errors import ToolError
+from plait.errors import ToolError, excerpt
 from plait.interrupts import Secret
 from plait.messages import AudioPart, FilePart, ImagePart, Message, TextPart, ToolResult
 
@@ -56,7 +59,15 @@ if TYPE_CHECKING:
 NOTHING: Final = "The tool finished and returned nothing."
 MAX_BINARY: Final = 10_000_000
 """Bytes of one image, sound or document that a tool may return."""
+MAX_SAID: Final = 500
+"""Characters of what went wrong that the model gets."""
 _MAX_DEPTH: Final = 100
+_SHORTEST_SECRET: Final = 4
+"""Characters; a shorter one is found in every text."""
+_KEYS_AND_PASSWORDS: Final = (
+    r"(?i)\b(?:sk|pk|rk|ghp|gho|xox[abp])[-_][a-z0-9_-]{12,}|(?<=bearer )\S{8,}|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
+    r"|(?:(?<=key=)|(?<=token=)|(?<=secret=)|(?<=password=)|(?<=pwd=))[^\s&\"',;]+"
+)
 _PARTS: Final = (TextPart, ImagePart, AudioPart, FilePart)
 _SCALARS: Final = (date, time, timedelta, UUID, PurePath, IPv4Address, IPv6Address)
 _quoted = json.encoder.encode_basestring
@@ -72,32 +83,72 @@ _BY_FIRST_BYTES: Final = (
 )
 
 
-def to_parts(value: object, most: int) -> tuple[ContentPart, ...]:
+class Mask:
+    """Puts ``<secret:name>`` in place of secrets, as they are and as they stand in JSON, in a repr or in a URL.
+
+    Args:
+        secrets: the values by name. Those of fewer than four characters are left: they are in every text.
+
+    Attributes:
+        longest: the characters of the longest form that is looked for.
+    """
+
+    __slots__ = ("_marks", "longest")
+
+    def __init__(self, secrets: Mapping[str, Secret]) -> None:
+        marks: dict[str, str] = {}
+        for name, secret in secrets.items():
+            value = secret.reveal()
+            if len(value) >= _SHORTEST_SECRET:
+                for written in _forms(value):
+                    marks.setdefault(written, f"<secret:{name}>")
+        # A secret can be the beginning of another one.
+        self._marks = sorted(marks.items(), key=lambda mark: len(mark[0]), reverse=True)
+        self.longest = len(self._marks[0][0]) if marks else 0
+
+    def __call__(self, text: str) -> str:
+        """Give the text with the names of the secrets in place of the secrets."""
+        for written, mark in self._marks:
+            text = text.replace(written, mark)
+        return text
+
+
+def _forms(value: str) -> tuple[str, ...]:
+    as_repr = repr(value)[1:-1], repr(f'"{value}')[2:-1]  # Python chooses the quotes, and escapes those alone
+    as_json = json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]
+    return (value, *as_json, *as_repr, quote(value, safe="", errors="surrogatepass"))
+
+
+NO_MASK: Final = Mask({})
+
+
+def to_parts(value: object, most: int, mask: Mask = NO_MASK) -> tuple[ContentPart, ...]:
     """Give the parts that the model gets for a returned value, by the table above.
 
     Args:
         value: what the tool returned.
         most: characters of text, over all parts, before the cut.
+        mask: takes the secrets out.
 
     Raises:
         ToolError: the value has no form for a model; the sentence names the place and the type.
     """
     if isinstance(value, ToolResult):
-        return _cut_parts(value.parts, most)
+        return _cut_parts(value.parts, most, mask)
     if isinstance(value, Message):
-        return _cut_parts([part for part in value.parts if isinstance(part, _PARTS)], most)
+        return _cut_parts([part for part in value.parts if isinstance(part, _PARTS)], most, mask)
     if isinstance(value, _PARTS):
-        return _cut_parts([value], most)
+        return _cut_parts([value], most, mask)
     if isinstance(value, list | tuple) and value and all(isinstance(item, _PARTS) for item in value):
-        return _cut_parts(value, most)
+        return _cut_parts(value, most, mask)
     if isinstance(value, bytes | bytearray | memoryview):
-        return _cut_parts([_binary(bytes(value))], most)
+        return _cut_parts([_binary(bytes(value))], most, mask)
     if type(value).__module__.partition(".")[0] == "PIL" and hasattr(value, "save"):
         return (_picture(value),)
-    return (TextPart(text=to_text(value, most)),)
+    return (TextPart(text=to_text(value, most, mask)),)
 
 
-def to_text(value: object, most: int) -> str:
+def to_text(value: object, most: int, mask: Mask = NO_MASK) -> str:
     """Give a value as the text the model gets: a ``str`` as it is, everything else as JSON.
 
     Raises:
@@ -106,10 +157,23 @@ def to_text(value: object, most: int) -> str:
     if value is None:
         return NOTHING
     if isinstance(value, str) and not isinstance(value, Enum):
-        return cut(value, most)
+        return cut(mask(value), most)
     if isinstance(value, Enum) and isinstance(value.value, str):
-        return cut(value.value, most)
-    return cut(_Encoder(most).encode(value), most)
+        return cut(mask(value.value), most)
+    return cut(_Encoder(most, mask).encode(value), most)
+
+
+def error_text(error: Exception, mask: Mask = NO_MASK) -> str:
+    """Give an exception as one line for the model: type and message, no traceback, keys and passwords masked."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001  # a foreign class's own __str__
+        text = ""
+    if isinstance(error, ExceptionGroup):
+        text = "; ".join([text, *(f"{type(inner).__name__}: {inner}" for inner in error.exceptions[:3])])
+    line = " ".join(mask(text)[: MAX_SAID * 8].split())
+    clean = excerpt(re.sub(_KEYS_AND_PASSWORDS, "***", line), MAX_SAID)
+    return f"{type(error).__name__}: {clean}" if clean else type(error).__name__
 
 
 def cut(text: str, most: int) -> str:
@@ -120,16 +184,19 @@ def cut(text: str, most: int) -> str:
 class Pieces:
     """Collects what a generator tool gives, until it is more than the model would see."""
 
-    __slots__ = ("_left", "_pieces")
+    __slots__ = ("_left", "_mask", "_most", "_pieces")
 
-    def __init__(self, most: int) -> None:
-        self._left = most
+    def __init__(self, most: int, mask: Mask = NO_MASK) -> None:
+        self._mask = mask
+        self._most = self._left = most + mask.longest  # what is broken off in a secret stands behind the cut
         self._pieces: list[object] = []
 
     def add(self, piece: object) -> bool:
         """Add a piece; say whether no more is wanted."""
         self._pieces.append(piece)
         self._left -= max(1, len(piece)) if isinstance(piece, str) else 1
+        if self._left < 0 and self._mask.longest and isinstance(whole := self.value(), str):
+            self._left = self._most - len(self._mask(whole))
         return self._left < 0
 
     def value(self) -> object:
@@ -138,9 +205,10 @@ class Pieces:
         return "".join(texts) if len(texts) == len(self._pieces) else self._pieces
 
 
-def _cut_parts(parts: Iterable[ContentPart], most: int) -> tuple[ContentPart, ...]:
+def _cut_parts(parts: Iterable[ContentPart], most: int, mask: Mask) -> tuple[ContentPart, ...]:
     kept: list[ContentPart] = []
-    for part in parts:
+    for given in parts:
+        part = _masked(given, mask) if mask.longest else given
         if not isinstance(part, TextPart):
             if part.data is not None and len(part.data) > MAX_BINARY:
                 size = f"{len(part.data):,} bytes of {part.media_type}"
@@ -151,6 +219,12 @@ def _cut_parts(parts: Iterable[ContentPart], most: int) -> tuple[ContentPart, ..
             kept.append(part if len(part.text) <= most else TextPart(text=cut(part.text, most)))
             most -= len(part.text)
     return tuple(kept)
+
+
+def _masked(part: ContentPart, mask: Mask) -> ContentPart:
+    said = {name: getattr(part, name, None) for name in ("text", "url", "name", "file_id")}
+    changed = {name: mask(text) for name, text in said.items() if text and mask(text) != text}
+    return part.model_copy(update=changed) if changed else part
 
 
 def _binary(data: bytes) -> ContentPart:
@@ -186,7 +260,8 @@ class _FullError(Exception):
 class _Encoder:
     """Encodes a value as compact JSON, and stops once more than ``most`` characters are there."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, mask: Mask) -> None:
+        self.mask = mask
         self.pieces: list[str] = []
         self.left = most + 1
         self.open: set[int] = set()
@@ -204,17 +279,20 @@ class _Encoder:
 
     def _value(self, value: Any, path: str) -> None:
         if isinstance(value, str) and not isinstance(value, Enum):
-            self._put(_quoted(value if len(value) <= self.left else value[: self.left]))
+            text = self.mask(value)
+            self._put(_quoted(text if len(text) <= self.left else text[: self.left]))
         elif value is None or isinstance(value, bool):
             self._put({None: "null", True: "true", False: "false"}[value])
         elif isinstance(value, int | float) and not isinstance(value, Enum):
-            self._put(_number(value, path))
+            number = _number(value, path)
+            masked = self.mask(number)
+            self._put(number if masked == number else _quoted(masked))
         elif isinstance(value, Enum):
             self._value(value.value, path)
         elif isinstance(value, Decimal) and value.is_finite():
-            self._put(f'"{value}"')
+            self._put(_quoted(self.mask(str(value))))
         elif isinstance(value, _SCALARS):
-            self._put(_quoted(_scalar(value)))
+            self._put(_quoted(self.mask(_scalar(value))))
         else:
             self._container(value, path)
 
@@ -231,7 +309,7 @@ class _Encoder:
         elif isinstance(value, Mapping):
             self._object(((_key(key, path), item) for key, item in value.items()), path)
         elif isinstance(value, set | frozenset):
-            self._array(sorted(value, key=lambda item: _Encoder(self.left).encode(item)), path)
+            self._array(sorted(value, key=lambda item: _Encoder(self.left, self.mask).encode(item)), path)
         elif isinstance(value, tuple) and hasattr(value, "_fields"):
             self._object(zip(value._fields, value, strict=False), path)
         elif isinstance(value, list | tuple | deque | range):
@@ -247,7 +325,7 @@ class _Encoder:
     def _object(self, items: Iterable[tuple[str, Any]], path: str) -> None:
         before = "{"
         for key, item in items:
-            self._put(f"{before}{_quoted(key)}:")
+            self._put(f"{before}{_quoted(self.mask(key))}:")
             self._value(item, f"{path}.{key}" if len(path) < _MAX_DEPTH else path)
             before = ","
         self._put("}" if before == "," else "{}")

@@ -71,6 +71,14 @@ class Store(Protocol):
         """
         ...
 
+    async def find(self, name: str, user_id: str = "default") -> ThreadInfo | None:
+        """Give the user's thread of this name, or None where there is none; nothing is created.
+
+        Raises:
+            ConfigurationError: the name or the user id is none (see `check_name`).
+        """
+        ...
+
     async def new_thread(self, user_id: str = "default") -> ThreadInfo:
         """Create a thread without a name."""
         ...

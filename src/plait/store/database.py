@@ -78,12 +78,16 @@ class DatabaseStore:
 
     async def thread(self, name: str, user_id: str = "default") -> ThreadInfo:
         """As `Store.thread`."""
-        check_name(name)
-        check_name(user_id, "user id")
-        found = await self._read(lambda connection: _named(connection, name, user_id))
+        found = await self.find(name, user_id)
         if found is None:
             found = await self._write(lambda connection: _made(connection, name, user_id))
         return found
+
+    async def find(self, name: str, user_id: str = "default") -> ThreadInfo | None:
+        """As `Store.find`."""
+        check_name(name)
+        check_name(user_id, "user id")
+        return await self._read(lambda connection: _named(connection, name, user_id))
 
     async def new_thread(self, user_id: str = "default") -> ThreadInfo:
         """As `Store.new_thread`."""

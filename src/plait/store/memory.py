@@ -46,12 +46,16 @@ class MemoryStore:
 
     async def thread(self, name: str, user_id: str = "default") -> ThreadInfo:
         """As `Store.thread`."""
-        self._check_open()
-        key = (check_name(user_id, "user id"), check_name(name))
-        found = self._named.get(key)
+        found = await self.find(name, user_id)
         if found is None:
-            found = self._named[key] = ThreadInfo(thread_id=new_id("thr"), name=name, user_id=user_id)
+            found = ThreadInfo(thread_id=new_id("thr"), name=name, user_id=user_id)
+            self._named[user_id, name] = found
         return found
+
+    async def find(self, name: str, user_id: str = "default") -> ThreadInfo | None:
+        """As `Store.find`."""
+        self._check_open()
+        return self._named.get((check_name(user_id, "user id"), check_name(name)))
 
     async def new_thread(self, user_id: str = "default") -> ThreadInfo:
         """As `Store.new_thread`."""

@@ -1,0 +1,59 @@
+"""The table of failures: what went wrong in aiohttp's words, and what it is in ours.
+
+Knows who was asked, and nothing of requests: no error made here can show a header.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from plait.errors import LimitExceeded, ModelError, ProtocolViolation, TransportError, excerpt
+
+if TYPE_CHECKING:
+    from plait.providers.status import Service
+
+
+def too_large(service: Service, what: str, most: int) -> LimitExceeded:
+    return LimitExceeded(f"{what} of {service.address} has more than {most} bytes", limit=most)
+
+
+def violation(service: Service, what: str, said: bytes | str) -> ProtocolViolation:
+    text = excerpt(service.clean(said.decode("utf-8", "replace") if isinstance(said, bytes) else said))
+    shown = f": {text}" if text else ""
+    return ProtocolViolation(f"{service.address} {what}{shown}", excerpt=text, provider=service.provider)
+
+
+def failure(error: BaseException, service: Service) -> tuple[ModelError, BaseException | None]:
+    """Give our error for aiohttp's, and the cause to name: the innermost one, which holds no request headers."""
+    import aiohttp
+    from aiohttp.http_exceptions import ContentEncodingError
+
+    where = service.address
+    retryable = True
+    inner = error.__cause__
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        said = f"the proxy refused the connection to {where} ({error.status})"
+        inner = None
+    elif isinstance(error, aiohttp.ClientResponseError):
+        return violation(service, "does not speak HTTP", error.message), inner
+    elif isinstance(error, aiohttp.ClientPayloadError):
+        if isinstance(inner, ContentEncodingError):
+            return violation(service, "sent a body that is not in the encoding it declares", inner.message), inner
+        said = f"the connection to {where} ended in the middle of the answer"
+    elif isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ServerFingerprintMismatch):
+        said = f"the certificate of {where} is not valid for it: {excerpt(str(inner or error), 120)}"
+        retryable = False
+    elif isinstance(error, aiohttp.ClientConnectorSSLError):
+        said = f"{where} does not speak TLS as it should: {excerpt(str(inner or error), 120)}"
+    elif isinstance(error, aiohttp.ClientConnectorDNSError):
+        said = f"the name of {where} cannot be resolved: {excerpt(str(error.os_error.strerror), 80)}"
+    elif isinstance(error, aiohttp.ClientProxyConnectionError):
+        said = f"the proxy on the way to {where} cannot be reached: {excerpt(str(error.os_error.strerror), 80)}"
+    elif isinstance(error, aiohttp.ClientConnectorError):
+        said = f"cannot connect to {where}: {excerpt(str(error.os_error.strerror), 80)}"
+    elif isinstance(error, aiohttp.ServerDisconnectedError):
+        said = f"{where} closed the connection before it had answered"
+    else:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+        said = f"the connection to {where} broke: {excerpt(reason, 80)}"
+    return TransportError(said, provider=service.provider, retryable=retryable), inner or error

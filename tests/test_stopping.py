@@ -1,0 +1,303 @@
+"""Stops, interrupts, deadlines and cancellations at awkward moments: each run ends once, and nobody else is hit."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pytest
+
+from plait import (
+    Agent,
+    ConfigurationError,
+    MemoryStore,
+    OfflineProvider,
+    ProviderError,
+    Request,
+    RunLimits,
+    StateConflict,
+    StopSignal,
+    StreamTruncated,
+    TextDelta,
+    ToolCall,
+    UserMessage,
+    history,
+    tool,
+)
+from plait.entries import MessageEntry, RunEnd
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from plait.entries import Entry
+    from plait.store.base import Lease
+
+
+class SharedStore(MemoryStore):
+    """A store that other processes could write to, with slow leases."""
+
+    __slots__ = ("releasing",)
+    shared: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.releasing = asyncio.Event()
+
+    async def acquire(self, thread_id: str, run_id: str, owner: str, seconds: float) -> Lease | None:
+        taken = await super().acquire(thread_id, run_id, owner, seconds)
+        await asyncio.sleep(0)
+        return taken
+
+    async def release(self, lease: Lease) -> None:
+        self.releasing.set()
+        await steps(10)
+        await super().release(lease)
+
+
+def ends(log: list[Entry]) -> list[str | None]:
+    return [item.body.stop_reason or item.body.error for item in log if isinstance(item.body, RunEnd)]
+
+
+@tool(idempotent=True)
+async def slow_add(a: int, b: int) -> int:
+    await asyncio.sleep(0)
+    return a + b
+
+
+async def answer(request: Request) -> Any:
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    if any(message.role == "tool" for message in request.messages):
+        return "three and three"
+    return [ToolCall(id=str(n), name="slow_add", arguments='{"a": 1, "b": 2}') for n in (1, 2)]
+
+
+async def watch(_: Any) -> None:
+    await asyncio.sleep(0)
+
+
+HOOKS = dict.fromkeys(("on_before_request", "on_after_request", "on_function_call_end", "on_final_response"), watch)
+
+
+async def steps(number: int) -> None:
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("how", ["stop", "interrupt"])
+async def test_a_stop_at_every_await_point_ends_the_run_once(how: str) -> None:
+    seen = set()
+    for number in range(1, 200):
+        agent = Agent(provider=OfflineProvider(function=answer), tools=[slow_add], store=SharedStore(), hooks=HOOKS)
+        stop = StopSignal()
+        task = asyncio.ensure_future(_result_and_cancelling(agent, stop))
+        await steps(number)
+        over = task.done()
+        if how == "stop":
+            stop.set()
+        else:
+            second = await agent.run("again", thread="t", if_busy="interrupt")
+            assert second.output == "three and three"
+        reason, cancelling = await asyncio.wait_for(task, 5)
+        assert cancelling == 0, number
+        assert reason in ("user_stop", "response"), number
+        log = await agent.log("t")
+        first = [item for item in log if item.run_id == (log[0].run_id if log else None)]
+        assert ends(first) in ([], [reason], ["response"]), number
+        history(log)
+        seen.add(reason)
+        if over:
+            break
+    else:
+        pytest.fail("the run never came to its end")
+    assert seen == {"user_stop", "response"}
+
+
+async def _result_and_cancelling(agent: Agent[Any, Any], stop: StopSignal) -> tuple[str, int]:
+    thread = await agent._opened("t", "default")  # noqa: SLF001
+    run = agent._made((UserMessage(text="add"),), thread, {"stop": stop})  # noqa: SLF001  # as `chat` drains it
+    async for _ in run.events():
+        pass
+    task = asyncio.current_task()
+    assert task is not None
+    assert run.result is not None
+    return run.result.stop_reason, task.cancelling()
+
+
+async def test_a_stop_that_comes_while_the_run_leaves_changes_nothing() -> None:
+    store = SharedStore()
+    agent = Agent(provider=OfflineProvider(["hello"]), store=store)
+    stop = StopSignal()
+    task = asyncio.ensure_future(agent.chat("hi", thread="t", stop=stop))
+    await asyncio.wait_for(store.releasing.wait(), 5)
+    stop.set()
+    assert await task == "hello"
+    assert ends(await agent.log("t")) == ["response"]
+
+
+async def test_a_stop_that_comes_with_a_failure_does_not_hide_it() -> None:
+    stop, ill = StopSignal(), ProviderError("the provider is ill", status=400)
+
+    def fail(_: Request) -> str:
+        stop.set()
+        raise ill
+
+    agent = Agent(provider=OfflineProvider(function=fail), store=SharedStore())
+    with pytest.raises(ProviderError, match="the provider is ill"):
+        await agent.chat("hi", thread="t", stop=stop)
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+async def test_an_interrupt_does_not_reach_what_its_caller_does_afterwards() -> None:
+    gate = asyncio.Event()
+
+    async def wait(_: Request) -> str:
+        await gate.wait()
+        return "done"
+
+    agent = Agent(provider=OfflineProvider(function=wait), store=MemoryStore())
+
+    async def first() -> str:
+        said = await agent.chat("a", thread="t")
+        await asyncio.sleep(0.02)
+        return str(said)
+
+    task = asyncio.ensure_future(first())
+    await steps(5)
+    gate.set()
+    await agent.chat("b", thread="t", if_busy="interrupt")
+    assert await asyncio.wait_for(task, 5) in ("done", "")
+
+
+async def test_a_chat_cancelled_while_it_takes_its_lease_leaves_no_lease() -> None:
+    for number in range(1, 6):
+        store = SharedStore()
+        agent = Agent(provider=OfflineProvider(function=lambda _: "hello"), store=store)
+        task = asyncio.ensure_future(agent.chat("hi", thread="t"))
+        await steps(number)
+        task.cancel()
+        await asyncio.wait([task])
+        info = await store.thread("t")
+        assert await store.holder(info.thread_id) is None, number
+        assert await asyncio.wait_for(agent.chat("hi", thread="t"), 2) == "hello"
+
+
+def test_two_event_loops_of_one_process_take_turns() -> None:
+    agent = Agent(provider=OfflineProvider(delay=0.01), store=MemoryStore())
+    answers: list[str] = []
+    workers = [
+        threading.Thread(target=lambda n=n: answers.append(asyncio.run(agent.chat(f"{n}", thread="t"))))  # type: ignore[misc]
+        for n in range(3)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(20)
+    assert sorted(answer.splitlines()[0] for answer in answers) == ["You said: 0", "You said: 1", "You said: 2"]
+
+
+async def test_an_event_of_another_loop_is_refused_and_stops_nobody() -> None:
+    event = asyncio.Event()
+
+    async def bind() -> None:
+        task = asyncio.ensure_future(event.wait())
+        await asyncio.sleep(0)
+        task.cancel()
+
+    await asyncio.to_thread(asyncio.run, bind())
+    agent = Agent(provider=OfflineProvider(["one two three"], delay=0.01))
+    with pytest.raises(ConfigurationError, match=r"an asyncio\.Event of another event loop; use a StopSignal"):
+        await agent.run("hi", stop=event)
+    with pytest.raises(ConfigurationError, match=r"takes a StopSignal or an asyncio\.Event"):
+        await agent.run("hi", stop=threading.Event())  # type: ignore[arg-type]
+
+
+async def test_reject_sees_those_who_wait() -> None:
+    gate = asyncio.Event()
+
+    async def wait(_: Request) -> str:
+        await gate.wait()
+        return "done"
+
+    agent = Agent(provider=OfflineProvider(function=wait), store=MemoryStore())
+    runs = [agent.run(str(n), thread="t") for n in range(2)]
+    await steps(5)
+    gate.set()
+    while not runs[0].done():
+        with pytest.raises(StateConflict):
+            await agent.run("3", thread="t", if_busy="reject")
+    await runs[1]
+
+
+async def test_results_are_written_before_anyone_is_told() -> None:
+    stop = StopSignal()
+
+    async def told(_: Any) -> None:
+        stop.set()
+        await asyncio.sleep(0.01)
+
+    calls = [ToolCall(id=str(n), name="slow_add", arguments='{"a": 1, "b": 2}') for n in (1, 2)]
+    agent = Agent(
+        provider=OfflineProvider([calls, "never"]),
+        tools=[slow_add],
+        store=MemoryStore(),
+        hooks={"on_function_call_end": told},
+    )
+    result = await agent.run("add", thread="t", stop=stop)
+    assert result.stop_reason == "user_stop"
+    assert [r.text for r in result.messages[2].tool_results] == ["3", "3"]
+
+
+@pytest.mark.parametrize("name", ["on_after_request", "on_final_response"])
+async def test_a_stop_in_a_hook_loses_no_answer(name: str) -> None:
+    stop = StopSignal()
+
+    async def told(_: Any) -> None:
+        stop.set()
+        await asyncio.sleep(0.01)
+
+    hooks: dict[str, Callable[..., Any]] = {name: told}
+    agent = Agent(provider=OfflineProvider(["hello"]), store=MemoryStore(), hooks=hooks)
+    result = await agent.run("hi", thread="t", stop=stop)
+    assert result.output == "hello"
+    assert len(ends(await agent.log("t"))) == 1
+
+
+class Cut(OfflineProvider):
+    """Ends its stream without an end mark."""
+
+    async def stream(self, request: Request) -> Any:
+        del request
+        yield [TextDelta("half an ans")]
+
+
+async def test_an_answer_without_an_end_mark_is_no_answer() -> None:
+    agent = Agent(provider=Cut(), store=MemoryStore())
+    with pytest.raises(StreamTruncated) as raised:
+        await agent.chat("hi", thread="t")
+    assert raised.value.partial == "half an ans"
+    kept = [item.body for item in await agent.log("t") if isinstance(item.body, MessageEntry)]
+    assert [(body.message.text, body.cut) for body in kept] == [("hi", None), ("half an ans", "error")]
+
+
+async def test_what_a_left_stream_had_said_stays_and_resume_answers_anew() -> None:
+    provider = OfflineProvider(["one two three four", "one two three four"], delay=0.001)
+    agent = Agent(provider=provider, store=MemoryStore())
+    async for text in agent.stream("count", thread="t"):
+        if text == " two":
+            break
+    await agent.resume("t")
+    log = await agent.log("t")
+    texts = [(item.body.message.text, item.body.cut) for item in log if isinstance(item.body, MessageEntry)]
+    assert texts == [("count", None), ("one two", "cancelled"), ("one two three four", None)]
+    assert [message.text for message in provider.requests[-1].messages] == ["count"]
+
+
+async def test_a_deadline_keeps_the_text_so_far_of_a_chat() -> None:
+    agent = Agent(provider=OfflineProvider(["one two three four five six"], delay=0.02))
+    said = await agent.chat("count", limits=RunLimits(deadline=0.05))
+    assert said.startswith("one")
+    assert said != "one two three four five six"
