@@ -14,9 +14,11 @@ from plait import (
     Agent,
     AgentDefinition,
     AgentTemplates,
+    AssistantMessage,
     Cancelled,
     ConfigurationError,
     MemoryStore,
+    NothingToResume,
     OfflineProvider,
     PlaitError,
     Request,
@@ -26,6 +28,7 @@ from plait import (
     Settings,
     StoreUnavailable,
     TextDelta,
+    TextPart,
     Tool,
     ToolCall,
     ToolDefinition,
@@ -427,3 +430,72 @@ def test_every_error_of_an_agent_is_one_of_ours() -> None:
     assert issubclass(ConfigurationError, ValueError)
     assert RunLimits().max_turns == 10
     assert UserMessage(text="x").role == "user"
+
+
+async def test_awaiting_a_stream_gives_the_answer_and_reading_it_all_that_was_said() -> None:
+    def script() -> OfflineProvider:
+        call = ToolCall(id="1", name="calculate", arguments='{"expression": "1"}')
+        return OfflineProvider([AssistantMessage(parts=(TextPart(text="Let me look."), call)), "It is 1."])
+
+    assert await Agent(provider=script(), tools=["calculate"]).chat("?") == "It is 1."
+    assert await Agent(provider=script(), tools=["calculate"]).stream("?") == "It is 1."
+    pieces = [text async for text in Agent(provider=script(), tools=["calculate"]).stream("?")]
+    assert "".join(pieces) == "Let me look.\n\nIt is 1."
+
+
+async def test_leaving_the_batches_of_a_stream_ends_its_run_too() -> None:
+    stream = Agent(provider=OfflineProvider(["a b c d"], delay=30)).stream("hi")
+    batches = stream.batches()
+    task = asyncio.ensure_future(anext(aiter(batches)))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    del batches, task
+    gc.collect()
+    with pytest.raises(Cancelled):
+        await stream
+
+
+async def test_looking_for_a_thread_creates_none() -> None:
+    store = MemoryStore()
+    agent = Agent(provider="offline", store=store)
+    assert await agent.log("typo") == []
+    with pytest.raises(NothingToResume, match="there is no thread 'typo' of user 'default'"):
+        await agent.resume("typo")
+    with pytest.raises(ConfigurationError):
+        await agent.chat("x", thread="typo", limit=3)  # type: ignore[call-arg]
+    assert await store.find("typo") is None
+    assert await store.find("typo", "default") is None
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (
+            lambda: anything(provider="offline", tools="calculate"),
+            "tools takes a list of tools, not str",
+        ),
+        (
+            lambda: anything(provider="offline", tools=print),
+            "tools takes a list of tools, not builtin",
+        ),
+        (
+            lambda: anything(provider="offline", store=5),
+            "store takes a URL such as .*, not int",
+        ),
+        (lambda: anything(provider="offline", settings={"top_p": 1}), "settings takes a Settings, not dict"),
+        (
+            lambda: anything(provider="offline").run([AssistantMessage(text="x")]),
+            "with a message of role 'assistant'",
+        ),
+    ],
+)
+def test_more_wrong_arguments(make: Callable[[], object], sentence: str) -> None:
+    with pytest.raises(ConfigurationError, match=sentence):
+        make()
+
+
+def test_an_attribute_an_agent_does_not_have_cannot_be_set() -> None:
+    agent = Agent(provider="offline")
+    with pytest.raises(AttributeError):
+        agent.role = "other"  # type: ignore[attr-defined]

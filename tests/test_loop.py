@@ -355,7 +355,7 @@ async def test_resume_of_a_finished_run_gives_its_result_and_asks_nobody() -> No
 
 async def test_resume_needs_a_run() -> None:
     agent = Agent(provider="offline", store=MemoryStore())
-    with pytest.raises(NothingToResume, match="there is no thread 'empty' of user 'default', so no run that could go on"):
+    with pytest.raises(NothingToResume, match="there is no thread 'empty' of user 'default', so"):
         await agent.resume("empty")
     assert await agent.log("empty") == []
 
@@ -660,3 +660,67 @@ async def test_cancelled_at_every_await_point_the_log_is_valid_and_resume_gives_
     else:
         pytest.fail("the run never came to its end")
     assert steps >= 9  # two waits in each of two requests, and the tools between them
+
+
+async def test_a_veto_holds_after_a_crash_too() -> None:
+    sent: list[str] = []
+
+    @tool(idempotent=True)
+    def send(to: str) -> str:
+        sent.append(to)
+        return "sent"
+
+    call = ToolCall(id="1", name="send", arguments='{"to": "everyone"}')
+    hooks = {"on_function_call_start": lambda _: Veto(reason="too many")}
+    agent = Agent(provider=OfflineProvider(["done"]), tools=[send], store=MemoryStore(), hooks=hooks)
+    info = await agent.store.thread("t")
+    await agent.store.append(info.thread_id, log_of(RunStart(), asked(), called(call), begun(call)))
+    result = await agent.resume("t")
+    assert sent == []
+    assert result.messages[2].tool_results[0].text == "This call was not allowed: too many"
+
+
+async def test_a_refusal_is_one_after_resume_too() -> None:
+    refusal = AssistantMessage(parts=(TextPart(text="I will not.", refusal=True),))
+    provider = OfflineProvider([refusal])
+    agent = Agent(provider=provider, store=MemoryStore())
+    with pytest.raises(Refused, match=r"I will not\."):
+        await agent.run("do it", thread="t")
+    with pytest.raises(Refused, match=r"I will not\."):
+        await agent.resume("t")
+    assert len(provider.requests) == 1
+
+
+async def test_a_repair_of_a_finished_run_stands_inside_a_run() -> None:
+    store = MemoryStore()
+    await Agent(provider=OfflineProvider(["no JSON"]), store=store).run("describe", thread="t")
+    agent = Agent(provider=OfflineProvider(['{"name": "Lisbon", "population": 1}']), store=store, output=City)
+    assert (await agent.resume("t")).output == City(name="Lisbon", population=1)
+    kinds = [item.kind for item in await agent.log("t")]
+    assert kinds == [
+        "run_started",
+        "message",
+        "message",
+        "run_finished",
+        "run_started",
+        "message",
+        "message",
+        "run_finished",
+    ]
+
+
+async def test_a_repair_keeps_the_question_in_a_short_memory() -> None:
+    provider = OfflineProvider(["no JSON", '{"name": "Lisbon", "population": 1}'])
+    agent = Agent(provider=provider, output=City, memory_params={"n": 2})
+    await agent.chat("the question")
+    assert provider.requests[1].messages[0].text == "the question"
+
+
+async def test_a_complete_call_before_the_cut_one_is_made() -> None:
+    calls = [CALL, ToolCall(id="2", name="add", arguments='{"a": 1')]
+    provider = _Finishing([calls], reasons=["length"])
+    result = await Agent(provider=provider, tools=[add], max_tool_calls=1).run("go")
+    assert [r.text for r in result.messages[2].tool_results] == [
+        "3",
+        "This call was not carried out: the run had reached its limit of tool calls.",
+    ]

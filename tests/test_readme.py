@@ -6,6 +6,7 @@ import ast
 import inspect
 import io
 import re
+from codeop import CommandCompiler
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -49,6 +50,19 @@ async def run_block(code: str) -> str:
 async def test_block_runs(title: str, code: str) -> None:
     printed = await run_block(code)
     assert printed == PRINTED.get(title, printed)
+
+
+def test_each_block_can_be_pasted_into_the_async_prompt() -> None:
+    """The prompt reads statement by statement, and a compound one ends at a blank line, not at the next statement."""
+    for _, block in BLOCKS:
+        compiler = CommandCompiler()
+        compiler.compiler.flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+        waiting: list[str] = []
+        for line in [*block.splitlines(), ""]:
+            waiting.append(line)
+            if compiler("\n".join(waiting), symbol="single") is not None:
+                waiting = []
+        assert [line for line in waiting if line] == []
 
 
 def test_promised_lengths() -> None:

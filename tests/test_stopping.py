@@ -189,7 +189,7 @@ def test_two_event_loops_of_one_process_take_turns() -> None:
     agent = Agent(provider=OfflineProvider(delay=0.01), store=MemoryStore())
     answers: list[str] = []
     workers = [
-        threading.Thread(target=lambda n=n: answers.append(asyncio.run(agent.chat(f"{n}", thread="t"))))  # type: ignore[misc]
+        threading.Thread(target=lambda n=n: answers.append(asyncio.run(agent.chat(f"{n}", thread="t"))))
         for n in range(3)
     ]
     for worker in workers:

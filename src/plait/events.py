@@ -6,12 +6,11 @@ providers make deltas, the loop makes the other events.
 
 from __future__ import annotations
 
-from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from plait.frozen import EMPTY, Frozen, FrozenDict, to_json
+from plait.frozen import EMPTY, Frozen, FrozenDict
 from plait.messages import AssistantMessage, Message, ReasoningPart, TextPart, ToolCall, ToolResult
 
 if TYPE_CHECKING:
@@ -151,12 +150,6 @@ class RunStarted(_Struct, frozen=True, tag="run_started"):
     resumed: bool = False
 
 
-class TurnStarted(_Struct, frozen=True, tag="turn_started"):
-    """The model is asked; turns count from 1."""
-
-    turn: int
-
-
 class MessageAdded(_Struct, frozen=True, tag="message"):
     """A whole message entered the thread: the prompt, or a complete answer with its tokens."""
 
@@ -187,13 +180,8 @@ class RunFinished(_Struct, frozen=True, tag="run_finished"):
     error: str | None = None
 
 
-RunEvent = RunStarted | TurnStarted | MessageAdded | ToolCallStarted | ToolCallFinished | RunFinished
+RunEvent = RunStarted | MessageAdded | ToolCallStarted | ToolCallFinished | RunFinished
 Event = Delta | RunEvent
-
-
-def encode_event(event: Event) -> bytes:
-    """Give an event as one JSON object whose ``type`` names it."""
-    return to_json(event)
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -208,6 +196,7 @@ class Answer(msgspec.Struct, frozen=True):
 class Fold:
     """Collects the deltas of one request and gives the answers they make.
 
+    Calls keep the ids the server gave, which may be empty or the same twice: the log makes them unique (`Tail`).
     Pieces are appended to lists and joined once, so that a long answer costs time in proportion to its length.
     """
 
@@ -312,13 +301,10 @@ class _Choice:
         if refusal := "".join(self.refusal):
             made.append(TextPart(text=refusal, refusal=True))
         if calls:
-            seen: set[str] = set()
-            for _, call in sorted(self.calls.items()):
-                # Some servers send no ids or the same one twice; a result must find exactly one call.
-                if not call.id or call.id in seen:
-                    call.id = f"call_{token_hex(12)}"
-                seen.add(call.id)
-                made.append(ToolCall.model_construct(id=call.id, name=call.name, arguments="".join(call.arguments)))
+            made.extend(
+                ToolCall.model_construct(id=call.id, name=call.name, arguments="".join(call.arguments))
+                for _, call in sorted(self.calls.items())
+            )
         return tuple(made)
 
 

@@ -2,7 +2,7 @@
 
 A hook is registered by name, takes one typed event, and may be sync or async; parameters named ``user_id`` and
 ``chat_id`` are filled where it declares them. A hook that fails or hangs never breaks the run: what goes wrong with
-it is logged the first time, and what it returned is ignored. Sync hooks run on the event loop, so they should be
+it is logged the first time, without its words, and what it returned is ignored. Sync hooks run on the event loop, so they should be
 short. Knows nothing of who calls the hooks, and when.
 """
 
@@ -155,8 +155,16 @@ class Hooks:
         veto: Veto | None = None
         changed: object = None
         for hook in self._prepared.get(name, ()):
+            before = _cancellations()
+            if before:
+                await asyncio.sleep(0)  # a cancellation on its way arrives here, and is not taken for the hook's own
             try:
                 answer = await hook(event, self.time_limit)
+            except asyncio.CancelledError as error:
+                if _cancellations() > before:
+                    raise
+                self._ignored(name, hook, _reason(error, self.time_limit))
+                continue
             except Exception as error:  # noqa: BLE001  # a hook is foreign code and may not break the run
                 self._ignored(name, hook, _reason(error, self.time_limit))
                 continue
@@ -177,10 +185,17 @@ class Hooks:
             logger.warning("the hook %s failed and is ignored: %s", name, why)
 
 
-def _reason(error: Exception, time_limit: float) -> str:
-    if isinstance(error, TimeoutError) and not str(error):
+def _cancellations() -> int:
+    """Say how often this task was told to end."""
+    task = asyncio.current_task()
+    return task.cancelling() if task is not None else 0
+
+
+def _reason(error: BaseException, time_limit: float) -> str:
+    """Say what went wrong; the words of an error may hold what people said."""
+    if isinstance(error, TimeoutError) and not error.args:
         return f"TimeoutError; a hook may take {time_limit} s"
-    return f"{type(error).__name__}: {excerpt(str(error))}"
+    return type(error).__name__
 
 
 def _prepare(name: str, function: Hook) -> _Prepared:

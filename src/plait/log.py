@@ -7,6 +7,7 @@ where entries are stored or who writes them.
 from __future__ import annotations
 
 from copy import copy
+from itertools import count
 from typing import TYPE_CHECKING, Final, assert_never
 
 import msgspec
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable
 
     from plait.entries import Entry
-    from plait.messages import Part
 
 REPAIR: Final = "plait.repair"
 """Metadata key of messages with which a run asks again for an answer in the form that was asked for."""
@@ -118,7 +118,8 @@ class Tail:
         ids = {call.id for call in calls}
         self._renamed = {}
         if len(ids) < len(calls) or "" in ids or not ids.isdisjoint(self._ids):
-            message = message.model_copy(update={"parts": tuple(map(self._unique, message.parts))})
+            parts = tuple(self._unique(part, ids) if type(part) is ToolCall else part for part in message.parts)
+            message = message.model_copy(update={"parts": parts})
             calls = message.tool_calls
         else:
             self._ids |= ids
@@ -126,18 +127,20 @@ class Tail:
         self.repeats = self.run.called(calls) if self.run else {}
         return message
 
-    def _unique(self, part: Part) -> Part:
-        if type(part) is not ToolCall:
-            return part
-        name = part.id
-        while not name or name in self._ids:
-            name = f"call_{self.n}_{len(self._ids)}"  # the same whenever the log is read
+    def _unique(self, call: ToolCall, others: Container[str]) -> ToolCall:
+        """Give the call with an id that is taken neither in the thread nor by ``others``, those of its answer."""
+        name = call.id
+        if not name or name in self._ids:
+            made = (f"call_{self.n}_{number}" for number in count(len(self._ids)))  # the same whenever the log is read
+            name = next(name for name in made if name not in self._ids and name not in others)
         self._ids.add(name)
-        self._renamed.setdefault(part.id, []).append(name)
-        return part if name == part.id else part.model_copy(update={"id": name})
+        self._renamed.setdefault(call.id, []).append(name)
+        return call if name == call.id else call.model_copy(update={"id": name})
 
     def _own_id(self, call_id: str, taken: Container[str]) -> str:
-        """The id under which a call is pending, for the id it came with; the first that is not taken."""
+        """The id under which a call is pending: this one, or for the id it came with the first that is not taken."""
+        if call_id in self.pending and call_id not in taken:
+            return call_id
         return next((name for name in self._renamed.get(call_id, ()) if name not in taken), call_id)
 
     def _tool_message(self, message: Message) -> None:
@@ -354,7 +357,10 @@ def entry_events(tail: Tail, item: Entry, thread_id: str = "") -> list[RunEvent]
         case RunStart():
             events.append(RunStarted(item.run_id or "", thread_id, body.agent_name, body.resumed))
         case MessageEntry():
-            events.append(MessageAdded(body.message, body.usage, body.finish_reason))
+            tail.add(item)
+            called = body.message.role == "assistant" and body.message.tool_calls
+            message = tail.messages[-1] if called else body.message  # its calls have the ids that later events name
+            return [MessageAdded(message, body.usage, body.finish_reason)]
         case ToolStart():
             if (call := tail.call(body.call_id)) is not None:
                 events.append(ToolCallStarted(call))

@@ -782,3 +782,16 @@ async def test_leases_survive_the_store(store: DatabaseStore) -> None:
     async with opened() as other:
         assert await other.holder("thr_1") == mine
         assert await other.acquire("thr_1", "run_2", owner_name(), 60) is None
+
+
+async def test_a_file_that_is_deleted_while_it_is_open_is_noticed(tmp_path: Path) -> None:
+    store = DatabaseStore(f"sqlite:///{tmp_path / 'gone.db'}")
+    await store.append("thr_1", talk(1))
+    for end in ("", "-wal", "-shm"):
+        (tmp_path / f"gone.db{end}").unlink()
+    with pytest.raises(StoreUnavailable, match="was deleted or replaced while it was open; nothing was written"):
+        await store.append("thr_2", talk(1))
+    log = talk(1)
+    await store.append("thr_3", log)
+    assert await store.read("thr_3") == log
+    await store.close()

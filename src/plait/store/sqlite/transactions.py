@@ -20,7 +20,7 @@ from sqlalchemy import create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from plait.errors import PlaitError
+from plait.errors import PlaitError, StoreUnavailable
 from plait.store.base import store_closed
 from plait.store.sqlite.connections import connect, driver_error, is_busy, secure, translated
 from plait.store.sqlite.opening import prepare
@@ -83,6 +83,7 @@ class SqliteFile:
         self._lock = threading.RLock()
         self._opening = threading.Lock()
         self._engine: Engine | None = None
+        self._file: tuple[int, int] | None = None
         self._is_stopped = False
         self._writer: threading.Thread | None = None
         self._readers: list[threading.Thread] = []
@@ -173,7 +174,7 @@ class SqliteFile:
             if self._engine is None:
                 engine = _engine(self._path, self._busy_seconds)
                 prepare(self._path, engine, self._busy_seconds)
-                self._engine = engine
+                self._engine, self._file = engine, _identity(self._path)
             try:
                 connection = self._engine.execution_options(begin=begin).connect()
             except Exception:
@@ -181,6 +182,18 @@ class SqliteFile:
                 raise
         _CONNECTIONS.add(connection)
         return connection
+
+    def _check_file(self) -> None:
+        """See that the open file is still the one at its path: SQLite goes on writing to a deleted one unnoticed.
+
+        Raises:
+            StoreUnavailable: it was deleted or replaced; nothing was written.
+        """
+        if _identity(self._path) != self._file:
+            with self._opening:
+                self._engine = None
+            msg = f"the store's file {self._path!r} was deleted or replaced while it was open; nothing was written"
+            raise StoreUnavailable(msg)
 
     def _write_all(self) -> None:
         """The writer: take what waits, commit it, hand out the results, until the last job."""
@@ -206,6 +219,8 @@ class SqliteFile:
         try:
             if connection is None:
                 connection = self._connect(_BEGIN_WRITE)
+            else:
+                self._check_file()
             _together(connection, todo)
         except Exception as error:  # noqa: BLE001  # raised again where the results are awaited
             is_usable = connection is not None and is_busy(error)
@@ -255,6 +270,14 @@ class SqliteFile:
         own = translated(error, self._path, self._busy_seconds)
         own.__cause__ = driver_error(error)
         return own
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116  # once for each commit, and four times as fast
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _engine(path: str, busy_seconds: float) -> Engine:
