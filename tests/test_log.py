@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 # --- logs of any kind: also such as no loop would write ---
 
 texts = st.text(st.characters(codec=None), max_size=5)
-ids = st.sampled_from(["a", "b", "c", ""])  # few, so that they meet
+# Few, so that they meet; some are like those that are made up.
+ids = st.sampled_from(["a", "b", "c", "", *(f"call_{n}_{k}" for n in (2, 3, 4) for k in (0, 1, 2))])
 calls = st.builds(ToolCall, id=ids, name=st.sampled_from(["f", "g"]), arguments=st.sampled_from(["", "{}"]))
 results = st.builds(ToolResult, call_id=ids, text=st.sampled_from(["one", "two"]), is_error=st.booleans())
 any_parts = st.lists(
@@ -439,6 +440,35 @@ def test_calls_of_one_id_are_told_apart_from_turn_to_turn() -> None:
     found = history(log)
     assert list(faults(found)) == []
     assert [message.text or message.tool_results[0].text for message in found if message.role == "tool"] == ["1", "2"]
+
+
+def test_a_made_up_id_is_no_other_call_s() -> None:
+    tail = Tail(
+        log_of(RunStart(), says(HELLO), says(wanting("a")), gave("a"), RunStart(), says(wanting("a", "call_6_1")))
+    )
+    first, second = [call.id for call in tail.waiting]
+    assert second == "call_6_1"
+    for n, name in enumerate((first, second), 7):
+        tail.add(Entry(n=n, id="e", at=0.0, run_id="run_1", body=ToolStart(call_id=name)))
+        assert tail.started == {first, second} if name == second else {first}
+    tail.add(Entry(n=9, id="e", at=0.0, run_id="run_1", body=gave(second, "second")))
+    assert [call.id for call in tail.waiting] == [first]
+    tail.add(Entry(n=10, id="e", at=0.0, run_id="run_1", body=gave(first, "first")))
+    assert tail.sendable()[-1] == ToolMessage(parts=[gave(first, "first").result, gave(second, "second").result])
+
+
+def test_a_made_up_id_that_is_taken_is_not_made_up_again_and_again() -> None:
+    log = log_of(says(wanting("call_3_1")), gave("call_3_1"), says(wanting("")))
+    (made,) = [call.id for call in Tail(log).waiting]
+    assert made not in {"", "call_3_1"}
+
+
+def test_events_name_calls_as_they_are_named_in_the_thread() -> None:
+    log = log_of(says(wanting("")), ToolStart(call_id="call_1_0"), gave("call_1_0"))
+    added, started, finished = views.events(log)
+    (call,) = wanting("call_1_0").tool_calls
+    assert added == MessageAdded(wanting("call_1_0"))
+    assert (started, finished) == (ToolCallStarted(call), ToolCallFinished(call, gave("call_1_0").result))
 
 
 def test_a_history_with_results_that_somebody_handed_over() -> None:

@@ -207,9 +207,9 @@ async def _carry_out(call: ToolCall, tools: Mapping[str, Tool], context: RunCont
         is_error = True
         most = tools[call.name].max_result if call.name in tools else MAX_SAID
         parts = (TextPart(text=cut(mask(str(error)), most)),)
-    except Exception as error:  # a tool is foreign code
+    except Exception as error:  # noqa: BLE001  # a tool is foreign code
         is_error = True
-        logger.debug("the tool %r raised %s", call.name, type(error).__name__)  # its words and its frames may be secret
+        logger.debug("the tool %r raised %s", call.name, type(error).__name__)  # its words may be secret
         parts = (TextPart(text=error_text(error, mask)),)
     result = ToolResult.model_construct(call_id=call.id, name=call.name, parts=parts, is_error=is_error)
     return Finished(call, result, perf_counter() - started)
@@ -274,7 +274,10 @@ async def _run(tool: Tool, prepared: Prepared, arguments: dict[str, Any], mask: 
         raise ToolError(msg)
     if prepared.kind in {"sync", "generator"}:
         logger.warning("the sync tool %r is still in its thread; threads left so: %d", tool.name, WORKERS.left)
-    msg = f"the tool {tool.name!r} gave no result within {seconds:g} seconds and was cancelled"
+        what = "may still be at work, because a function in a thread cannot be stopped: find out before you repeat it"
+    else:
+        what = "was cancelled"
+    msg = f"the tool {tool.name!r} gave no result within {seconds:g} seconds and {what}"
     raise ToolError(msg)
 
 

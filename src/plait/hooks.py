@@ -1,9 +1,9 @@
 """Hooks: callables that watch a run, and may change or veto a request or a tool call.
 
 A hook is registered by name, takes one typed event, and may be sync or async; parameters named ``user_id`` and
-``chat_id`` are filled where it declares them. A hook that fails or hangs never breaks the run: what goes wrong with
-it is logged the first time, without its words, and what it returned is ignored. Sync hooks run on the event loop, so they should be
-short. Knows nothing of who calls the hooks, and when.
+``chat_id`` are filled where it declares them. A hook that fails, hangs or cancels itself never breaks the run: what
+goes wrong with it is logged the first time, without the error's words, and what it returned is ignored. Sync hooks run
+on the event loop, so they should be short. Knows nothing of who calls the hooks, and when.
 """
 
 from __future__ import annotations
@@ -160,12 +160,9 @@ class Hooks:
                 await asyncio.sleep(0)  # a cancellation on its way arrives here, and is not taken for the hook's own
             try:
                 answer = await hook(event, self.time_limit)
-            except asyncio.CancelledError as error:
-                if _cancellations() > before:
+            except (Exception, asyncio.CancelledError) as error:  # a hook is foreign code and may not break the run
+                if isinstance(error, asyncio.CancelledError) and _cancellations() > before:
                     raise
-                self._ignored(name, hook, _reason(error, self.time_limit))
-                continue
-            except Exception as error:  # noqa: BLE001  # a hook is foreign code and may not break the run
                 self._ignored(name, hook, _reason(error, self.time_limit))
                 continue
             if isinstance(answer, Veto):

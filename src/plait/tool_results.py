@@ -262,6 +262,7 @@ class _Encoder:
 
     def __init__(self, most: int, mask: Mask) -> None:
         self.mask = mask
+        self.masks = mask.longest > 0
         self.pieces: list[str] = []
         self.left = most + 1
         self.open: set[int] = set()
@@ -279,13 +280,13 @@ class _Encoder:
 
     def _value(self, value: Any, path: str) -> None:
         if isinstance(value, str) and not isinstance(value, Enum):
-            text = self.mask(value)
+            text = self.mask(value) if self.masks else value
             self._put(_quoted(text if len(text) <= self.left else text[: self.left]))
         elif value is None or isinstance(value, bool):
             self._put({None: "null", True: "true", False: "false"}[value])
         elif isinstance(value, int | float) and not isinstance(value, Enum):
             number = _number(value, path)
-            masked = self.mask(number)
+            masked = self.mask(number) if self.masks else number
             self._put(number if masked == number else _quoted(masked))
         elif isinstance(value, Enum):
             self._value(value.value, path)
@@ -325,7 +326,7 @@ class _Encoder:
     def _object(self, items: Iterable[tuple[str, Any]], path: str) -> None:
         before = "{"
         for key, item in items:
-            self._put(f"{before}{_quoted(self.mask(key))}:")
+            self._put(f"{before}{_quoted(self.mask(key) if self.masks else key)}:")
             self._value(item, f"{path}.{key}" if len(path) < _MAX_DEPTH else path)
             before = ","
         self._put("}" if before == "," else "{}")
