@@ -6,10 +6,12 @@ import gc
 import json
 import os
 import pickle
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
+from plait import Agent
 from plait.errors import (
     ConfigurationError,
     EmptyAnswer,
@@ -18,10 +20,11 @@ from plait.errors import (
     ProtocolViolation,
     ProviderError,
     RateLimited,
+    Refused,
     StreamTruncated,
     TransportError,
 )
-from plait.events import Answer, Fold, ModelDelta, Usage, UsageDelta
+from plait.events import Answer, FinishDelta, Fold, ModelDelta, Usage, UsageDelta
 from plait.frozen import FrozenDict
 from plait.messages import (
     AssistantMessage,
@@ -46,8 +49,9 @@ from plait.providers.status import Service
 from plait.schema import output_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
+    from plait.events import Delta
     from providers.conftest import Serve, Step
 
 PATIENCE = 10.0
@@ -501,8 +505,7 @@ def test_calls_of_a_whole_answer_are_one_each_whatever_their_numbers() -> None:
     same = {"id": "a", "index": 0, "function": {"name": "f", "arguments": {}}}
     odd = [same, same, {"function": {"name": "g"}}, {"id": None, "function": None}]
     found = calls(read_whole(whole({"content": None, "tool_calls": odd}, "stop")))
-    assert [call[1:] for call in found] == [("f", "{}"), ("f", "{}"), ("g", ""), ("", "")]
-    assert len({call[0] for call in found}) == 4
+    assert found == [("a", "f", "{}"), ("a", "f", "{}"), ("", "g", ""), ("", "", "")]  # ids are as they were sent
 
 
 @pytest.mark.parametrize(
@@ -623,6 +626,68 @@ def test_an_empty_answer_is_one_unless_it_says_why(content: str | None) -> None:
     for finish in ("length", "content_filter"):
         assert said(read_whole(whole({"content": content}, finish))) == [("", finish)]
         assert said(read_stream(chunk(content=content), chunk(finish))) == [("", finish)]
+
+
+THOUGHT: dict[str, Any] = {"content": None, "reasoning": "hm"}
+CALL = {"id": "c1", "type": "function", "function": {"name": "", "arguments": ""}}
+SILENT: list[dict[str, Any]] = [
+    {"content": None},
+    {"content": ""},
+    {"content": []},
+    {"content": [{"type": "thinking", "thinking": []}]},
+    {"content": [{"type": "text", "text": ""}]},
+    {"content": None, "tool_calls": []},
+    {"content": None, "refusal": ""},
+    THOUGHT,
+    {"content": None, "reasoning_details": [{"type": "reasoning.text", "text": "hm"}]},
+]
+SPEAKING: list[dict[str, Any]] = [
+    {"content": " "},
+    {"content": [{"type": "thinking"}, {"type": "text", "text": "yes"}]},
+    {"content": None, "refusal": "no"},
+    {"content": None, "tool_calls": [CALL]},
+    THOUGHT | {"content": "yes"},
+]
+
+
+class Unjudged:
+    """A provider that gives the deltas of one message as they were read, whether or not they are an answer."""
+
+    name = "acme"
+    model = "m1"
+
+    def __init__(self, message: dict[str, Any], finish: str | None) -> None:
+        self.deltas = AnswerReader(SERVICE).feed([json.dumps(whole(message, finish)).encode()])
+        self.finish = finish or ""
+
+    async def stream(self, request: Request) -> AsyncGenerator[list[Delta], None]:
+        yield [*self.deltas, FinishDelta(self.finish)]
+
+
+async def judged_by_the_loop(message: dict[str, Any], finish: str | None) -> bool:
+    """Whether the loop takes a message for an empty answer."""
+    try:
+        await Agent(provider=Unjudged(message, finish), max_turns=1).run("hi")
+    except EmptyAnswer:
+        return True
+    except Refused:
+        pass
+    return False
+
+
+@pytest.mark.parametrize("finish", ["stop", "tool_calls", "length", "content_filter", "odd", "", None])
+@pytest.mark.parametrize("message", [*SILENT, *SPEAKING], ids=json.dumps)
+async def test_what_is_empty_is_so_for_the_provider_and_for_the_loop(
+    message: dict[str, Any], finish: str | None
+) -> None:
+    """Only the provider's verdict is asked for again, so the loop must not find more of them."""
+    empty = message in SILENT and finish not in ("length", "content_filter")
+    said_so = pytest.raises(EmptyAnswer) if empty else nullcontext()
+    with said_so:
+        assert read_whole(whole(message, finish))[0].finish_reason == (finish or "")
+    with said_so:
+        assert read_stream(whole(message, finish), b"[DONE]")[0].finish_reason == (finish or "")
+    assert await judged_by_the_loop(message, finish) is empty
 
 
 # --- over HTTP -------------------------------------------------------------------------------------------------------

@@ -224,18 +224,60 @@ async def test_no_such_name() -> None:
         await endpoint("http://no-such-host.invalid").post(b"{}")
 
 
-async def test_a_kept_connection_that_went_stale_is_replaced(serve: Serve) -> None:
-    server = await serve(serve.whole(b"one"), ["close"], ["close"], serve.whole(b"two"))
+@pytest.mark.parametrize("last_words", [b"", b"HTTP/1.1 408 X\r\ncontent-length: 0\r\n\r\n"])
+async def test_a_kept_connection_that_the_server_ended_is_replaced(last_words: bytes, serve: Serve) -> None:
+    """It ends so late that the loop has not been told when the next request is about to be written."""
+    server = await serve(serve.whole(b"one"), serve.whole(b"two"))
     asked = endpoint(server.url)
     assert await asked.post(b"{}") == b"one"
-    with pytest.raises(TransportError):  # the second connection is fresh: its end is a failure
-        await asked.post(b"{}")
-    assert (server.connections, len(server.requests)) == (2, 3)
+    (writer,) = server.writers.values()
+    raw = socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno()))
+    with raw:
+        raw.send(last_words)
+        raw.shutdown(socket.SHUT_RDWR)
+    assert await asked.post(b"{}") == b"two"
+    assert (server.connections, len(server.requests)) == (2, 2)
 
-    other = await serve(serve.whole(b"one"), ["reset"], serve.whole(b"two"))
-    asked = endpoint(other.url)
-    assert [await asked.post(b"{}"), await asked.post(b"{}")] == [b"one", b"two"]
-    assert other.connections == 2
+
+async def test_every_kept_connection_that_ended_is_passed_over(serve: Serve) -> None:
+    go = asyncio.Event()
+    server = await serve([go, *serve.whole(b"one")])
+    asked = endpoint(server.url)
+    first = [asyncio.create_task(asked.post(b"{}")) for _ in range(3)]
+    while len(server.requests) < 3:
+        server.asked.clear()
+        await asyncio.wait_for(server.asked.wait(), PATIENCE)
+    go.set()
+    assert await asyncio.gather(*first) == [b"one"] * 3
+    for writer in server.writers.values():
+        writer.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+    assert await asked.post(b"{}") == b"one"
+    assert (server.connections, len(server.requests)) == (4, 4)
+
+
+async def test_a_kept_connection_that_ended_long_ago_is_replaced(serve: Serve) -> None:
+    server = await serve([*serve.whole(b"one"), "close"], serve.whole(b"two"))
+    asked = endpoint(server.url)
+    assert await asked.post(b"{}") == b"one"
+    await asyncio.wait_for(server.left.wait(), PATIENCE)
+    await asyncio.sleep(0)
+    assert await asked.post(b"{}") == b"two"
+    assert (server.connections, len(server.requests)) == (2, 2)
+
+
+@pytest.mark.parametrize("end", ["close", "reset"])
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_a_request_that_was_read_and_dropped_is_not_sent_again(streamed: bool, end: Any, serve: Serve) -> None:
+    """Also on a kept connection: the server may have worked on it."""
+    server = await serve(serve.whole(b"one"), [end], serve.whole(b"two"))
+    asked = endpoint(server.url)
+    assert await asked.post(b"{}") == b"one"
+    with pytest.raises(TransportError) as caught:
+        await (read(asked) if streamed else asked.post(b"{}"))
+    assert (caught.value.retryable, caught.value.timeout) == (True, False)
+    assert (server.connections, len(server.requests)) == (1, 2)
+    assert await asked.post(b"{}") == b"two"
+    assert (server.connections, len(server.requests)) == (2, 3)
 
 
 async def test_half_an_answer_on_a_kept_connection_is_not_asked_for_again(serve: Serve) -> None:
@@ -326,6 +368,17 @@ async def test_a_certificate_that_is_not_valid_is_refused_for_good(
         monkeypatch.setenv("SSL_CERT_FILE", str(TLS / f"{certificate}.pem"))
     assert (await run(OVER_TLS, server)).startswith(said)
     assert len(server.requests) == (1 if said.startswith("b'") else 0)
+
+
+async def test_a_connection_over_tls_is_kept(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What TLS itself sends on an idle connection (session tickets) is not taken for its end."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(TLS / "good.pem")
+    server = await serve(serve.whole(b"one"), serve.whole(b"two"), tls=context)
+    monkeypatch.setenv("SSL_CERT_FILE", str(TLS / "good.pem"))
+    twice = OVER_TLS.replace("return await", "await asked.post(b'{}'); return await")
+    assert (await run(twice, server)).strip() == "b'two'"
+    assert server.connections == 1
 
 
 async def test_a_server_that_does_not_speak_tls_is_told() -> None:
@@ -490,7 +543,8 @@ async def test_after_the_last_event_the_rest_is_waited_for_only_a_moment(serve: 
 PROGRAM = """
 import asyncio, os, sys, warnings
 warnings.simplefilter("error")
-from plait.providers.http import Endpoint, _sessions
+from plait.providers.http import Endpoint
+from plait.providers.http.sessions import _sessions
 from plait.providers.status import Service
 
 async def ask():

@@ -138,6 +138,15 @@ def test_a_script_is_a_list(script: Any) -> None:
     assert str(raised.value) == f"the script of OfflineProvider is a list of answers, not {kind}; put it in [...]"
 
 
+@pytest.mark.parametrize("function", [lambda request: "yes", len, OfflineProvider])
+def test_a_function_is_no_script(function: Any) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        OfflineProvider(function)
+    assert str(raised.value) == (
+        "the script of OfflineProvider is a list of answers; a function that answers is given as function=..."
+    )
+
+
 def test_a_script_or_a_function() -> None:
     with pytest.raises(ConfigurationError, match="OfflineProvider takes a script or a function, not both"):
         OfflineProvider(["a"], function=lambda _request: "b")

@@ -260,18 +260,85 @@ async def test_the_deadline_bounds_all_tries_together() -> None:
     assert (caught.value.timeout, caught.value.attempts, script.closed) == (True, 2, 2)
 
 
-async def test_the_deadline_does_not_cut_an_answer_that_has_begun() -> None:
-    go = asyncio.Event()
+SLOW: list[Any] = [[ModelDelta("m1"), TextDelta("a")], [TextDelta("b", 1), TextDelta("c")], "hang"]
 
-    class Slow(Script):
+
+async def test_the_deadline_cuts_an_answer_that_has_begun_too() -> None:
+    script = Script([DOWN], SLOW)
+    got: list[Any] = []
+
+    async def collect_into() -> None:
+        async for batch in Retrying(script, RetryPolicy(initial_delay=0.0, deadline=0.2)).stream(REQUEST):
+            got.extend(batch)
+
+    with pytest.raises(StreamTruncated) as caught:
+        await asyncio.wait_for(collect_into(), PATIENCE)
+    error = caught.value
+    assert str(error) == "the answer of acme was not complete within 0.2 s, all tries together"
+    assert (error.timeout, error.partial, error.attempts, error.provider) == (True, "ac", 2, "acme")
+    assert got == [ModelDelta("m1"), TextDelta("a"), TextDelta("b", 1), TextDelta("c")]
+    assert (script.asked, script.closed) == (2, 2)
+
+
+async def test_an_answer_that_drips_ends_at_the_deadline_though_nobody_waits_when_it_passes() -> None:
+    passed = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.3, passed.set)
+    script = Script([[TextDelta("a")], *[[TextDelta("b")]] * 1000])
+    stream = Retrying(script, RetryPolicy(deadline=0.1)).stream(REQUEST)
+    assert await anext(stream) == [TextDelta("a")]
+    await asyncio.wait_for(passed.wait(), PATIENCE)  # not cancelled: this is the reader's own time
+    with pytest.raises(StreamTruncated) as caught:
+        await anext(stream)
+    assert (caught.value.timeout, caught.value.partial, script.closed) == (True, "a", 1)
+
+
+async def test_a_first_request_that_ends_by_itself_in_time_needs_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Bounded(Script):
+        total = 600.0
+
+    loop = asyncio.get_running_loop()
+    timers: list[float] = []
+    call_at = loop.call_at
+
+    def noted(when: float, *rest: Any, **options: Any) -> asyncio.TimerHandle:
+        timers.append(when)
+        return call_at(when, *rest, **options)
+
+    monkeypatch.setattr(loop, "call_at", noted)
+    assert await collect(Retrying(Bounded(ANSWER))) == DELTAS
+    assert timers == []
+    many = [[TextDelta("x")] for _ in range(100)]
+    assert len(await collect(Retrying(Bounded([DOWN], [DOWN], many), sleep=Sleeper()))) == 100
+    assert len(timers) == 1  # one for a request, not one for each try or batch
+
+
+@pytest.mark.parametrize("begun", [True, False])
+async def test_cancelled_from_outside_it_is_no_time_out(begun: bool) -> None:
+    waiting = asyncio.Event()
+
+    class Told(Script):
         async def stream(self, request: Request) -> AsyncGenerator[list[Delta], None]:
-            yield [TextDelta("a")]
-            await go.wait()
-            yield [FinishDelta("stop")]
+            if begun:
+                yield [TextDelta("a")]
+            waiting.set()
+            await asyncio.Event().wait()
 
-    asyncio.get_running_loop().call_later(0.3, go.set)
-    answer = collect(Retrying(Slow(), RetryPolicy(deadline=0.1)))
-    assert await asyncio.wait_for(answer, PATIENCE) == [TextDelta("a"), FinishDelta("stop")]
+    task = asyncio.create_task(collect(Retrying(Told(), RetryPolicy(deadline=60.0))))
+    await asyncio.wait_for(waiting.wait(), PATIENCE)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, PATIENCE)
+
+
+async def test_after_the_deadline_the_readers_task_is_not_left_cancelled() -> None:
+    with pytest.raises(StreamTruncated):
+        async with asyncio.timeout(PATIENCE):
+            await collect(Retrying(Script(SLOW), RetryPolicy(deadline=0.05)))
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+    async with asyncio.timeout(PATIENCE):
+        await asyncio.sleep(0)
 
 
 async def test_cancelled_while_it_waits_it_ends_at_once() -> None:
@@ -334,10 +401,19 @@ async def test_a_request_goes_through_after_what_was_asked_to_wait(serve: Serve)
     provider = Retrying(ChatProvider("m1", name="acme", base_url=server.url), RetryPolicy(max_retries=4), sleep=sleep)
     with pytest.raises(StreamTruncated) as caught:  # by then something had been handed out
         await collect(provider)
-    assert (caught.value.attempts, caught.value.partial, sleep.slept[0]) == (
-        3,
-        "hi",
-        0.05,
-    )  # the closed connection was a kept one
+    error = caught.value
+    assert (error.attempts, error.partial, len(sleep.slept), sleep.slept[0]) == (4, "hi", 3, 0.05)
     assert await collect(provider) == [ModelDelta("m1", "c1", "acme"), TextDelta("hi"), FinishDelta("stop")]
     assert len(server.requests) == 5
+
+
+@pytest.mark.parametrize("end", ["close", "reset"])
+@pytest.mark.parametrize("most", [0, 1])
+async def test_a_dropped_request_on_a_kept_connection_is_counted(most: int, end: Any, serve: Serve) -> None:
+    server = await serve(serve.stream(serve.event(serve.chunk("hi", "stop"))), [end])
+    policy = RetryPolicy(max_retries=most)
+    provider = Retrying(ChatProvider("m1", name="acme", base_url=server.url), policy, sleep=Sleeper())
+    assert await collect(provider) == [ModelDelta("m1", "c1", "acme"), TextDelta("hi"), FinishDelta("stop")]
+    with pytest.raises(TransportError) as caught:
+        await collect(provider)
+    assert (caught.value.attempts, len(server.requests)) == (most + 1, most + 2)

@@ -235,9 +235,9 @@ class AnswerReader:
             elif said.reasoning or said.reasoning_content or said.reasoning_details or said.annotations:
                 _think(said, progress, number, deltas)
             content = said.content
-            if content:
+            if content and (text := content if type(content) is str else self._text(content)):
                 progress.spoke = True
-                deltas.append(TextDelta(content if type(content) is str else self._text(content), number))
+                deltas.append(TextDelta(text, number))
             if said.refusal:
                 progress.spoke = True
                 deltas.append(RefusalDelta(said.refusal, number))

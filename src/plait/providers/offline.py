@@ -82,6 +82,9 @@ class OfflineProvider:
         model: str = "offline",
         delay: float = 0.0,
     ) -> None:
+        if callable(script):
+            msg = "the script of OfflineProvider is a list of answers; a function that answers is given as function=..."
+            raise ConfigurationError(msg)
         if isinstance(script, str | bytes | Mapping | Frozen | Exception):
             msg = f"the script of OfflineProvider is a list of answers, not {type(script).__name__}; put it in [...]"
             raise ConfigurationError(msg)

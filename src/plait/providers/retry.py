@@ -23,7 +23,7 @@ from plait.errors import (
     StreamTruncated,
     TransportError,
 )
-from plait.events import ModelDelta, UsageDelta
+from plait.events import ModelDelta, TextDelta, UsageDelta
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
@@ -65,7 +65,7 @@ class RetryPolicy:
         factor: that of the exponential one.
         jitter: the share of a delay, from 0 to 1, that is left to chance, so that clients do not return together.
         retry_after_cap: the most seconds a provider may ask to wait; if it asks for more, the error is raised at once.
-        deadline: seconds for all tries together, or None.
+        deadline: seconds for all tries together, from the first request to the end of the answer, or None.
         rules: what differs for a kind of failure. The number of requests sent so far counts all kinds.
     """
 
@@ -199,48 +199,107 @@ class Retrying:
         """
         begun = self._clock()
         attempt = 0
-        while True:
-            attempt += 1
-            spoke = False
-            try:
-                async with aclosing(self.provider.stream(request)) as batches:
-                    while not spoke:
-                        if attempt == 1 and self._first_is_bounded:
-                            batch = await anext(batches, None)
-                        else:
-                            batch = await self._next(batches, self._clock() - begun)
-                        if batch is None:
-                            return
-                        spoke = any(type(delta) not in _PREAMBLE for delta in batch)
-                        yield batch
-                    async for batch in batches:
-                        yield batch
-                    return
-            except ModelError as error:
-                error.attempts = attempt
-                elapsed = self._clock() - begun
-                delay = None if spoke else plan(self.policy, error, attempt, elapsed, self._random)
-                if delay is None:
-                    raise
-                self._note(error, attempt, delay)
-            await self._sleep(delay)
-
-    async def _next(self, batches: AsyncIterator[list[Delta]], elapsed: float) -> list[Delta] | None:
-        """Give the next batch, None at the end; within what is left of the deadline, which also ends a try."""
-        deadline = self.policy.deadline
-        if deadline is None:
-            return await anext(batches, None)
-        limit = asyncio.timeout(deadline - elapsed)
+        limit: _Deadline | None = None
+        given: list[list[Delta]] = []
         try:
-            async with limit:
-                return await anext(batches, None)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-        msg = f"{self.name} gave no answer within {deadline:g} s, all tries together"
-        raise TransportError(msg, timeout=True, retryable=False, provider=self.name)
+            while True:
+                attempt += 1
+                spoke = False
+                if limit is None and self.policy.deadline is not None and not (attempt == 1 and self._first_is_bounded):
+                    limit = _Deadline(self.policy.deadline - (self._clock() - begun))
+                try:
+                    async with aclosing(self.provider.stream(request)) as batches:
+                        following = anext if limit is None else limit.next
+                        while (batch := await following(batches, None)) is not None:
+                            spoke = spoke or any(type(delta) not in _PREAMBLE for delta in batch)
+                            if limit is not None:
+                                given.append(batch)
+                            yield batch
+                        return
+                except ModelError as error:
+                    error.attempts = attempt
+                    elapsed = self._clock() - begun
+                    delay = None if spoke else plan(self.policy, error, attempt, elapsed, self._random)
+                    if delay is None:
+                        raise
+                    self._note(error, attempt, delay)
+                except TimeoutError:
+                    if limit is None or not limit.passed:
+                        raise
+                    late = self._late(given if spoke else None)
+                    late.attempts = attempt
+                    raise late from None
+                await self._sleep(delay)
+        finally:
+            if limit is not None:
+                limit.end()
+
+    def _late(self, given: list[list[Delta]] | None) -> ModelError:
+        """Make the error for a deadline that passed, before (None) or after an answer had begun."""
+        within = f"within {self.policy.deadline:g} s, all tries together"
+        if given is None:
+            return TransportError(f"{self.name} gave no answer {within}", timeout=True, provider=self.name)
+        deltas = (delta for batch in given for delta in batch)
+        text = "".join(delta.text for delta in deltas if type(delta) is TextDelta and delta.choice == 0)
+        msg = f"the answer of {self.name} was not complete {within}"
+        return StreamTruncated(msg, timeout=True, provider=self.name, partial=text)
 
     def _note(self, error: ModelError, attempt: int, delay: float) -> None:
         status = getattr(error, "status", None)
         what = type(error).__name__ if status is None else f"{type(error).__name__} {status}"
         logger.debug("%s:%s request %d failed (%s); next in %.2f s", self.name, self.model, attempt, what, delay)
+
+
+class _Deadline:
+    """Ends the wait for a batch at one moment, whichever batch it is: one timer, and none for each.
+
+    `asyncio.timeout` cannot stand round a ``yield``: it would cancel what the reader does between two batches.
+    """
+
+    __slots__ = ("_cancelled", "_timer", "_waiting", "passed")
+
+    def __init__(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        self.passed = False
+        self._cancelled = False  # whether the wait was ended, which has to be taken back
+        self._waiting: asyncio.Task[object] | None = None
+        self._timer = loop.call_at(loop.time() + seconds, self._pass)
+
+    async def next(self, batches: AsyncIterator[list[Delta]], default: None) -> list[Delta] | None:
+        """Give the next batch, as `anext` does.
+
+        Raises:
+            TimeoutError: the deadline passed before, or while, it was awaited.
+        """
+        if self.passed:
+            raise TimeoutError
+        task = self._waiting = asyncio.current_task()
+        before = task.cancelling() if task is not None else 0
+        try:
+            batch = await anext(batches, default)
+        except asyncio.CancelledError:
+            if (left := self._take_back()) is not None and left <= before:
+                raise TimeoutError from None
+            raise
+        except BaseException:
+            self._take_back()
+            raise
+        self._take_back()
+        return batch
+
+    def end(self) -> None:
+        """Forget the timer."""
+        self._timer.cancel()
+
+    def _pass(self) -> None:
+        self.passed = True
+        if self._waiting is not None:
+            self._cancelled = self._waiting.cancel()
+
+    def _take_back(self) -> int | None:
+        """Say that nobody waits any more; take back the cancellation that ended the wait, and count what is left."""
+        task, self._waiting = self._waiting, None
+        if not self._cancelled or task is None:
+            return None
+        self._cancelled = False
+        return task.uncancel()

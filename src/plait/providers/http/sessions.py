@@ -56,7 +56,10 @@ class _Connector(aiohttp.TCPConnector):
     """
 
     async def connect(
-        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  # the signature is aiohttp's
     ) -> aiohttp.connector.Connection:
         """Give a kept connection, or open one; see `aiohttp.BaseConnector.connect`."""
         opening = _Opening()
@@ -73,7 +76,8 @@ class _Connector(aiohttp.TCPConnector):
 
 def _has_ended(transport: BaseTransport | None) -> bool:
     """Whether an idle connection is of no use: something is there to read, and nobody has asked for anything."""
-    number = -1 if transport is None else transport.get_extra_info("socket").fileno()
+    raw = None if transport is None else transport.get_extra_info("socket")
+    number = -1 if raw is None else raw.fileno()
     if number < 0:
         return True
     if not hasattr(select, "poll"):  # on Windows, where select takes any number

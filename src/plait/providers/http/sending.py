@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from plait.errors import ConfigurationError, ModelError, ProviderError, TransportError, excerpt
-from plait.providers.http.failures import failure, violation
+from plait.providers.http.failures import failure_of, violation
 from plait.providers.http.reading import DEFAULT_LIMITS, Body, EventStream, Framing, TransportLimits
 from plait.providers.sse import EventReader
 from plait.providers.status import Service, http_error
@@ -119,43 +119,33 @@ class Endpoint:
                 answer.close()
 
     async def _send(self, loop: AbstractEventLoop, body: bytes, seconds: float, late: str) -> ClientResponse:
-        """Send the request and wait for the answer's headers."""
+        """Send the request, once, and wait for the answer's headers."""
         import aiohttp
 
-        attempt = _Attempt()
-        token = _attempt.set(attempt)
-        session = await _session(loop)
+        from plait.providers.http.sessions import session_of
+
+        session = await session_of(loop)
         sent = self._sent or self._constant_part()
         failure: ModelError
         cause: BaseException | None
         began = loop.time()
         try:
-            while True:
-                attempt.opened = False
-                try:
-                    async with asyncio.timeout(seconds):
-                        response = await session.post(data=body if len(body) <= _LARGE else BytesIO(body), **sent)
-                except aiohttp.ConnectionTimeoutError as error:
-                    failure = self._late(f"no connection within {self._limits.connect:g} s")
-                    cause = error
-                except (aiohttp.ClientError, OSError) as error:
-                    # A kept connection may have been closed by the server just now: that is nobody's failure.
-                    if not attempt.opened and _said_nothing(error):
-                        continue
-                    if isinstance(error, TimeoutError):
-                        failure, cause = self._late(late), None
-                    else:
-                        failure, cause = _failure(error, self._service)
-                else:
-                    if logger.isEnabledFor(logging.DEBUG):
-                        took = loop.time() - began
-                        what = "%s answers %d after %.3f s to a request of %d bytes"
-                        logger.debug(what, self._service.address, response.status, took, len(body))
-                    return response
-                # Raised out here, the error's context does not hold aiohttp's, whose repr shows request headers.
-                raise failure from cause
-        finally:
-            _attempt.reset(token)
+            async with asyncio.timeout(seconds):
+                response = await session.post(data=body if len(body) <= _LARGE else BytesIO(body), **sent)
+        except aiohttp.ConnectionTimeoutError as error:
+            failure, cause = self._late(f"no connection within {self._limits.connect:g} s"), error
+        except TimeoutError:
+            failure, cause = self._late(late), None
+        except (aiohttp.ClientError, OSError) as error:
+            failure, cause = failure_of(error, self._service)
+        else:
+            if logger.isEnabledFor(logging.DEBUG):
+                took = loop.time() - began
+                what = "%s answers %d after %.3f s to a request of %d bytes"
+                logger.debug(what, self._service.address, response.status, took, len(body))
+            return response
+        # Raised out here, the error's context does not hold aiohttp's, whose repr shows request headers.
+        raise failure from cause
 
     def _constant_part(self) -> dict[str, Any]:
         """Give what every request is sent with, in aiohttp's own types, so that it is read once."""

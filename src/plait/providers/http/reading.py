@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from plait.errors import ModelError, TransportError
-from plait.providers.http.failures import failure, too_large, violation
+from plait.providers.http.failures import failure_of, too_large, violation
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse
@@ -194,7 +194,7 @@ class Body:
             return TransportError(late, timeout=True, provider=self._service.provider), None
         if isinstance(error, RuntimeError) or str(error) == "Connection closed":
             return violation(self._service, "broke the rules of HTTP in the middle of its answer", b""), None
-        return failure(error, self._service)
+        return failure_of(error, self._service)
 
     def _rest(self) -> bytes:
         """Give what had arrived before the failure and was not read; aiohttp hides it behind the failure."""

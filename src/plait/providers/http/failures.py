@@ -14,16 +14,18 @@ if TYPE_CHECKING:
 
 
 def too_large(service: Service, what: str, most: int) -> LimitExceeded:
+    """Give the error for more than ``most`` bytes."""
     return LimitExceeded(f"{what} of {service.address} has more than {most} bytes", limit=most)
 
 
 def violation(service: Service, what: str, said: bytes | str) -> ProtocolViolation:
+    """Give the error for an answer that breaks its rules, with the beginning of what was said."""
     text = excerpt(service.clean(said.decode("utf-8", "replace") if isinstance(said, bytes) else said))
     shown = f": {text}" if text else ""
     return ProtocolViolation(f"{service.address} {what}{shown}", excerpt=text, provider=service.provider)
 
 
-def failure(error: BaseException, service: Service) -> tuple[ModelError, BaseException | None]:
+def failure_of(error: BaseException, service: Service) -> tuple[ModelError, BaseException | None]:
     """Give our error for aiohttp's, and the cause to name: the innermost one, which holds no request headers."""
     import aiohttp
     from aiohttp.http_exceptions import ContentEncodingError
