@@ -40,7 +40,7 @@ _GRACE: Final = 0.5
 """Seconds between the cancellations of a tool whose time is up and that does not end."""
 _TRIES: Final = 3
 _TOGETHER_SECONDS: Final = 0.005
-_SECRET_TEXT: Final = re.compile(r"^<secret:([^<>]+)>$")
+_TEXT_OF_ONE: Final = r"^<secret:([^<>]+)>$"
 
 
 class Finished(NamedTuple):
@@ -237,7 +237,7 @@ def _inject(arguments: dict[str, Any], prepared: Prepared, call: ToolCall, conte
 def _put_secrets(arguments: dict[str, Any], context: RunContext[Any]) -> None:
     """Put a secret's value in place of an argument that is exactly ``<secret:name>``."""
     for name, value in arguments.items():
-        found = _SECRET_TEXT.match(value) if type(value) is str else None
+        found = re.match(_TEXT_OF_ONE, value) if type(value) is str else None
         if found and found[1] in context.secrets:
             arguments[name] = context.secrets[found[1]].reveal()
 

@@ -11,14 +11,14 @@ import functools
 import inspect
 import re
 import typing
-from dataclasses import dataclass
 from types import GenericAlias
 from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, NotRequired, TypeVar, overload
 
+import msgspec
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
-from pydantic_core import to_json, to_jsonable_python
+from pydantic_core import SchemaValidator, to_json, to_jsonable_python
 from typing_extensions import TypedDict, override
 
 from plait.errors import ConfigurationError, OutputInvalid, ToolError, excerpt
@@ -29,7 +29,7 @@ from plait.strict import strict_form, tidy, without_nulls
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from pydantic_core import ErrorDetails, SchemaValidator
+    from pydantic_core import ErrorDetails
 
     from plait.signatures import Injector
 
@@ -38,11 +38,10 @@ MAX_ANSWER: Final = 16_000_000
 """Characters of a structured answer that are read."""
 _MOST_FAULTS: Final = 5
 _KEPT: Final = "__plait_schema__"
-_FENCE: Final = re.compile(r"```[a-zA-Z]*\s*\n(.*?)\n?\s*```", re.DOTALL)
+_FENCE: Final = r"```[a-zA-Z]*\s*\n(.*?)\n?\s*```"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class FunctionSchema:
+class FunctionSchema(msgspec.Struct, frozen=True, kw_only=True, eq=False, weakref=True):
     """What a model is told about a function, and the way back from the model's words.
 
     Attributes:
@@ -92,8 +91,7 @@ class FunctionSchema:
         return given
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class OutputSchema(Generic[T]):
+class OutputSchema(msgspec.Struct, Generic[T], frozen=True, kw_only=True, eq=False, weakref=True):
     """What a model is told about the answer wanted of it, and the way back from the answer.
 
     Attributes:
@@ -118,7 +116,7 @@ class OutputSchema(Generic[T]):
         Raises:
             OutputInvalid: the answer does not fit; the sentence says what and where, for the model.
         """
-        fenced = _FENCE.fullmatch(text.strip())
+        fenced = re.fullmatch(_FENCE, text.strip(), re.DOTALL)
         body = fenced[1] if fenced else text
         try:
             data = read_json(body, most=MAX_ANSWER)

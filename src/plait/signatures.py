@@ -26,9 +26,9 @@ T = TypeVar("T")
 Injector = typing.Callable[[str, Any], "str | None"]
 """Gets a parameter's name and type (text, where it cannot be resolved); gives what to put there, or None."""
 
-_SECTIONS: Final = re.compile(
-    r"^\s*(args|arguments|params|parameters|keyword args|keyword arguments|other parameters)\s*:?\s*$|^\s*[:@]param\b",
-    re.IGNORECASE | re.MULTILINE,
+_SECTIONS: Final = (
+    r"(?im)^\s*(args|arguments|params|parameters|keyword args|keyword arguments|other parameters)\s*:?\s*$"
+    r"|^\s*[:@]param\b"
 )
 
 
@@ -186,7 +186,7 @@ def _locals(code: Any) -> dict[str, Any]:
 def read_docstring(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
     """Give a docstring's prose, and what it says about each parameter (Google, NumPy and Sphinx style)."""
     text = inspect.getdoc(_without_partials(function)) or ""
-    if not _SECTIONS.search(text):
+    if not re.search(_SECTIONS, text):
         return text.strip(), {}
     from docstring_parser import parse  # most programs need not pay for it
 

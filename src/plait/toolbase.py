@@ -36,14 +36,14 @@ R_co = TypeVar("R_co", covariant=True)
 Kind = Literal["async", "sync", "async_generator", "generator"]
 Source = Literal["user_id", "thread_id", "agent_name", "context", "secret"]
 
-_NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")  # what OpenAI and Anthropic take
+_NAME: Final = r"[a-zA-Z0-9_-]{1,64}"  # what OpenAI and Anthropic take
 _BY_NAME: Final[Mapping[str, Source]] = {
     "user_id": "user_id",
     "chat_id": "thread_id",
     "thread_id": "thread_id",
     "agent_name": "agent_name",
 }
-_BY_TEXT: Final = re.compile(r"(?:^|[\[|. ])(RunContext|Secret)(?:$|[\[\]|, ])")
+_BY_TEXT: Final = r"(?:^|[\[|. ])(RunContext|Secret)(?:$|[\[\]|, ])"
 
 
 class Prepared(msgspec.Struct, frozen=True, eq=False):
@@ -172,7 +172,7 @@ def check_name(name: object, where: str) -> None:
     Raises:
         ConfigurationError: it is not 1 to 64 letters, digits, ``_`` and ``-``.
     """
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not re.fullmatch(_NAME, name):
         msg = (
             f"{excerpt(repr(name))} ({where}) is no name for a tool: use letters, digits, '_' and '-', at most 64; "
             "set name='...'"
@@ -202,7 +202,7 @@ def _prepare(tool: Tool) -> Prepared:
             msg = f"get_definition of the tool {tool.name!r} gave {type(definition).__name__}, not a ToolDefinition"
             raise ConfigurationError(msg)
         return by_hand(definition, tool.execute)
-    schema = replace(function_schema(tool.execute, source_of), name=tool.name)
+    schema = msgspec.structs.replace(function_schema(tool.execute, source_of), name=tool.name)
     return by_signature(schema, tool.get_definition(), tool.execute)
 
 
@@ -269,7 +269,7 @@ def source_of(name: str, annotation: Any) -> Source | None:
         annotation: its type: `RunContext` or `Secret`, also optional or annotated; text is looked at as text.
     """
     if isinstance(annotation, str):
-        found = _BY_TEXT.search(annotation)
+        found = re.search(_BY_TEXT, annotation)
         by_type: Source | None = None if found is None else "context" if found[1] == "RunContext" else "secret"
     else:
         by_type = _source_of_type(annotation)

@@ -139,7 +139,7 @@ def _function_tool(
         raise ConfigurationError(msg)
     definition = ToolDefinition(name=name, description=description, parameters=schema.parameters, strict=schema.strict)
     prepared = (
-        by_signature(replace(schema, name=name), definition, function)
+        by_signature(msgspec.structs.replace(schema, name=name), definition, function)
         if isinstance(schema, FunctionSchema)
         else by_hand(definition, function)
     )
