@@ -39,7 +39,7 @@ _LARGE: Final = 2**20  # aiohttp warns of larger bodies as bytes, and sends a fi
 class Endpoint:
     """One address that is asked by POST: with the same headers, the same limits and the same words for errors."""
 
-    __slots__ = ("_headers", "_limits", "_proxy", "_sent", "_service", "_url")
+    __slots__ = ("_headers", "_limits", "_sent", "_service", "_url")
 
     def __init__(
         self,
@@ -59,7 +59,6 @@ class Endpoint:
         self._service = service
         self._headers = dict(headers)
         self._limits = limits
-        self._proxy = _proxy_for(url)
         self._sent: dict[str, Any] | None = None
 
     async def post(self, body: bytes) -> bytes:
@@ -157,7 +156,7 @@ class Endpoint:
             "url": URL(self._url),
             "headers": CIMultiDict(self._headers),
             "allow_redirects": False,
-            "proxy": self._proxy,
+            "proxy": _proxy_for(self._url),
             "timeout": ClientTimeout(total=None, connect=self._limits.connect),
         }
         return self._sent
