@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
@@ -22,6 +23,7 @@ from plait import (
     TextDelta,
     ToolCall,
     UserMessage,
+    Veto,
     history,
     tool,
 )
@@ -302,3 +304,18 @@ async def test_a_deadline_keeps_the_text_so_far_of_a_chat() -> None:
     said = await agent.chat("count", limits=RunLimits(deadline=0.5))
     assert said.startswith("one")
     assert len(said) < len(words)
+
+
+async def test_a_stop_that_comes_with_a_veto_gives_one_end() -> None:
+    stop = StopSignal()
+
+    async def veto(_: Any) -> Veto:
+        stop.set()
+        with suppress(asyncio.CancelledError):  # foreign code that swallows the stop
+            await asyncio.sleep(30)
+        return Veto(reason="over budget")
+
+    agent = Agent(provider=OfflineProvider(["never"]), store=MemoryStore(), hooks={"on_before_request": veto})
+    result = await agent.run("hi", thread="t", stop=stop)
+    assert ends(await agent.log("t")) == ["guardrail"]
+    assert (result.stop_reason, result.error) == ("guardrail", "over budget")

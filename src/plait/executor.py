@@ -177,7 +177,7 @@ async def _as_value(call: ToolCall, tools: Mapping[str, Tool], context: RunConte
 
 def _finished(call: ToolCall, task: asyncio.Task[Finished | BaseException]) -> Finished:
     if task.cancelled():
-        return Finished(call, _error(call, f"the tool {call.name!r} was cancelled from outside its run"), 0.0)
+        return Finished(call, error_result(call, f"the tool {call.name!r} was cancelled from outside its run"), 0.0)
     outcome = task.result()
     if isinstance(outcome, BaseException):
         raise outcome
@@ -215,7 +215,8 @@ async def _carry_out(call: ToolCall, tools: Mapping[str, Tool], context: RunCont
     return Finished(call, result, perf_counter() - started)
 
 
-def _error(call: ToolCall, text: str) -> ToolResult:
+def error_result(call: ToolCall, text: str) -> ToolResult:
+    """Give the result of a call that went wrong, or was not carried out: ``text`` tells the model why."""
     return ToolResult(call_id=call.id, name=call.name, text=text, is_error=True)
 
 

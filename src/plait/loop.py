@@ -32,6 +32,7 @@ from plait.errors import (
     excerpt,
 )
 from plait.events import Fold, RunFinished, StopReason
+from plait.executor import error_result
 from plait.hooks import AfterRequest, BeforeRequest, FunctionCallEnd, FunctionCallStart, HookName, Hooks, RunEnded, Veto
 from plait.log import REPAIR
 from plait.messages import AssistantMessage, Message, SystemMessage, TextPart, ToolCall, ToolResult, UserMessage
@@ -165,11 +166,10 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
                 self.result = self._result(guard.stopped, began=False)
                 yield [RunFinished(guard.stopped)]
                 return
-            if guard.stopped is not None:
+            if guard.stopped is not None and self.result is None:
                 self._keep_partial(guard.stopped)
-            yield await self._end(guard.stopped)
-        except _VetoedError as veto:
-            yield await self._end("guardrail", error=str(veto))
+                self._finish_early(guard.stopped)
+            yield await self._end()
         except BaseException as error:
             if held:
                 failure = error
@@ -180,15 +180,15 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
 
     def _next(self) -> AsyncGenerator[list[Event], None] | None:
         """Give the work that comes next; None when the run has come to its end, and its result is made."""
-        while True:
+        while self.result is None:
             match next_step(self.thread.tail, self.limits):
                 case Ask(turn):
                     return self._ask(turn)
                 case CallTools(calls, doubtful):
                     return self._call(calls, doubtful)
                 case Finish(reason):
-                    if self._finish(reason):
-                        return None
+                    self._finish(reason)
+        return None
 
     def _begin(self) -> None:
         """Put the run's beginning at the end of the log, unless the log stands in the middle of this run."""
@@ -220,7 +220,8 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
             event = BeforeRequest(context=self._context(), request=request, turn=turn)
             decision = await self.hooks.call("on_before_request", event)
             if isinstance(decision, Veto):
-                raise _VetoedError(decision.reason)
+                self._finish_early("guardrail", decision.reason)
+                return
             request = decision if isinstance(decision, Request) else request
         fold = self._fold = Fold(self.provider.name, self.provider.model)
         async with aclosing(self.provider.stream(request)) as batches:
@@ -250,13 +251,13 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
         for call in doubtful:
             tool = self.tools.get(call.name)
             if tool is None or not tool.idempotent:
-                self._add_result(call, _error_result(call, _MAY_HAVE_HAPPENED))
+                self._add_result(call, error_result(call, _MAY_HAVE_HAPPENED))
             elif (allowed := await self._allowed(call)) is not None:
                 ready.append(allowed)
         cut = self._cut_call()
         for call in calls:
             if call.id == cut:
-                self._add_result(call, _error_result(call, _CUT))
+                self._add_result(call, error_result(call, _CUT))
             elif (allowed := await self._allowed(call)) is not None:
                 self._add(ToolStart.model_construct(call_id=call.id))
                 ready.append(allowed)
@@ -286,7 +287,7 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
         event = FunctionCallStart(context=self._context(), call=call)
         decision = await self.hooks.call("on_function_call_start", event)
         if isinstance(decision, Veto):
-            self._add_result(call, _error_result(call, f"This call was not allowed: {decision.reason}"))
+            self._add_result(call, error_result(call, f"This call was not allowed: {decision.reason}"))
             return None
         return decision.model_copy(update={"id": call.id}) if isinstance(decision, ToolCall) else call
 
@@ -306,8 +307,13 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
             result = result.model_copy(update={"parts": (*result.parts, TextPart(text=said))})
         self._add(ToolEnd.model_construct(result=result, seconds=seconds))
 
-    def _finish(self, reason: StopReason) -> bool:
-        """Make the result of a run whose log has come to its end; False when the model has to be asked once more."""
+    def _finish_early(self, reason: StopReason, error: str | None = None) -> None:
+        """End a run that was stopped or vetoed, and make its result."""
+        self._add(RunEnd(stop_reason=reason, error=error))
+        self.result = self._result(reason, error=error)
+
+    def _finish(self, reason: StopReason) -> None:
+        """Make the result of a run whose log has come to its end, or add the wish for an answer in another form."""
         tail, output = self.thread.tail, None
         last = tail.run.last if tail.run else None
         if reason == "response" and last is not None:
@@ -321,11 +327,10 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
                 if tail.run.end is not None:
                     self._add(RunStart(agent_name=self.context.agent_name, resumed=True))
                 self._add(MessageEntry(message=UserMessage(text=str(error), metadata={REPAIR: True})))
-                return False
+                return
         if tail.run is None or tail.run.end is None:
             self._add(RunEnd.model_construct(stop_reason=reason))
         self.result = self._result(reason, output=output)
-        return True
 
     @staticmethod
     def _validated(last: MessageEntry, output: OutputSchema[Any]) -> object:
@@ -339,11 +344,8 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
             error.retryable = True
             raise
 
-    async def _end(self, reason: StopReason | None = None, *, error: str | None = None) -> list[Event]:
+    async def _end(self) -> list[Event]:
         """Make the end of the run durable, tell the hooks, and give the last events."""
-        if reason is not None:
-            self._add(RunEnd(stop_reason=reason, error=error))
-            self.result = self._result(reason, error=error)
         events: list[Event] = list(await self.thread.flush())
         if self.result is not None:
             reason = self.result.stop_reason
@@ -423,10 +425,6 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
         )
 
 
-class _VetoedError(Exception):
-    """A hook said that a request must not be sent."""
-
-
 def _raise_refusal(last: MessageEntry) -> None:
     """Raise `Refused` for an answer in which the model, or the provider's filter, declined."""
     message = last.message
@@ -436,7 +434,3 @@ def _raise_refusal(last: MessageEntry) -> None:
         provider = message.provider if isinstance(message, AssistantMessage) else None
         msg = f"the model declined to answer{said}"
         raise Refused(msg, text=text, provider=provider)
-
-
-def _error_result(call: ToolCall, text: str) -> ToolResult:
-    return ToolResult(call_id=call.id, name=call.name, text=text, is_error=True)
