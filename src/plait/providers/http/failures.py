@@ -28,7 +28,7 @@ def violation(service: Service, what: str, said: bytes | str) -> ProtocolViolati
 def failure_of(error: BaseException, service: Service) -> tuple[ModelError, BaseException | None]:
     """Give our error for aiohttp's, and the cause to name: the innermost one, which holds no request headers."""
     import aiohttp
-    from aiohttp.http_exceptions import ContentEncodingError
+    from aiohttp.http_exceptions import ContentEncodingError, HttpProcessingError
 
     where = service.address
     retryable = True
@@ -36,7 +36,7 @@ def failure_of(error: BaseException, service: Service) -> tuple[ModelError, Base
     if isinstance(error, aiohttp.ClientHttpProxyError):
         said = f"the proxy refused the connection to {where} ({error.status})"
         inner = None
-    elif isinstance(error, aiohttp.ClientResponseError):
+    elif isinstance(error, HttpProcessingError):
         return violation(service, "does not speak HTTP", error.message), inner
     elif isinstance(error, aiohttp.ClientPayloadError):
         if isinstance(inner, ContentEncodingError):

@@ -12,34 +12,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from io import BytesIO
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from plait.errors import ConfigurationError, ModelError, ProviderError, TransportError, excerpt
+from plait.providers.http.exchange import Exchange
 from plait.providers.http.failures import failure_of, violation
-from plait.providers.http.reading import DEFAULT_LIMITS, Body, EventStream, Framing, TransportLimits
+from plait.providers.http.reading import DEFAULT_LIMITS, EventStream, Framing, TransportLimits, read_whole
 from plait.providers.sse import EventReader
 from plait.providers.status import Service, http_error
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
     from collections.abc import Mapping
 
-    from aiohttp import ClientResponse
+    from plait.providers.http.connections import Route
 
 logger = logging.getLogger("plait.providers.http")
 
 _REDIRECTS: Final = range(300, 400)
 _FIRST_ERROR: Final = 300
-_LARGE: Final = 2**20  # aiohttp warns of larger bodies as bytes, and sends a file in steps
 
 
 class Endpoint:
     """One address that is asked by POST: with the same headers, the same limits and the same words for errors."""
 
-    __slots__ = ("_headers", "_limits", "_sent", "_service", "_url")
+    __slots__ = ("_headers", "_limits", "_route", "_service", "_url")
 
     def __init__(
         self,
@@ -59,7 +57,7 @@ class Endpoint:
         self._service = service
         self._headers = dict(headers)
         self._limits = limits
-        self._sent: dict[str, Any] | None = None
+        self._route: Route | None = None
 
     async def post(self, body: bytes) -> bytes:
         """Send a request; give the whole body of its answer.
@@ -70,16 +68,13 @@ class Endpoint:
             ProtocolViolation: the answer was no HTTP.
             LimitExceeded: the answer is larger than ``answer_bytes``.
         """
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self._limits.total
-        response = await self._send(loop, body, self._limits.total, f"no answer within {self._limits.total:g} s")
-        answer = Body(response, self._service, until, None)
+        exchange = await self._send(body, None)
         try:
-            if response.status >= _FIRST_ERROR:
-                raise await self._refusal(response, answer)
-            return await answer.whole(self._limits.answer_bytes)
+            if exchange.status >= _FIRST_ERROR:
+                raise await self._refusal(exchange)
+            return await read_whole(exchange, self._limits.answer_bytes, self._service)
         finally:
-            answer.close()
+            exchange.close()
 
     async def open(self, body: bytes, framing: Framing | None = None) -> EventStream | bytes:
         """Send a request for a streamed answer.
@@ -95,87 +90,80 @@ class Endpoint:
             ProviderError, TransportError, LimitExceeded: as `post`.
             ProtocolViolation: the answer was no HTTP, or is an HTML page.
         """
-        loop = asyncio.get_running_loop()
         limits = self._limits
-        until = loop.time() + limits.total
-        patience = min(limits.silence, limits.total)
-        response = await self._send(loop, body, patience, f"no answer within {patience:g} s")
-        answer = Body(response, self._service, until, limits.silence)
+        exchange = await self._send(body, limits.silence)
         stream = None
         try:
-            if response.status >= _FIRST_ERROR:
-                raise await self._refusal(response, answer)
-            kind = response.headers.get("content-type", "").lower()
+            if exchange.status >= _FIRST_ERROR:
+                raise await self._refusal(exchange)
+            kind = exchange.headers.get("content-type", "").lower()
             if "html" in kind:
-                page = await answer.beginning()
+                page = await exchange.beginning()
                 raise violation(self._service, f"sent {excerpt(kind, 40)} instead of an event stream", page)
             if "json" in kind and not ("ndjson" in kind or "lines" in kind or "stream" in kind):
-                return await answer.whole(limits.answer_bytes)
-            stream = EventStream(answer, framing or EventReader(), limits, self._service)
+                return await read_whole(exchange, limits.answer_bytes, self._service)
+            stream = EventStream(exchange, framing or EventReader(), limits, self._service)
             return stream
         finally:
             if stream is None:
-                answer.close()
+                exchange.close()
 
-    async def _send(self, loop: AbstractEventLoop, body: bytes, seconds: float, late: str) -> ClientResponse:
+    async def _send(self, body: bytes, silence: float | None) -> Exchange:
         """Send the request, once, and wait for the answer's headers."""
-        import aiohttp
-
-        from plait.providers.http.sessions import session_of
-
-        session = await session_of(loop)
-        sent = self._sent or self._constant_part()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        route = self._route
+        if route is None or route.loop is not loop or route.closed:
+            route = await self._find_route(loop)
         failure: ModelError
         cause: BaseException | None
-        began = loop.time()
         try:
-            async with asyncio.timeout(seconds):
-                response = await session.post(data=body if len(body) <= _LARGE else BytesIO(body), **sent)
-        except aiohttp.ConnectionTimeoutError as error:
-            failure, cause = self._late(f"no connection within {self._limits.connect:g} s"), error
-        except TimeoutError:
-            failure, cause = self._late(late), None
-        except (aiohttp.ClientError, OSError) as error:
+            connection = await route.connect()
+        except TimeoutError as error:
+            failure, cause = self._late(), error
+        except (_client_error(), OSError) as error:
             failure, cause = failure_of(error, self._service)
         else:
+            total = self._limits.total
+            exchange = Exchange(connection, self._service, loop, began=began, total=total, silence=silence)
+            try:
+                await exchange.begin(route.head, body)
+            except BaseException:
+                exchange.close()
+                raise
             if logger.isEnabledFor(logging.DEBUG):
                 took = loop.time() - began
                 what = "%s answers %d after %.3f s to a request of %d bytes"
-                logger.debug(what, self._service.address, response.status, took, len(body))
-            return response
+                logger.debug(what, self._service.address, exchange.status, took, len(body))
+            return exchange
         # Raised out here, the error's context does not hold aiohttp's, whose repr shows request headers.
         raise failure from cause
 
-    def _constant_part(self) -> dict[str, Any]:
-        """Give what every request is sent with, in aiohttp's own types, so that it is read once."""
-        from aiohttp import ClientTimeout
-        from multidict import CIMultiDict
-        from yarl import URL
+    async def _find_route(self, loop: asyncio.AbstractEventLoop) -> Route:
+        from plait.providers.http.connections import Route, connector_of
 
-        self._sent = {
-            "url": URL(self._url),
-            "headers": CIMultiDict(self._headers),
-            "allow_redirects": False,
-            "proxy": _proxy_for(self._url),
-            "timeout": ClientTimeout(total=None, connect=self._limits.connect),
-        }
-        return self._sent
+        seconds = min(self._limits.connect, self._limits.total)
+        connector = await connector_of(loop)
+        proxy = _proxy_for(self._url)
+        self._route = Route(loop, connector, self._url, headers=self._headers, proxy=proxy, seconds=seconds)
+        return self._route
 
-    def _late(self, what: str) -> TransportError:
-        return TransportError(f"{self._service.address}: {what}", timeout=True, provider=self._service.provider)
+    def _late(self) -> TransportError:
+        late = f"{self._service.address}: no connection within {min(self._limits.connect, self._limits.total):g} s"
+        return TransportError(late, timeout=True, provider=self._service.provider)
 
-    async def _refusal(self, response: ClientResponse, answer: Body) -> ProviderError:
+    async def _refusal(self, exchange: Exchange) -> ProviderError:
         """Make the error for an answer that is no success, with what can be read of its body."""
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        if response.status in _REDIRECTS:
+        headers = {name.lower(): value for name, value in exchange.headers.items()}
+        if exchange.status in _REDIRECTS:
             target = urlsplit(headers.get("location", "")).netloc.rpartition("@")[2] or "another path"
             return ProviderError(
-                f"{self._service.address} redirects ({response.status}) to {excerpt(target, 80)!r}; redirects are not "
+                f"{self._service.address} redirects ({exchange.status}) to {excerpt(target, 80)!r}; redirects are not "
                 f"followed, so that a key never reaches another host: correct base_url",
-                status=response.status,
+                status=exchange.status,
                 provider=self._service.provider,
             )
-        return http_error(response.status, headers, await answer.beginning(), self._service)
+        return http_error(exchange.status, headers, await exchange.beginning(), self._service)
 
 
 def address_of(url: str) -> str:
@@ -203,3 +191,9 @@ def _proxy_for(url: str) -> str | None:
     parts = urlsplit(url)
     proxy = getproxies().get(parts.scheme)
     return None if proxy is None or proxy_bypass(parts.netloc) else proxy
+
+
+def _client_error() -> type[Exception]:
+    import aiohttp
+
+    return aiohttp.ClientError

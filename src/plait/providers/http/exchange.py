@@ -1,0 +1,245 @@
+"""One request and its answer on one connection, under two deadlines.
+
+Writes the request once, and reads what comes back piece by piece. aiohttp parses it: this module drives its protocol
+object, and knows neither what the bytes say nor how much of them is too much.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from plait.errors import ModelError, TransportError
+from plait.providers.http.failures import failure_of, violation
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Mapping
+
+    from aiohttp import StreamReader
+    from aiohttp.client_proto import ResponseHandler
+    from aiohttp.connector import Connection
+
+    from plait.providers.status import Service
+
+_TICK: Final = 1.0  # seconds between looks at a connection that somebody waits for
+_LINGER: Final = 0.25  # seconds to wait for the end of a body whose last event was seen
+_ERROR_BYTES: Final = 65_536  # of an error's body; its beginning is all we show
+_ERROR_SECONDS: Final = 5.0  # without a byte of an error's body before we do without the rest
+_LARGE: Final = 65_536  # bytes of a body that are not worth copying for one write less
+_INTERIM: Final = range(102, 200)  # and 100: answers before the answer
+
+
+class Exchange:
+    """A request that was written to a connection, and its answer. It must be closed, by `close`, however it was left.
+
+    One timer watches it: it looks again when a deadline could have passed, so that a piece costs no timer.
+
+    Attributes:
+        status: of the answer, after `begin`.
+        headers: its headers, whose names may be written in any case.
+    """
+
+    __slots__ = (
+        "_connection",
+        "_content",
+        "_failure",
+        "_loop",
+        "_protocol",
+        "_service",
+        "_silence",
+        "_timer",
+        "_total",
+        "_until",
+        "_waiting",
+        "headers",
+        "status",
+    )
+
+    def __init__(
+        self,
+        connection: Connection,
+        service: Service,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        began: float,
+        total: float,
+        silence: float | None,
+    ) -> None:
+        """Take a connection that is ready for a request.
+
+        Args:
+            connection: aiohttp's.
+            service: who is asked.
+            loop: the running event loop.
+            began: when it was wished for, in the loop's time.
+            total: seconds from then on within which the answer must be complete.
+            silence: seconds without a byte that end it, or None.
+        """
+        protocol = connection.protocol
+        assert protocol is not None  # noqa: S101  # a connection that was just given out has one
+        self._connection: Connection | None = connection
+        self._protocol: ResponseHandler = protocol
+        self._service = service
+        self._loop = loop
+        self._total = total
+        self._until = began + total
+        self._silence = silence
+        self._content: StreamReader | None = None
+        self._waiting: float | None = None  # since when the next piece is awaited
+        self._timer: asyncio.TimerHandle | None = None
+        self._failure: ModelError | None = None
+        self.status = 0
+        self.headers: Mapping[str, str] = {}
+
+    async def begin(self, head: bytes, body: bytes) -> None:
+        """Write the request, and wait for the answer's status and headers.
+
+        Args:
+            head: the request's first bytes, up to the number of its ``content-length``.
+            body: the request's.
+
+        Raises:
+            TransportError: no answer came, or not in time.
+            ProtocolViolation: what came is no HTTP.
+        """
+        protocol = self._protocol
+        transport = protocol.transport
+        now = self._waiting = self._loop.time()
+        self._timer = self._loop.call_at(self._next_look(now), self._look)
+        try:
+            protocol.set_response_params(read_until_eof=True)
+            if transport is None:
+                raise ConnectionResetError
+            if len(body) > _LARGE:
+                transport.write(b"%b%d\r\n\r\n" % (head, len(body)))
+                transport.write(body)
+            else:
+                transport.write(b"%b%d\r\n\r\n%b" % (head, len(body), body))
+            message, self._content = await protocol.read()
+            while message.code == 100 or message.code in _INTERIM:  # noqa: PLR2004  # 100 Continue
+                message, self._content = await protocol.read()
+        except _breakages() as error:
+            failure, cause = self._explain(error)
+        else:
+            self.status, self.headers = message.code, message.headers
+            return
+        finally:
+            self._waiting = None
+        # Raised out here, the error's context does not hold aiohttp's.
+        raise failure from cause
+
+    async def read(self) -> bytes:
+        """Give what has arrived of the body, at least one byte; nothing at its end.
+
+        Raises:
+            TransportError: it broke off, or a deadline passed.
+            ProtocolViolation: it broke the rules of HTTP or of its content encoding.
+        """
+        content = self._content
+        if self._failure is not None:
+            raise self._failure
+        assert content is not None  # noqa: S101  # it has begun
+        self._waiting = self._loop.time()
+        try:
+            return await content.readany()
+        except _breakages() as error:
+            failure, cause = self._explain(error)
+        finally:
+            self._waiting = None
+        failure.__cause__ = cause
+        self._failure = failure
+        # What had arrived before the failure and was not read is hidden behind it.
+        content.set_exception(None)  # type: ignore[arg-type]  # so that it can be read
+        rest = content.read_nowait()
+        if rest:
+            return rest
+        raise failure
+
+    async def beginning(self) -> bytes:
+        """Give the body or as much of it as can be had soon: an error is explained by what there is."""
+        self._silence = min(self._silence or _ERROR_SECONDS, _ERROR_SECONDS)
+        parts = []
+        size = 0
+        try:
+            while size < _ERROR_BYTES and (part := await self.read()):
+                parts.append(part)
+                size += len(part)
+        except ModelError:
+            pass
+        return b"".join(parts)
+
+    async def finish(self) -> None:
+        """Wait a moment for the end of a body that is not needed any more, so that its connection can be kept."""
+        if self._content is None or self._content.is_eof():
+            return
+        now = self._loop.time()
+        self._until = min(self._until, now + _LINGER)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self._until, self._look)
+        try:
+            while await self.read():
+                pass
+        except ModelError:
+            pass
+
+    def close(self) -> None:
+        """Let go of the connection: back to those that are kept when the body was read to its end, else closed."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        transport = connection.transport
+        written = transport is not None and not transport.get_write_buffer_size()
+        if written and self._content is not None and self._content.is_eof():
+            connection.release()
+            return
+        if transport is not None:
+            transport.abort()  # closing it would first wait for what is not written, and for TLS to say goodbye
+        connection.close()
+
+    def _next_look(self, now: float) -> float:
+        return min(now + _TICK, self._until, now + (_TICK if self._silence is None else self._silence))
+
+    def _look(self) -> None:
+        """See whether the wait has to end: the reader is woken with the error to raise."""
+        now = self._loop.time()
+        waiting, silence = self._waiting, self._silence
+        if waiting is None:
+            self._timer = self._loop.call_at(now + _TICK, self._look)
+        elif now >= self._until:
+            what = "no answer" if self._content is None else "the answer was not complete"
+            self._wake(self._late(f"{what} within {self._total:g} s"))
+        elif silence is not None and now >= waiting + silence:
+            what = "no answer within" if self._content is None else "no byte for"
+            self._wake(self._late(f"{what} {silence:g} s"))
+        elif not self._protocol.is_connected():
+            # aiohttp closed the connection for a violation of HTTP without telling the reader.
+            self._wake(violation(self._service, "broke the rules of HTTP in the middle of its answer", b""))
+        else:
+            silent = now + _TICK if silence is None else waiting + silence
+            self._timer = self._loop.call_at(min(now + _TICK, silent, self._until), self._look)
+
+    def _late(self, what: str) -> TransportError:
+        return TransportError(f"{self._service.address}: {what}", timeout=True, provider=self._service.provider)
+
+    def _wake(self, failure: ModelError) -> None:
+        self._timer = None
+        (self._protocol if self._content is None else self._content).set_exception(failure)
+
+    def _explain(self, error: BaseException) -> tuple[ModelError, BaseException | None]:
+        if isinstance(error, ModelError):
+            return error, None
+        if isinstance(error, RuntimeError):
+            return violation(self._service, "broke the rules of HTTP in the middle of its answer", b""), None
+        return failure_of(error, self._service)
+
+
+def _breakages() -> tuple[type[Exception], ...]:
+    """What a broken connection or answer raises, ours included: a timer wakes the reader with it."""
+    from aiohttp import ClientError
+    from aiohttp.http_exceptions import HttpProcessingError
+
+    return ClientError, HttpProcessingError, ModelError, OSError, RuntimeError
