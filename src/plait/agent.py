@@ -18,6 +18,7 @@ from plait.errors import NothingToResume, excerpt
 from plait.events import Event, MessageAdded, TextDelta
 from plait.frozen import EMPTY
 from plait.hooks import Hooks
+from plait.ids import new_id
 from plait.loop import Run
 from plait.messages import SystemMessage
 from plait.options import check_options, definition_of, list_of_tools, messages_of, settings_of, store_of
@@ -26,7 +27,7 @@ from plait.providers.base import DEFAULT_SETTINGS
 from plait.providers.catalog import get_provider
 from plait.run import DEFAULT_LIMITS, RunContext, RunLimits, RunResult
 from plait.schema import output_schema
-from plait.store.base import check_name, new_id
+from plait.store.base import check_name
 from plait.store.catalog import open_store
 from plait.threads import Thread
 from plait.toolbase import prepare
@@ -101,6 +102,8 @@ class Agent(Generic[Deps, Output]):
         hooks: callables by hook name (see `plait.hooks`).
         settings: further settings of the model (see `Settings`).
         sequential_tools: carries the tool calls of one turn out one after the other.
+        debug: while a run is under way, a watchdog logs a warning when a tool blocks the event loop, with its name and
+            the line of code.
 
     Raises:
         ConfigurationError: an argument is of the wrong type, or names something unknown; the sentence says which.
@@ -108,6 +111,7 @@ class Agent(Generic[Deps, Output]):
 
     __slots__ = (
         "__weakref__",
+        "_debug",
         "_definitions",
         "_given_store",
         "_hooks",
@@ -150,6 +154,7 @@ class Agent(Generic[Deps, Output]):
         hooks: Mapping[str, Hook | Sequence[Hook]] | None = None,
         settings: Settings | None = None,
         sequential_tools: bool = False,
+        debug: bool = False,
     ) -> None:
         self.definition = definition_of(definition, role, goal, constraints, personality)
         self.name = name or self.definition.name or "Assistant"
@@ -161,6 +166,7 @@ class Agent(Generic[Deps, Output]):
         self._settings = settings_of(settings or DEFAULT_SETTINGS, temperature, max_tokens)
         self._hooks = Hooks(hooks)
         self._sequential = sequential_tools
+        self._debug = debug
         self._definitions = tuple(prepare(tool).definition for tool in self.tools.values())
         prompt = self.definition.compile()
         self._system = SystemMessage(text=prompt) if prompt else None
@@ -222,9 +228,8 @@ class Agent(Generic[Deps, Output]):
         messages = messages_of(content)
         check_options(options)
         made = self._made(messages, await self._chat_thread(thread, user_id), options, observed=False)
-        async with aclosing(made.events()) as batches:
-            async for _ in batches:
-                pass
+        async for _ in made.events():  # never left early, so there is nothing to close
+            pass
         return _result(made).output
 
     def stream(
@@ -356,6 +361,7 @@ class Agent(Generic[Deps, Output]):
             # A run that may be stopped in the middle of an answer streams it, to have the text so far.
             stream=observed or stop is not None or limits.deadline is not None,
             observed=observed,
+            debug=self._debug,
         )
 
     async def _chat_thread(self, name: str | None, user_id: str) -> Thread:

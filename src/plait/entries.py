@@ -6,7 +6,6 @@ entries are stored.
 
 from __future__ import annotations
 
-from os import urandom
 from time import time
 from typing import Annotated, Final, Literal
 
@@ -15,6 +14,7 @@ from pydantic import Field
 from plait.errors import ConfigurationError, CorruptRecord, excerpt
 from plait.events import StopReason, Usage
 from plait.frozen import Frozen, parse_json, to_json
+from plait.ids import new_id
 from plait.messages import Message, ToolResult
 
 VERSION: Final = 1
@@ -95,8 +95,8 @@ class Entry(Frozen):
 
 def entry(n: int, body: RunStart | MessageEntry | ToolStart | ToolEnd | RunEnd, run_id: str | None = None) -> Entry:
     """Make the entry that says ``body`` as number ``n``, now."""
-    prefix = "msg" if type(body) is MessageEntry else "ent"
-    return Entry.model_construct(n=n, id=f"{prefix}_{urandom(16).hex()}", at=time(), run_id=run_id, body=body)
+    name = new_id("msg" if type(body) is MessageEntry else "ent")
+    return Entry.model_construct(n=n, id=name, at=time(), run_id=run_id, body=body)
 
 
 def encode(item: Entry) -> bytes:

@@ -122,6 +122,10 @@ class ModelError(PlaitError):
         self.retryable = self.default_retryable if retryable is None else retryable
         self.attempts = 1
 
+    def __str__(self) -> str:
+        said = super().__str__()
+        return f"{said} (after {self.attempts} tries)" if self.attempts > 1 else said
+
 
 class TransportError(ModelError):
     """No connection, a time-out (``timeout`` is True), or a connection that broke."""

@@ -14,12 +14,14 @@ import re
 import types
 from collections import deque
 from contextlib import aclosing, closing
+from contextvars import Context
 from dataclasses import replace
 from functools import partial
 from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from plait.errands import Errands
 from plait.errors import LimitExceeded, ToolError, excerpt
 from plait.messages import TextPart, ToolResult
 from plait.run import DEFAULT_TOOL_TIMEOUT, DEFAULT_TOOLS_AT_ONCE
@@ -64,6 +66,7 @@ async def execute(
     *,
     sequential: bool = False,
     at_once: int = DEFAULT_TOOLS_AT_ONCE,
+    errands: Errands | None = None,
 ) -> AsyncGenerator[list[Finished], None]:
     """Carry out the tool calls of one turn, and give each result when it is there.
 
@@ -76,15 +79,27 @@ async def execute(
         context: what tools receive that ask for it; each gets its own ``tool_call_id`` and ``idempotency_key``.
         sequential: carry the calls out one after the other.
         at_once: how many run at the same time.
+        errands: owns what the tools start, and ends it when the run ends; without one it ends with this generator.
 
     Yields:
         The calls that have finished since the last list; the order of calls is the caller's to restore.
     """
+    if errands is None:
+        own = Errands()
+        try:
+            async with aclosing(
+                execute(calls, tools, context, sequential=sequential, at_once=at_once, errands=own)
+            ) as batches:
+                async for batch in batches:
+                    yield batch
+        finally:
+            await own.end()
+        return
     for wave in _waves(calls, tools, sequential=sequential):
         if len(wave) == 1:
-            yield [await _carry_out(wave[0], tools, context)]
+            yield [await _carry_out(wave[0], tools, context, errands)]
             continue
-        async with aclosing(_together(wave, tools, context, at_once)) as batches:
+        async with aclosing(_together(wave, tools, context, errands, at_once)) as batches:
             async for batch in batches:
                 yield batch
 
@@ -107,7 +122,7 @@ def _waves(calls: Iterable[ToolCall], tools: Mapping[str, Tool], *, sequential: 
 
 
 async def _together(
-    calls: Sequence[ToolCall], tools: Mapping[str, Tool], context: RunContext[Any], at_once: int
+    calls: Sequence[ToolCall], tools: Mapping[str, Tool], context: RunContext[Any], errands: Errands, at_once: int
 ) -> AsyncGenerator[list[Finished], None]:
     loop = asyncio.get_running_loop()
     waiting = deque(calls)
@@ -126,7 +141,7 @@ async def _together(
         while waiting or running or ended:
             while waiting and len(running) < at_once:
                 call = waiting.popleft()
-                task = loop.create_task(_as_value(call, tools, context), name=f"plait: tool {call.name}")
+                task = loop.create_task(_as_value(call, tools, context, errands), name=f"plait: tool {call.name}")
                 running[task] = call
                 task.add_done_callback(note)
             if not ended:
@@ -165,10 +180,12 @@ async def _end(running: Mapping[asyncio.Task[Any], object]) -> None:
         raise cancelled
 
 
-async def _as_value(call: ToolCall, tools: Mapping[str, Tool], context: RunContext[Any]) -> Finished | BaseException:
+async def _as_value(
+    call: ToolCall, tools: Mapping[str, Tool], context: RunContext[Any], errands: Errands
+) -> Finished | BaseException:
     """Carry out a call in a task of its own: a task that raised KeyboardInterrupt would end the event loop."""
     try:
-        return await _carry_out(call, tools, context)
+        return await _carry_out(call, tools, context, errands)
     except asyncio.CancelledError:
         raise
     except BaseException as error:  # noqa: BLE001  # raised again by the run's own task
@@ -184,7 +201,9 @@ def _finished(call: ToolCall, task: asyncio.Task[Finished | BaseException]) -> F
     return outcome
 
 
-async def _carry_out(call: ToolCall, tools: Mapping[str, Tool], context: RunContext[Any]) -> Finished:
+async def _carry_out(
+    call: ToolCall, tools: Mapping[str, Tool], context: RunContext[Any], errands: Errands
+) -> Finished:
     """Carry out one call; everything but an end from outside becomes a result."""
     started = perf_counter()
     is_error = False
@@ -200,7 +219,11 @@ async def _carry_out(call: ToolCall, tools: Mapping[str, Tool], context: RunCont
             _inject(arguments, prepared, call, context)
         if context.secrets:
             _put_secrets(arguments, context)
-        value = await _run(tool, prepared, arguments, mask)
+        errand = errands.begin(call.name, context.run_id)
+        try:
+            value = await _run(tool, prepared, arguments, mask)
+        finally:
+            errands.finish(errand)
         is_error = isinstance(value, ToolResult) and value.is_error
         parts = to_parts(value, tool.max_result, mask)
     except ToolError as error:
@@ -344,7 +367,7 @@ class _Watch:
                 finally:
                     self.own += max(0, task.cancelling() - before)
                 if self._timer is None and self._seconds < inf:
-                    self._timer = self._loop.call_later(self._seconds, self._expire)
+                    self._timer = self._loop.call_later(self._seconds, self._expire, context=Context())
                 try:
                     yield waits_for
                     thrown = None
@@ -354,7 +377,7 @@ class _Watch:
                         raise
                     thrown = error
                     if self._hurry is None and isinstance(error, asyncio.CancelledError):
-                        self._hurry = self._loop.call_later(_GRACE, self._insist)
+                        self._hurry = self._loop.call_later(_GRACE, self._insist, context=Context())
         finally:
             for timer in (self._timer, self._hurry):
                 if timer is not None:
@@ -370,7 +393,7 @@ class _Watch:
 
     def _expire(self) -> None:
         self.expired += 1
-        self._timer = self._loop.call_later(_GRACE, self._expire)
+        self._timer = self._loop.call_later(_GRACE, self._expire, context=Context())
         self._task.cancel()
 
     async def take_back(self) -> bool:

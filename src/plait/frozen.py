@@ -262,6 +262,13 @@ class _Layout(NamedTuple):
     plain: bool
 
 
+# What pydantic keeps of a value, written without asking a class whether it is frozen.
+_new: Final = object.__new__
+_set_dict: Final = BaseModel.__dict__["__dict__"].__set__
+_set_fields_set: Final = BaseModel.__dict__["__pydantic_fields_set__"].__set__
+_set_extra: Final = BaseModel.__dict__["__pydantic_extra__"].__set__
+_set_private: Final = BaseModel.__dict__["__pydantic_private__"].__set__
+
 _MISSING: Final = object()
 """Stands for the default of a field that has none."""
 
@@ -335,12 +342,11 @@ class Frozen(BaseModel):
         layout = cls._layout or cls._lay_out()
         if not layout.plain:
             return super().model_construct(_fields_set, **values)
-        made = cls.__new__(cls)
-        write = object.__setattr__
-        write(made, "__dict__", {**layout.defaults, **values})
-        write(made, "__pydantic_fields_set__", set(values) if _fields_set is None else _fields_set)
-        write(made, "__pydantic_extra__", None)
-        write(made, "__pydantic_private__", None)
+        made = _new(cls)
+        _set_dict(made, {**layout.defaults, **values})
+        _set_fields_set(made, set(values) if _fields_set is None else _fields_set)
+        _set_extra(made, None)
+        _set_private(made, None)
         return made
 
     def __init__(self, /, **fields: Any) -> None:

@@ -95,7 +95,7 @@ class Tail:
         first = message.parts[0] if len(message.parts) == 1 else None
         if type(first) is not TextPart or not first.text:
             message = self._called(_own_parts(message))
-            self._in_order = self._in_order and (role != "assistant" or _says_something(message))
+            self._in_order = self._in_order and (role != "assistant" or says_something(message))
         self.messages.append(message)
         if role == "assistant":
             if self.run:
@@ -269,7 +269,8 @@ def _own_parts(message: Message) -> Message:
     return message.model_copy(update={"parts": tuple(part for part in message.parts if not isinstance(part, foreign))})
 
 
-def _says_something(answer: Message) -> bool:
+def says_something(answer: Message) -> bool:
+    """Whether an answer holds more than thoughts and empty text."""
     return any(type(part) is not ReasoningPart and (type(part) is not TextPart or part.text) for part in answer.parts)
 
 
@@ -279,7 +280,7 @@ def _in_order(messages: Iterable[Message]) -> list[Message]:
     for message in messages:
         if message.role == "system":
             system.append(message)
-        elif message.role != "assistant" or _says_something(message):
+        elif message.role != "assistant" or says_something(message):
             others.append(message)
     return system + others
 

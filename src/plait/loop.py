@@ -21,8 +21,10 @@ from typing_extensions import TypeVar
 
 from plait.context import MemoryStrategy
 from plait.entries import MessageEntry, RunEnd, RunStart, ToolEnd, ToolStart
+from plait.errands import MAX_DEPTH, Errands, depth_here
 from plait.errors import (
     EmptyAnswer,
+    LimitExceeded,
     NothingToResume,
     OutputInvalid,
     PlaitError,
@@ -32,9 +34,9 @@ from plait.errors import (
     excerpt,
 )
 from plait.events import Fold, RunFinished, StopReason
-from plait.executor import error_result
+from plait.executor import Finished, error_result
 from plait.hooks import AfterRequest, BeforeRequest, FunctionCallEnd, FunctionCallStart, HookName, Hooks, RunEnded, Veto
-from plait.log import REPAIR
+from plait.log import REPAIR, says_something
 from plait.messages import AssistantMessage, Message, SystemMessage, TextPart, ToolCall, ToolResult, UserMessage
 from plait.providers.base import DEFAULT_SETTINGS, Provider, Request, Settings, ToolDefinition
 from plait.run import DEFAULT_LIMITS, RunContext, RunLimits, RunResult, StopSignal
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
     from plait.entries import Body
-    from plait.events import Answer, Event
+    from plait.events import Event
     from plait.log import Tail
 
 logger = logging.getLogger("plait.run")
@@ -118,6 +120,7 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
         system: the agent's system prompt.
         stream: whether the provider is asked for a stream.
         observed: whether somebody reads the events, and not only the result.
+        debug: whether a watchdog reports tools that block the event loop.
     """
 
     thread: Thread
@@ -137,6 +140,7 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
     sequential: bool = False
     stream: bool = True
     observed: bool = True
+    debug: bool = False
     result: RunResult[Output] | None = None
     _fold: Fold | None = None
 
@@ -148,47 +152,57 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
         Raises:
             PlaitError: the run failed; the log says so and is valid to send.
         """
+        if depth_here() > MAX_DEPTH:
+            msg = f"agent {self.context.agent_name!r} would be one of more than {MAX_DEPTH} agents within agents"
+            raise LimitExceeded(msg, limit=MAX_DEPTH)
         guard = Guard(self.stop, self.limits.deadline)
+        thread, errands = self.thread, Errands(watched=self.debug)
         held = False
         try:
             async with guard:
-                await self.thread.hold(self.context.run_id, guard.interrupt, self.if_busy)
+                await thread.hold(self.context.run_id, guard.interrupt, self.if_busy)
                 held = True
-                self.thread.observed = self.observed
+                thread.observed = self.observed
                 self._begin()
-                while (work := self._next()) is not None:
-                    async with aclosing(work) as batches:
-                        async for batch in batches:
-                            yield batch
+                while self.result is None:
+                    match next_step(thread.tail, self.limits):
+                        case Ask(turn):
+                            if events := await thread.flush():
+                                yield events
+                            if (request := await self._request(turn)) is None:
+                                continue
+                            fold = self._fold = Fold(self.provider.name, self.provider.model)
+                            async with aclosing(self.provider.stream(request)) as answers:
+                                async for deltas in answers:
+                                    fold.add(deltas)
+                                    yield deltas  # type: ignore[misc]  # a list of deltas is a list of events
+                            await self._take(fold, turn)
+                        case CallTools(calls, doubtful):
+                            ready = await self._begun(calls, doubtful)
+                            yield await thread.flush()
+                            work = execute(
+                                ready, self.tools, self._context(), sequential=self.sequential, errands=errands
+                            )
+                            async with aclosing(work) as results:
+                                async for finished in results:
+                                    self._add_results(finished, ready)
+                                    yield await thread.flush()
+                                    await self._told_calls(finished)
+                        case Finish(reason):
+                            self._finish(reason)
                     await guard.checkpoint()
             # What comes now can no longer be stopped, so that a run ends once and says so once.
-            if guard.stopped is not None and not held:
-                self.result = self._result(guard.stopped, began=False)
-                yield [RunFinished(guard.stopped)]
-                return
-            if guard.stopped is not None and self.result is None:
-                self._keep_partial(guard.stopped)
-                self._finish_early(guard.stopped)
-            yield await self._end()
+            yield await self._end(guard.stopped, held=held)
         except BaseException as error:
             if held:
                 failure = error
                 await settle(lambda: self._failed(failure))
             raise
         finally:
-            await self.thread.leave()
-
-    def _next(self) -> AsyncGenerator[list[Event], None] | None:
-        """Give the work that comes next; None when the run has come to its end, and its result is made."""
-        while self.result is None:
-            match next_step(self.thread.tail, self.limits):
-                case Ask(turn):
-                    return self._ask(turn)
-                case CallTools(calls, doubtful):
-                    return self._call(calls, doubtful)
-                case Finish(reason):
-                    self._finish(reason)
-        return None
+            try:
+                await errands.end()
+            finally:
+                await thread.leave()
 
     def _begin(self) -> None:
         """Put the run's beginning at the end of the log, unless the log stands in the middle of this run."""
@@ -205,10 +219,8 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
         if last.end is not None and last.end.stop_reason != "response":
             self._add(RunStart(agent_name=self.context.agent_name, resumed=True))
 
-    async def _ask(self, turn: int) -> AsyncGenerator[list[Event], None]:
-        """Ask the model, and add its answer to the log."""
-        if events := await self.thread.flush():
-            yield list(events)
+    async def _request(self, turn: int) -> Request | None:
+        """Make the request of a turn, as the hooks want it; None when one of them refused it, and the run has ended."""
         request = Request(
             messages=self._messages(),
             tools=self.definitions,
@@ -216,37 +228,32 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
             settings=self.settings,
             stream=self.stream,
         )
-        if "on_before_request" in self.hooks:
-            event = BeforeRequest(context=self._context(), request=request, turn=turn)
-            decision = await self.hooks.call("on_before_request", event)
-            if isinstance(decision, Veto):
-                self._finish_early("guardrail", decision.reason)
-                return
-            request = decision if isinstance(decision, Request) else request
-        fold = self._fold = Fold(self.provider.name, self.provider.model)
-        async with aclosing(self.provider.stream(request)) as batches:
-            async for batch in batches:
-                fold.add(batch)
-                yield batch  # type: ignore[misc]  # a list of deltas is a list of events
+        if "on_before_request" not in self.hooks:
+            return request
+        event = BeforeRequest(context=self._context(), request=request, turn=turn)
+        decision = await self.hooks.call("on_before_request", event)
+        if isinstance(decision, Veto):
+            self._finish_early("guardrail", decision.reason)
+            return None
+        return decision if isinstance(decision, Request) else request
+
+    async def _take(self, fold: Fold, turn: int) -> None:
+        """Add the model's answer to the log, if it is one."""
         answer = fold.answer()
+        message, why = answer.message, answer.finish_reason
         if not fold.finished:
             msg = f"{self.provider.name} ended its stream without an end mark"
-            raise StreamTruncated(msg, partial=answer.message.text, provider=self.provider.name)
-        self._take(answer)
-        if "on_after_request" in self.hooks:
-            await self.hooks.call("on_after_request", AfterRequest(context=self._context(), answer=answer, turn=turn))
-
-    def _take(self, answer: Answer) -> None:
-        message, why = answer.message, answer.finish_reason
+            raise StreamTruncated(msg, partial=message.text, provider=self.provider.name)
         self._fold = None
-        silent = not message.text and not message.tool_calls and not message.refusal
-        if silent and why not in ("length", "content_filter"):
+        if not says_something(message) and why not in ("length", "content_filter"):
             msg = "the model gave a complete answer without text or tool calls"
             raise EmptyAnswer(msg, provider=message.provider)
         self._add(MessageEntry.model_construct(message=message, usage=answer.usage, finish_reason=why))
+        if "on_after_request" in self.hooks:
+            await self.hooks.call("on_after_request", AfterRequest(context=self._context(), answer=answer, turn=turn))
 
-    async def _call(self, calls: Sequence[ToolCall], doubtful: Sequence[ToolCall]) -> AsyncGenerator[list[Event], None]:
-        """Carry out tool calls: intents into the log, then the calls, then each result."""
+    async def _begun(self, calls: Sequence[ToolCall], doubtful: Sequence[ToolCall]) -> list[ToolCall]:
+        """Give the calls to carry out, with an intent in the log for each; the others have their results there."""
         ready: list[ToolCall] = []
         for call in doubtful:
             tool = self.tools.get(call.name)
@@ -261,18 +268,15 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
             elif (allowed := await self._allowed(call)) is not None:
                 self._add(ToolStart.model_construct(call_id=call.id))
                 ready.append(allowed)
-        yield list(await self.thread.flush())
-        if not ready:
-            return
-        order = {call.id: number for number, call in enumerate(ready)}
-        async with aclosing(execute(ready, self.tools, self._context(), sequential=self.sequential)) as batches:
-            async for batch in batches:
-                done = sorted(batch, key=lambda finished: order[finished.call.id])
-                for finished in done:
-                    self._add_result(finished.call, finished.result, finished.seconds)
-                yield list(await self.thread.flush())
-                for finished in done:
-                    await self._told_call(finished.call, finished.result, finished.seconds)
+        return ready
+
+    def _add_results(self, finished: list[Finished], ready: Sequence[ToolCall]) -> None:
+        """Put the results of calls that ended together into the log, in the order of the calls."""
+        if len(finished) > 1:
+            order = {call.id: number for number, call in enumerate(ready)}
+            finished.sort(key=lambda one: order[one.call.id])
+        for one in finished:
+            self._add_result(one.call, one.result, one.seconds)
 
     def _cut_call(self) -> str | None:
         """The id of the call in whose middle the last answer reached its token limit: it is the answer's last."""
@@ -291,14 +295,14 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
             return None
         return decision.model_copy(update={"id": call.id}) if isinstance(decision, ToolCall) else call
 
-    async def _told_call(self, call: ToolCall, result: ToolResult, seconds: float) -> None:
-        names: tuple[HookName, ...] = ("on_function_call_end",)
-        if result.is_error:
-            names = ("on_function_call_error", *names)
-        for name in names:
-            if name in self.hooks:
-                event = FunctionCallEnd(context=self._context(), call=call, result=result, seconds=seconds)
-                await self.hooks.call(name, event)
+    async def _told_calls(self, finished: Sequence[Finished]) -> None:
+        """Tell the hooks of calls whose results are in the log."""
+        for call, result, seconds in finished if self.hooks else ():
+            names: tuple[HookName, ...] = ("on_function_call_error", "on_function_call_end")
+            for name in names if result.is_error else names[1:]:
+                if name in self.hooks:
+                    event = FunctionCallEnd(context=self._context(), call=call, result=result, seconds=seconds)
+                    await self.hooks.call(name, event)
 
     def _add_result(self, call: ToolCall, result: ToolResult, seconds: float = 0.0) -> None:
         times = self.thread.tail.repeats.get(call.id, 1)
@@ -344,14 +348,20 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
             error.retryable = True
             raise
 
-    async def _end(self) -> list[Event]:
+    async def _end(self, stopped: StopReason | None, *, held: bool) -> list[Event]:
         """Make the end of the run durable, tell the hooks, and give the last events."""
-        events: list[Event] = list(await self.thread.flush())
+        if stopped is not None and not held:  # it never began
+            self.result = self._result(stopped, began=False)
+            return [RunFinished(stopped)]
+        if stopped is not None and self.result is None:
+            self._keep_partial(stopped)
+            self._finish_early(stopped)
+        events = await self.thread.flush()
         if self.result is not None:
             reason = self.result.stop_reason
             name = self.context.agent_name
             logger.info("run %s of %s ended: %s, %d turns", self.context.run_id, name, reason, self._turns())
-            for hook in (_HOOKS.get(reason), "on_final_response"):
+            for hook in (_HOOKS.get(reason), "on_final_response") if self.hooks else ():
                 if hook is not None and hook in self.hooks:
                     await self.hooks.call(hook, RunEnded(context=self._context(), result=self.result))
         return events

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextvars import Context
 from typing import TYPE_CHECKING, Final, Literal
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from plait.entries import Entry
-    from plait.events import RunEvent
+    from plait.events import Event
 
 logger = logging.getLogger("plait.threads")
 
@@ -64,7 +65,7 @@ class Thread:
         self._desk = desk
         self._holding = False
         self._staged: list[Entry] = []
-        self._events: list[RunEvent] = []
+        self._events: list[Event] = []
         self._lease: Lease | None = None
         self._unsure = False
         self.observed = True
@@ -93,7 +94,7 @@ class Thread:
             self.tail.add(made)
         self._staged.append(made)
 
-    async def flush(self) -> list[RunEvent]:
+    async def flush(self) -> list[Event]:
         """Write what was added, in one transaction, and give the events it stands for.
 
         A flush that is cancelled may have been carried out or not; the next one finds out.
@@ -223,15 +224,20 @@ class _Desk:
         users: how many runs hold the thread or wait for it.
     """
 
-    __slots__ = ("__weakref__", "_loop", "interrupt", "lock", "owner", "run_id", "users")
+    __slots__ = ("__weakref__", "_loop", "_owner", "interrupt", "lock", "run_id", "users")
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
-        self.owner = owner_name()
         self.users = 0
         self.run_id = ""
         self.interrupt: Callable[[], None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._owner = ""
+
+    @property
+    def owner(self) -> str:
+        self._owner = self._owner or owner_name()
+        return self._owner
 
     def serves(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Say whether runs of this event loop can queue here now; those of another loop must have left before."""
@@ -267,7 +273,9 @@ class _Keeper:
     def keep(self, store: Store, lease: Lease, lost: Callable[[], None]) -> None:
         self._leases[lease.thread_id] = (lease, lost)
         if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._renew(store), name="plait: lease renewal")
+            # It works for every run of this loop, so it must not belong to the one that happens to be the first.
+            loop = asyncio.get_running_loop()
+            self._task = loop.create_task(self._renew(store), name="plait: lease renewal", context=Context())
 
     def drop(self, lease: Lease) -> None:
         self._leases.pop(lease.thread_id, None)

@@ -129,6 +129,7 @@ class Workers:
                 if job.state == "left":
                     self._left -= 1
                 job.state = "done"
+            del job  # while it waits it holds nobody's context
 
     def _next(self) -> _Job | None:
         """Wait for a job that is still wanted; None when this thread is no longer needed."""

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from plait.errors import ConfigurationError
-from plait.store.base import NAME_LENGTH, check_name, new_id, owner_is_dead, owner_name
+from plait.ids import new_id
+from plait.store.base import NAME_LENGTH, check_name, owner_is_dead, owner_name
 
 TELL_AND_WAIT = """
 import sys

@@ -38,6 +38,7 @@ class ChatVendor:
         key_variable: the environment variable its key is usually in.
         key_needed: whether it answers nobody without one.
         base_url_variable: the environment variable that names another address.
+        unreachable: what to do when nobody answers there.
         form: what it reads differently; its ``provider`` is filled in.
     """
 
@@ -45,6 +46,7 @@ class ChatVendor:
     key_variable: str | None = None
     key_needed: bool = True
     base_url_variable: str | None = None
+    unreachable: str = "check the network, and base_url if you gave one"
     form: Form = Form(provider="")  # noqa: RUF009  # frozen
 
 
@@ -64,6 +66,7 @@ VENDORS: Final[dict[str, ChatVendor]] = {
         key_variable="OLLAMA_API_KEY",
         key_needed=False,
         base_url_variable="OLLAMA_HOST",
+        unreachable="start Ollama there (ollama serve), or correct OLLAMA_HOST or base_url",
         form=Form(provider="", reasoning="reasoning"),
     ),
 }
@@ -125,6 +128,7 @@ class ChatProvider:
             address=address,
             model=model,
             key_variable=vendor.key_variable,
+            unreachable=vendor.unreachable,
             secrets=_secrets(key, sent),
         )
         self._head = b'{"model":' + to_json(model)

@@ -259,8 +259,13 @@ class AnswerReader:
         try:
             return msgspec.convert(json.loads(data), _Answer)
         except (ValueError, RecursionError) as error:
-            what = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else "is no JSON of its dialect"
-            raise self._violation(data, what=f"sent something that {what}") from None
+            if data.lstrip()[:1] == b"<":
+                what = "sent a web page instead of an answer (check base_url)"
+            elif isinstance(error, UnicodeDecodeError):
+                what = "sent something that is not UTF-8"
+            else:
+                what = "sent something that is no JSON of its dialect"
+            raise self._violation(data, what=what) from None
 
     def _text(self, content: object) -> str:
         """Join content that comes in parts, as some vendors send it."""

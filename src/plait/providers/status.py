@@ -6,11 +6,12 @@ shapes, behind proxies that answer in HTML or not at all.
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from math import isfinite
+from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, Final
 
 from plait.errors import ProviderError, RateLimited, excerpt
@@ -25,6 +26,7 @@ _NOT_FOUND: Final = 404
 _SERVER_ERROR: Final = 500
 _RETRYABLE: Final = frozenset({408, 409, TOO_MANY_REQUESTS})
 _REQUEST_IDS: Final = ("x-request-id", "request-id", "x-generation-id", "cf-ray")
+_NUMBER: Final = re.compile(r"\s*\+?(\d+\.?\d*|\.\d+)(e\+?\d+)?\s*", re.ASCII | re.IGNORECASE)
 _HTTP_STATUSES: Final = range(100, 600)
 # Words for passing failures, for error objects that carry no status.
 _BUSY: Final = frozenset({"server_error", "api_error", "internal_error", "internal_server_error", "timeout"})
@@ -39,6 +41,7 @@ class Service:
         address: its host and port.
         model: the model asked for, or the empty string.
         key_variable: the environment variable its key is usually in, if it needs one.
+        unreachable: what to do when nobody answers at the address.
         secrets: texts that must not appear in an error: the key, and what else authorises.
     """
 
@@ -46,6 +49,7 @@ class Service:
     address: str
     model: str = ""
     key_variable: str | None = None
+    unreachable: str = "check base_url"
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
     def clean(self, text: str) -> str:
@@ -130,7 +134,7 @@ def _error(
     said = f": {excerpt(service.clean(message))}" if message.strip() else ""
     made = RateLimited if status == TOO_MANY_REQUESTS else ProviderError
     return made(
-        f"{head}{named}{said}{_advice(status, service)}",
+        f"{head}{named}{said}{_advice(status, service, retry_after)}",
         status=status,
         code=code,
         body=excerpt(service.clean(body)),
@@ -141,7 +145,9 @@ def _error(
     )
 
 
-def _advice(status: int | None, service: Service) -> str:
+def _advice(status: int | None, service: Service, wait: float | None) -> str:
+    if wait is not None:
+        return f"; it asks to wait {wait:g} s"
     if status == _UNAUTHORIZED:
         variable = f" or {service.key_variable}" if service.key_variable else ""
         return f"; check the key given as api_key{variable}"
@@ -198,11 +204,8 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _number(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if isfinite(number) and number >= 0 else None
+    number = float(text) if _NUMBER.fullmatch(text) else inf
+    return number if isfinite(number) else None
 
 
 def _timestamp(text: str) -> float | None:

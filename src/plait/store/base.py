@@ -133,11 +133,6 @@ class Store(Protocol):
         ...
 
 
-def new_id(prefix: str) -> str:
-    """Make an id: the prefix, and 128 random bits."""
-    return f"{prefix}_{token_hex(16)}"
-
-
 def check_name(value: object, what: str = "thread name") -> str:
     """Give back a name or id if it is one: 1 to 200 characters, none a control character or half a surrogate pair.
 

@@ -19,13 +19,13 @@ from sqlalchemy import and_, bindparam, delete, func, insert, select, update
 
 from plait.entries import decode, encode
 from plait.errors import ConfigurationError, CorruptRecord
+from plait.ids import new_id
 from plait.store.base import (
     Lease,
     ThreadInfo,
     check_name,
     check_numbers,
     lease_conflict,
-    new_id,
     number_conflict,
     owner_is_dead,
     store_closed,

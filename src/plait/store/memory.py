@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 from msgspec.structs import replace
 
+from plait.ids import new_id
 from plait.store.base import (
     Lease,
     ThreadInfo,
     check_name,
     check_numbers,
     lease_conflict,
-    new_id,
     number_conflict,
     owner_is_dead,
     store_closed,

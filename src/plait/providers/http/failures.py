@@ -5,12 +5,17 @@ Knows who was asked, and nothing of requests: no error made here can show a head
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import ast
+import re
+from typing import TYPE_CHECKING, Final
 
 from plait.errors import LimitExceeded, ModelError, ProtocolViolation, TransportError, excerpt
 
 if TYPE_CHECKING:
     from plait.providers.status import Service
+
+
+_QUOTED: Final = re.compile(r"""^\s*(b(?:'.*'|".*"))\s*$""", re.MULTILINE)
 
 
 def too_large(service: Service, what: str, most: int) -> LimitExceeded:
@@ -25,6 +30,16 @@ def violation(service: Service, what: str, said: bytes | str) -> ProtocolViolati
     return ProtocolViolation(f"{service.address} {what}{shown}", excerpt=text, provider=service.provider)
 
 
+def _shown(message: str) -> bytes:
+    """Give the bytes that aiohttp quotes in its words on what is no HTTP; its own words are not for our users."""
+    quoted = _QUOTED.search(message)
+    try:
+        found = ast.literal_eval(quoted[1]) if quoted else b""
+    except (ValueError, SyntaxError):
+        return b""
+    return found if isinstance(found, bytes) else b""
+
+
 def failure_of(error: BaseException, service: Service) -> tuple[ModelError, BaseException | None]:
     """Give our error for aiohttp's, and the cause to name: the innermost one, which holds no request headers."""
     import aiohttp
@@ -37,7 +52,7 @@ def failure_of(error: BaseException, service: Service) -> tuple[ModelError, Base
         said = f"the proxy refused the connection to {where} ({error.status})"
         inner = None
     elif isinstance(error, HttpProcessingError):
-        return violation(service, "does not speak HTTP", error.message), inner
+        return violation(service, "does not speak proper HTTP (check base_url)", _shown(error.message)), None
     elif isinstance(error, aiohttp.ClientPayloadError):
         if isinstance(inner, ContentEncodingError):
             return violation(service, "sent a body that is not in the encoding it declares", inner.message), inner
@@ -48,11 +63,12 @@ def failure_of(error: BaseException, service: Service) -> tuple[ModelError, Base
     elif isinstance(error, aiohttp.ClientConnectorSSLError):
         said = f"{where} does not speak TLS as it should: {excerpt(str(inner or error), 120)}"
     elif isinstance(error, aiohttp.ClientConnectorDNSError):
-        said = f"the name of {where} cannot be resolved: {excerpt(str(error.os_error.strerror), 80)}"
+        reason = excerpt(str(error.os_error.strerror), 80)
+        said = f"the name of {where} cannot be resolved: {reason}; {service.unreachable}"
     elif isinstance(error, aiohttp.ClientProxyConnectionError):
         said = f"the proxy on the way to {where} cannot be reached: {excerpt(str(error.os_error.strerror), 80)}"
     elif isinstance(error, aiohttp.ClientConnectorError):
-        said = f"cannot connect to {where}: {excerpt(str(error.os_error.strerror), 80)}"
+        said = f"cannot connect to {where}: {excerpt(str(error.os_error.strerror), 80)}; {service.unreachable}"
     elif isinstance(error, aiohttp.ServerDisconnectedError):
         said = f"{where} closed the connection before it had answered"
     else:

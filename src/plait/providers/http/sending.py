@@ -99,7 +99,8 @@ class Endpoint:
             kind = exchange.headers.get("content-type", "").lower()
             if "html" in kind:
                 page = await exchange.beginning()
-                raise violation(self._service, f"sent {excerpt(kind, 40)} instead of an event stream", page)
+                what = f"sent {excerpt(kind, 40)} instead of an event stream (check base_url)"
+                raise violation(self._service, what, page)
             if "json" in kind and not ("ndjson" in kind or "lines" in kind or "stream" in kind):
                 return await read_whole(exchange, limits.answer_bytes, self._service)
             stream = EventStream(exchange, framing or EventReader(), limits, self._service)

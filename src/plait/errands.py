@@ -1,0 +1,237 @@
+"""Errands: what a tool starts belongs to the run that called it, and ends with that run.
+
+While a tool works, an `Errand` is the current scope: promises made there are owned by it, and tasks made there copy
+the context variables it stands in. At first nothing else holds an errand. So one that is gone when its tool has
+returned left nothing behind, and nothing is looked for; of the others the event loop's tasks are asked, once, when the
+run ends. No task factory, no list of tasks: a tool that starts nothing costs two context variables and a weak
+reference. Knows nothing of how tools are called.
+"""
+
+# ruff: noqa: SLF001 - an errand is a scope, and scopes and those who look for them are of one kind
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import sys
+from collections import Counter
+from contextvars import Context
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary, ref
+
+from plait.scopes import GRACE, Scope, _outlast, _scope, settle
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+MAX_DEPTH: Final = 8
+"""Agents within agents: how many tools, each of which called the agent that called the next, may be under way."""
+
+_CANCEL_AGAIN: Final = GRACE / 4
+"""Seconds after which a task that took no notice of its cancellation is cancelled again."""
+_CHEAP: Final = 0.0002
+_SHARE: Final = 20
+"""Looking through all tasks takes at most one part in so many of the event loop's time,"""
+_MOST: Final = 0.1
+"""and nobody waits longer than so many seconds for it."""
+
+_log = logging.getLogger("plait.tools")
+
+Task = asyncio.Task[Any]
+
+
+class Errand(Scope):
+    """The scope of one tool call.
+
+    Attributes:
+        tool: the tool's name.
+        run_id: the run that called it.
+        depth: how many tools are under way round it, itself included.
+    """
+
+    __slots__ = ("depth", "run_id", "tool")
+
+    def __init__(self, tool: str, run_id: str) -> None:
+        super().__init__()
+        self.tool, self.run_id = tool, run_id
+        self.loop = asyncio.get_running_loop()
+        self._outer = _scope.get()
+        self.depth = _depth(self._outer) + 1
+
+
+class Errands:
+    """The errands of one run. Nothing they started is left after `end`.
+
+    Args:
+        watched: report tools that block the event loop (see `plait.watchdog`).
+    """
+
+    __slots__ = ("_left", "_watched")
+
+    def __init__(self, *, watched: bool = False) -> None:
+        self._left: list[ref[Errand]] = []
+        self._watched: asyncio.AbstractEventLoop | None = None
+        if watched:
+            from plait.watchdog import WATCHDOG
+
+            self._watched = asyncio.get_running_loop()
+            WATCHDOG.watch(self._watched, _who)
+
+    @staticmethod
+    def begin(tool: str, run_id: str) -> ref[Errand]:
+        """Make an errand the current scope, until `finish` is called with what this returns."""
+        errand = Errand(tool, run_id)
+        _scope.set(errand)
+        return ref(errand)
+
+    def finish(self, weak: ref[Errand]) -> None:
+        """Say that the tool has returned, or was given up."""
+        errand = weak()
+        if errand is None:
+            return
+        if _scope.get() is errand:  # a generator that nobody closed is closed in some other context
+            _scope.set(errand._outer)
+        del errand
+        if weak() is not None:
+            self._left.append(weak)
+
+    async def end(self) -> None:
+        """End what the tools left behind, and wait for it; what does not end within `GRACE` seconds is reported.
+
+        Raises:
+            CancelledError: the caller was cancelled meanwhile; it is raised when this is over.
+        """
+        watched, self._watched = self._watched, None
+        try:
+            if self._left:
+                left = {errand for weak in self._left if (errand := weak()) is not None}
+                self._left.clear()
+                if left:
+                    await _end_all(left)
+        finally:
+            if watched is not None:
+                from plait.watchdog import WATCHDOG
+
+                WATCHDOG.leave(watched)
+
+
+def depth_here() -> int:
+    """Say how many tools are under way round the caller, of agents that called one another."""
+    return _depth(_scope.get())
+
+
+def _depth(scope: Scope | None) -> int:
+    while scope is not None:
+        if isinstance(scope, Errand):
+            return scope.depth
+        scope = scope._outer
+    return 0
+
+
+async def _end_all(errands: set[Errand]) -> None:
+    for errand in errands:
+        errand.cancel()
+    search = _search()
+    if not search.is_cheap or _running(errands, search.look()):
+        await settle(lambda: _cancel_tasks(errands, search), GRACE * 2)
+
+
+def _running(errands: Collection[Errand], found: Mapping[Scope, list[Task]]) -> dict[Task, Errand]:
+    """Give the tasks that still run of what was started in errands."""
+    left = {task: errand for errand in errands for task in (*found.get(errand, ()), *errand._children)}
+    here = asyncio.current_task()
+    return {task: errand for task, errand in left.items() if not task.done() and task is not here}
+
+
+async def _cancel_tasks(errands: set[Errand], search: _Search) -> None:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + GRACE
+    told: set[Task] = set()
+    # Again and again: a task may start others while it ends, or take no notice the first time.
+    while (left := _running(errands, await search.tasks())) and loop.time() < deadline:
+        for task, errand in left.items():
+            if task not in told:
+                _log.info("a task that the tool %r left behind ends with its run: %s", errand.tool, task.get_name())
+                told.add(task)
+            task.cancel()
+        await _outlast(set(left), min(_CANCEL_AGAIN, deadline - loop.time()))
+    for (tool, run_id), count in Counter((errand.tool, errand.run_id) for errand in left.values()).items():
+        said = (tool, run_id, count, GRACE)
+        _log.warning("the tool %r of run %s left tasks behind that do not end: %d still run after %g s", *said)
+
+
+class _Search:
+    """Finds out which tasks of an event loop belong to errands, in one look for all who ask at about the same time."""
+
+    __slots__ = ("_asked", "_cost", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._cost = 0.0
+        self._asked: asyncio.Future[Mapping[Scope, list[Task]]] | None = None
+
+    @property
+    def is_cheap(self) -> bool:
+        """Whether looking at once costs next to nothing."""
+        return self._cost < _CHEAP
+
+    async def tasks(self) -> Mapping[Scope, list[Task]]:
+        """Give the tasks that run, by errand; where there are many, after a while, and with others who ask."""
+        if self.is_cheap:
+            return self.look()
+        if self._asked is None:
+            self._asked = self._loop.create_future()
+            self._loop.call_later(min(self._cost * _SHARE, _MOST), self._answer, context=Context())
+        asked = self._asked
+        await asyncio.shield(asked)
+        return asked.result()
+
+    def _answer(self) -> None:
+        asked, self._asked = self._asked, None
+        if asked is not None and not asked.done():
+            asked.set_result(self.look())
+
+    def look(self) -> Mapping[Scope, list[Task]]:
+        """Give the tasks that run, by errand; one that belongs to an errand within an errand stands under both."""
+        began = perf_counter()
+        found: dict[Scope, list[Task]] = {}
+        for task in asyncio.all_tasks(self._loop):
+            scope = _scope_of(task)
+            while scope is not None:
+                if type(scope) is Errand:
+                    found.setdefault(scope, []).append(task)
+                scope = scope._outer
+        self._cost = perf_counter() - began
+        return found
+
+
+_searches: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, _Search]] = WeakKeyDictionary()
+
+
+def _search() -> _Search:
+    loop = asyncio.get_running_loop()
+    found = _searches.get(loop)
+    if found is None:
+        found = _searches[loop] = _Search(loop)
+    return found
+
+
+def _scope_of(task: Task) -> Scope | None:
+    if sys.version_info >= (3, 12):
+        return task.get_context().get(_scope)
+    # Before 3.12 a task does not show its context, but it tells the garbage collector.
+    for held in gc.get_referents(task):
+        if type(held) is Context:
+            return held.get(_scope)
+    return None
+
+
+def _who(task: Task) -> str | None:
+    """Say which tool a task works for."""
+    scope = _scope_of(task)
+    while scope is not None:
+        if isinstance(scope, Errand):
+            return f"the tool {scope.tool!r} of run {scope.run_id}"
+        scope = scope._outer
+    return None

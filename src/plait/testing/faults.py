@@ -1,0 +1,76 @@
+"""The catalogue of faults, and how one is put into a script."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from plait.errors import ConfigurationError, excerpt
+from plait.testing.answer_faults import ANSWER_FAULTS
+from plait.testing.chat_faults import CHAT_FAULTS
+from plait.testing.fault import Fault, Injected, Place
+from plait.testing.wire_faults import BODY_FAULTS, CONNECTION_FAULTS, STATUS_FAULTS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from plait.testing.said import Said
+
+_ALL: Final = sorted(
+    (*STATUS_FAULTS, *CONNECTION_FAULTS, *BODY_FAULTS, *ANSWER_FAULTS, *CHAT_FAULTS), key=lambda one: one.row
+)
+
+FAULTS: Final[Mapping[str, Fault]] = MappingProxyType({one.name: one for one in _ALL})
+"""Every fault by its name, in the order of the rows they belong to."""
+
+
+def find_fault(name: str) -> Fault:
+    """Give a fault by its own name, or the first one of a row.
+
+    Raises:
+        ConfigurationError: there is none of that name.
+    """
+    found = FAULTS.get(name) or next((one for one in _ALL if one.row == name), None)
+    if found is None:
+        from difflib import get_close_matches
+
+        close = get_close_matches(name, FAULTS, 1)
+        meant = f"; did you mean {close[0]!r}?" if close else ""
+        msg = f"there is no fault {excerpt(name, 60)!r}{meant} 'python -m plait.testing --list' shows all"
+        raise ConfigurationError(msg)
+    return found
+
+
+def fault(
+    name: str, *, at: int | None = None, byte: int | None = None, said: Said | None = None, to: str = ""
+) -> Injected:
+    """Put a fault into a script.
+
+    Args:
+        name: its name in `FAULTS`, or the number of a row, which stands for the first fault of it.
+        at: where it happens, as the fault counts (see its sentence); without it, where it is most telling.
+        byte: after how many bytes of the body, for faults that cut one.
+        said: what the answer would have said.
+        to: where a redirect leads.
+
+    Raises:
+        ConfigurationError: there is no such fault; or it is none of a reply (nobody listens, a bad certificate), and
+            the server must be made so.
+    """
+    found = find_fault(name)
+    if found.setting:
+        msg = (
+            f"the fault {found.name!r} happens before there is a request, so it is no reply: use "
+            f"{_SETTINGS[found.setting]}"
+        )
+        raise ConfigurationError(msg)
+    return Injected(found, Place(at=at, byte=byte, said=said, to=to))
+
+
+_SETTINGS: Final = {
+    "refused": "server.refuse()",
+    "no such host": "the base_url 'http://no-such-host.invalid/v1'",
+    "not tls": "'https' in the url of a server without tls",
+    "expired": "FaultServer(tls='expired')",
+    "wrong-name": "FaultServer(tls='wrong-name')",
+}

@@ -1,0 +1,237 @@
+"""The fault server: OpenAI's chat dialect on 127.0.0.1, whole and streamed, with any fault, on a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, Self
+
+from plait.errors import ConfigurationError
+from plait.testing.chat import ChatDialect
+from plait.testing.connection import Connection
+from plait.testing.exchanges import Ledger
+from plait.testing.reply import Reply, answer
+from plait.testing.writing import steps_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+    from typing import Any
+
+    from plait.testing.chat import Dialect
+    from plait.testing.exchanges import Exchange
+    from plait.testing.reply import Asked, Scripted, Step
+
+Certificate = Literal["good", "expired", "wrong-name"]
+PATIENCE: Final = 5.0
+"""Seconds that a wait for something takes at most, if nothing else is said."""
+
+_MODELS: Final = b'{"object": "list", "data": [{"id": "fault-1", "object": "model", "owned_by": "plait"}]}'
+
+
+class FaultServer:
+    """A server that answers as its script says.
+
+    ``with FaultServer(answer("hi"), fault("L20", at=3)) as server:`` and the program under test asks
+    ``server.url``. It has a thread and an event loop of its own, so that sync programs, async programs and programs
+    whose loop is blocked are served alike; nothing of it is left when the block ends.
+
+    Attributes:
+        url: the ``base_url`` of its API.
+        port: where it listens on 127.0.0.1.
+        exchanges: every request that came, oldest first, with what became of it.
+        requests: the JSON bodies of the questions to the model among them.
+    """
+
+    def __init__(
+        self,
+        *script: Scripted,
+        dialect: Dialect | None = None,
+        tls: Certificate | None = None,
+        port: int = 0,
+        tell: Callable[[Exchange], None] | None = None,
+    ) -> None:
+        """Write the script; nothing is begun yet.
+
+        Args:
+            *script: what each request gets, in turn; the last entry again and again. A text is an answer that says
+                it. Without a script every answer is the same short text.
+            dialect: how answers are written; OpenAI's chat dialect by itself.
+            tls: speak TLS, with this certificate of 127.0.0.1; see `certificate`.
+            port: where to listen; a free port by itself.
+            tell: called with each exchange when it has ended, on the server's thread.
+        """
+        self.script: tuple[Scripted, ...] = script or (answer(),)
+        self._dialect = dialect or ChatDialect()
+        self._tls: Certificate | None = tls
+        self.port = port
+        self._ledger = Ledger(tell)
+        self._asked = 0
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._listening: asyncio.Server | None = None
+        self._connections: set[Connection] = set()
+        self._failure: OSError | None = None
+
+    def __repr__(self) -> str:
+        return f"FaultServer({self.url!r}, {len(self.exchanges)} exchanges)"
+
+    @property
+    def url(self) -> str:
+        """The ``base_url`` to give to whatever is tested."""
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}/v1"
+
+    @property
+    def exchanges(self) -> list[Exchange]:
+        """Every request that came, oldest first."""
+        return list(self._ledger.exchanges)
+
+    @property
+    def requests(self) -> list[Any]:
+        """The JSON bodies of the questions to the model, oldest first."""
+        return [exchange.body for exchange in self._ledger.exchanges if exchange.method == "POST"]
+
+    @property
+    def connections(self) -> int:
+        """How many connections were opened."""
+        return self._ledger.connections
+
+    @property
+    def open_connections(self) -> int:
+        """How many of them are open: at work, or kept by the client for its next request."""
+        return len(self._ledger.open)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Begin to listen.
+
+        Raises:
+            ConfigurationError: the port is taken, or may not be used.
+        """
+        begun = threading.Event()
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._main(begun)), name="plait: fault server", daemon=True
+        )
+        self._thread.start()
+        begun.wait()
+        if self._failure is not None:
+            self._thread.join()
+            msg = f"the fault server cannot listen on port {self.port}: {self._failure.strerror}; give another port"
+            raise ConfigurationError(msg) from self._failure
+
+    def stop(self) -> None:
+        """End every connection at once, and the thread."""
+        thread, self._thread = self._thread, None
+        if thread is not None and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._stopping.set)
+            thread.join()
+
+    def refuse(self) -> None:
+        """Stop listening: who connects from now on is refused. What is connected stays so."""
+        self._do(self._unlisten())
+
+    def accept(self) -> None:
+        """Listen again, on the same port."""
+        self._do(self._listen())
+
+    def hang_up(self) -> None:
+        """Close every idle connection: those a client keeps for its next request are stale from now on."""
+        self._do(self._close_idle())
+
+    def wait_for_requests(self, count: int, seconds: float = PATIENCE) -> bool:
+        """Wait until so many requests have come; says whether they have."""
+        return self._ledger.wait(lambda: len(self._ledger.exchanges) >= count, seconds)
+
+    def wait_until_idle(self, seconds: float = PATIENCE) -> bool:
+        """Wait until no exchange is under way; says whether that came to be."""
+        return self._ledger.wait(lambda: all(one.ended != "open" for one in self._ledger.exchanges), seconds)
+
+    def wait_until_left(self, seconds: float = PATIENCE) -> bool:
+        """Wait until the client has closed every connection; says whether it has."""
+        return self._ledger.wait(lambda: not self._ledger.open, seconds)
+
+    # --- on the server's thread ---
+
+    async def _main(self, begun: threading.Event) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopping = asyncio.Event()
+        try:
+            await self._listen()
+        except OSError as error:
+            self._failure = error
+            return
+        finally:
+            begun.set()
+        await self._stopping.wait()
+        await self._unlisten()
+        for connection in self._connections:
+            connection.abort()
+        tasks = [connection.task for connection in self._connections if connection.task is not None]
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _listen(self) -> None:
+        loop = asyncio.get_running_loop()
+        context = None
+        if self._tls is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate(self._tls))
+        self._listening = await loop.create_server(self._connection, "127.0.0.1", self.port, ssl=context, backlog=512)
+        self.port = self._listening.sockets[0].getsockname()[1]
+
+    async def _unlisten(self) -> None:
+        if self._listening is not None:
+            self._listening.close()
+            self._listening = None
+
+    async def _close_idle(self) -> None:
+        for connection in self._connections:
+            if not connection.busy:
+                connection.abort()
+
+    def _connection(self) -> Connection:
+        self._connections = {one for one in self._connections if one.task is None or not one.task.done()}
+        made = Connection(self._ledger, self._steps)
+        self._connections.add(made)
+        return made
+
+    def _steps(self, exchange: Exchange) -> Sequence[Step]:
+        if exchange.method != "POST":  # programs look for the models before they ask one
+            found = exchange.method == "GET" and exchange.path.partition("?")[0].endswith("/models")
+            reply, number = Reply(status=200 if found else 404, body=_MODELS if found else None), 0
+        else:
+            self._asked += 1
+            number = self._asked
+            scripted = self.script[min(number, len(self.script)) - 1]
+            asked = self._read(exchange, number)
+            if isinstance(scripted, str):
+                reply = answer(scripted)
+            else:
+                reply = scripted if isinstance(scripted, Reply) else scripted(asked)
+        return steps_of(reply, self._dialect, self._read(exchange, number))
+
+    def _read(self, exchange: Exchange, number: int) -> Asked:
+        url = f"{self.url.removesuffix('/v1')}{exchange.path}"
+        return self._dialect.asked(exchange.body, number=number, url=url)
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        if self._loop is None or self._thread is None:
+            work.close()
+            msg = "the fault server is not running; use it in a with block"
+            raise ConfigurationError(msg)
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
+
+
+def certificate(name: Certificate = "good") -> Path:
+    """Give the file of a certificate that `FaultServer` can speak TLS with, for the client to trust.
+
+    A made-up authority each, of 127.0.0.1 (``"wrong-name"``: of another host), whose key is public: trust it in
+    tests and nowhere else, for example with the environment variable ``SSL_CERT_FILE``.
+    """
+    return Path(__file__).parent / "certificates" / f"{name}.pem"

@@ -1,0 +1,163 @@
+"""Runs the tests of the fault matrix, and shows the matrix row by row. Call it with rows to run only those.
+
+Exits with 0 when every row holds: it has a test, and each of its tests passed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Literal
+
+import pytest
+from rich import box
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+TESTS = Path(__file__).parents[1]
+sys.path.insert(0, str(TESTS))
+
+from faults.matrix import AREAS, ROWS, Row  # noqa: E402  # found beside this program, wherever it is called from
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Outcome = Literal["passed", "failed", "skipped"]
+Verdict = Literal["holds", "FAILS", "no test"]
+
+PIPE_COLUMNS = 160
+_STYLES = {"holds": "green", "FAILS": "bold red", "no test": "bold yellow"}
+
+
+class Matrix:
+    """A pytest plugin that notes how the tests of each row went."""
+
+    def __init__(self, console: Console, wanted: Sequence[Row]) -> None:
+        self.console = console
+        self.wanted = wanted
+        self.tests: dict[str, list[str]] = {row.id: [] for row in wanted}
+        self.outcomes: dict[str, Outcome] = {}
+        self.failures: list[tuple[str, str]] = []
+        self.total = 0
+        self.began = perf_counter()
+        self._live: Live | None = None
+        self._told = 0
+
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        kept = []
+        for item in items:
+            rows = {row for mark in item.iter_markers("fault") for row in mark.args}
+            for row in rows & self.tests.keys():
+                self.tests[row].append(item.nodeid)
+            if rows & self.tests.keys():
+                kept.append(item)
+        items[:] = kept
+        self.total = len(kept)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self.failures.append((report.nodeid, str(report.longrepr)))
+
+    def pytest_sessionstart(self) -> None:
+        if self.console.is_terminal:
+            self._live = Live(
+                console=self.console,
+                refresh_per_second=8,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+                get_renderable=self._progress,
+            )
+            self._live.start()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self.outcomes[report.nodeid] = "failed"
+            self.failures.append((report.nodeid, str(report.longrepr)))
+        elif report.skipped:
+            self.outcomes.setdefault(report.nodeid, "skipped")
+        elif report.when == "call":
+            self.outcomes.setdefault(report.nodeid, "passed")
+        part = len(self.outcomes) * 10 // max(1, self.total)
+        if self._live is None and part > self._told:
+            self._told = part
+            self.console.print(f"plait: {len(self.outcomes)} of {self.total} tests, {self._seconds()}", highlight=False)
+
+    def pytest_sessionfinish(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def _seconds(self) -> str:
+        return f"{perf_counter() - self.began:.0f} s"
+
+    def _progress(self) -> Group:
+        done = len(self.outcomes)
+        failed = sum(outcome == "failed" for outcome in self.outcomes.values())
+        line = f"{done} of {self.total} tests, {self._seconds()}" if self.total else "looking for tests"
+        text = Text(line + (f", {failed} failed" if failed else ""), style="red" if failed else "")
+        return Group(ProgressBar(total=max(1, self.total), completed=done, width=min(60, self.console.width)), text)
+
+    def verdict(self, row: Row) -> Verdict:
+        """Say whether a row holds; tests that were skipped prove nothing."""
+        found = [self.outcomes.get(test, "failed") for test in self.tests[row.id]]
+        if "failed" in found:
+            return "FAILS"
+        return "holds" if "passed" in found else "no test"
+
+    def table(self) -> Table:
+        """Give the matrix as a table."""
+        table = Table(box=box.SIMPLE if self.console.is_terminal else None, pad_edge=False, expand=False)
+        table.add_column("row", style="bold", no_wrap=True)
+        table.add_column("fault", ratio=4)
+        table.add_column("what must happen", ratio=5)
+        table.add_column("tests", justify="right", no_wrap=True)
+        table.add_column("verdict", no_wrap=True)
+        for area, name in AREAS.items():
+            rows = [row for row in self.wanted if row.id[0] == area]
+            if rows:
+                table.add_row("", Text(name, style="bold"))
+            for row in rows:
+                tests = self.tests[row.id]
+                passed = sum(self.outcomes.get(test) == "passed" for test in tests)
+                verdict = self.verdict(row)
+                count = f"{passed}/{len(tests)}"
+                table.add_row(row.id, row.fault, row.must, count, Text(verdict, style=_STYLES[verdict]))
+        return table
+
+    def show(self) -> bool:
+        """Print the matrix and what failed; say whether every row holds."""
+        self.console.print(self.table())
+        for test, why in self.failures:
+            self.console.rule(test, style="red", align="left")
+            self.console.print(why, markup=False, highlight=False)
+        counts = {verdict: sum(self.verdict(row) == verdict for row in self.wanted) for verdict in _STYLES}
+        said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
+        self.console.print(f"{len(self.wanted)} rows: {said}; {self.total} tests in {self._seconds()}", highlight=False)
+        return counts["holds"] == len(self.wanted) and not self.failures
+
+
+def main(names: Sequence[str]) -> int:
+    """Run the tests of the named rows (``"T"`` for all that begin so), else of all; gives the exit code."""
+    wanted = [row for row in ROWS if not names or row.id.startswith(tuple(names))]
+    out = os.fdopen(os.dup(sys.stdout.fileno()), "w")  # pytest captures the descriptor itself
+    console = Console(width=None if out.isatty() else PIPE_COLUMNS, file=out)
+    if not wanted:
+        console.print(f"no row is called {' or '.join(names)}", highlight=False)
+        return 2
+    matrix = Matrix(console, wanted)
+    options: list[Any] = ["-p", "no:terminal", "-o", "addopts=", "--strict-markers", "--strict-config", "-m", "fault"]
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):  # noqa: PTH123
+        code = pytest.main([*options, "--rootdir", str(TESTS.parent), str(TESTS)], plugins=[matrix])
+    holds = matrix.show()
+    out.close()
+    return 0 if holds and code == pytest.ExitCode.OK else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
