@@ -119,13 +119,15 @@ class Walk:
 
 
 def comparable(log: list[Entry]) -> list[Any]:
-    """The log without what differs from run to run: ids and times."""
-    made = []
+    """The log without what differs from run to run: ids, times, and which of two tools at work was the first to end."""
+    made: list[Any] = []
     for item in log:
         data = json.loads(encode(item))
         data["body"].pop("seconds", None)
-        made.append((data["n"], data["kind"], data["body"]))
-    return made
+        made.append((data["kind"], data["body"]))
+        if data["kind"] == "tool_result" and made[-2][0] == "tool_result":
+            made[-2:] = sorted(made[-2:], key=lambda one: str(one[1]["result"]["call_id"]))
+    return [(n, *one) for n, one in enumerate(made, 1)]
 
 
 async def two_at_once(work: Sequence[Awaitable[bool]]) -> list[bool]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from contextlib import aclosing
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Generic, Unpack
 
 from typing_extensions import TypeVar
@@ -343,7 +344,7 @@ class Agent(Generic[Deps, Output]):
                 thread_id=thread.thread_id,
                 run_id=new_id("run"),
                 agent_name=self.name,
-                secrets=options.get("secrets", EMPTY),
+                secrets=MappingProxyType(dict(options["secrets"])) if "secrets" in options else EMPTY,
             ),
             provider=self.provider,
             prompt=prompt,

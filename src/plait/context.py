@@ -54,6 +54,8 @@ class LastN:
             and the last message holds results; and the newest user message, if it is none of these.
         """
         end = len(messages)
+        if end <= self.n:
+            return messages
         others = next((number for number, message in enumerate(messages) if message.role != "system"), end)
         start = end - self.n
         if start <= others:

@@ -2,73 +2,81 @@
 
 An entry is ``{v, n, id, at, run_id, kind, body}``. Knows nothing of what a log means (`plait.log`), or of where
 entries are stored.
+
+Entries are msgspec structs: a run makes some ten of them, and a pydantic model costs ten times as much. What they hold
+was checked when it was made, and is checked again when it is read.
 """
 
 from __future__ import annotations
 
 from time import time
-from typing import Annotated, Final, Literal
+from typing import Any, Final, Literal
 
-from pydantic import Field
+import msgspec
 
-from plait.errors import ConfigurationError, CorruptRecord, excerpt
+from plait.errors import CorruptRecord, excerpt
 from plait.events import StopReason, Usage
-from plait.frozen import Frozen, parse_json, to_json
+from plait.frozen import Frozen, parse_json, thaw, to_json
 from plait.ids import new_id
 from plait.messages import Message, ToolResult
 
 VERSION: Final = 1
 
+Kind = Literal["run_started", "message", "tool_started", "tool_result", "run_finished"]
 
-class RunStart(Frozen):
+
+class _Body(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag_field="kind"):
+    """What an entry says; its class is its kind."""
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of the entry."""
+        return self.__struct_config__.tag  # type: ignore[return-value]  # each class below names one
+
+
+class RunStart(_Body, frozen=True, tag="run_started"):
     """A run begins. ``resumed`` is set when a run that had ended goes on."""
 
-    kind: Literal["run_started"] = "run_started"
     agent_name: str = ""
     resumed: bool = False
 
 
-class MessageEntry(Frozen):
+class MessageEntry(_Body, frozen=True, tag="message"):
     """A message joins the thread. Answers of a model carry their tokens and finish reason.
 
     ``cut`` says why an answer is not whole: the stop reason, "cancelled", or "error".
     """
 
-    kind: Literal["message"] = "message"
     message: Message
     usage: Usage | None = None
     finish_reason: str | None = None
     cut: str | None = None
 
 
-class ToolStart(Frozen):
+class ToolStart(_Body, frozen=True, tag="tool_started"):
     """A tool is about to be called. Written before the call: without a result after it, the call may have happened."""
 
-    kind: Literal["tool_started"] = "tool_started"
     call_id: str
 
 
-class ToolEnd(Frozen):
+class ToolEnd(_Body, frozen=True, tag="tool_result"):
     """The result of a tool call, after ``seconds``."""
 
-    kind: Literal["tool_result"] = "tool_result"
     result: ToolResult
     seconds: float = 0.0
 
 
-class RunEnd(Frozen):
+class RunEnd(_Body, frozen=True, tag="run_finished"):
     """A run ended: with a stop reason, or with the error it failed with."""
 
-    kind: Literal["run_finished"] = "run_finished"
     stop_reason: StopReason | None = None
     error: str | None = None
 
 
-Body = Annotated[RunStart | MessageEntry | ToolStart | ToolEnd | RunEnd, Field(discriminator="kind")]
-Kind = Literal["run_started", "message", "tool_started", "tool_result", "run_finished"]
+Body = RunStart | MessageEntry | ToolStart | ToolEnd | RunEnd
 
 
-class Entry(Frozen):
+class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One entry of a thread's log.
 
     Attributes:
@@ -93,18 +101,22 @@ class Entry(Frozen):
         return self.body.kind
 
 
-def entry(n: int, body: RunStart | MessageEntry | ToolStart | ToolEnd | RunEnd, run_id: str | None = None) -> Entry:
+# msgspec reads the annotations of a class when it is first decoded, and crashes when two threads do so at once.
+msgspec.json.Decoder(Entry)
+
+
+def entry(n: int, body: Body, run_id: str | None = None) -> Entry:
     """Make the entry that says ``body`` as number ``n``, now."""
     name = new_id("msg" if type(body) is MessageEntry else "ent")
-    return Entry.model_construct(n=n, id=name, at=time(), run_id=run_id, body=body)
+    return Entry(n=n, id=name, at=time(), run_id=run_id, body=body)
 
 
 def encode(item: Entry) -> bytes:
     """Give an entry as one line of JSON, ``{v, n, id, at, run_id, kind, body}``."""
-    body = item.body.to_json()
-    body.pop("kind", None)
+    body = msgspec.to_builtins(item.body, enc_hook=thaw)
+    kind = body.pop("kind")
     return to_json(
-        {"v": item.v, "n": item.n, "id": item.id, "at": item.at, "run_id": item.run_id, "kind": item.kind, "body": body}
+        {"v": item.v, "n": item.n, "id": item.id, "at": item.at, "run_id": item.run_id, "kind": kind, "body": body}
     )
 
 
@@ -122,8 +134,13 @@ def decode(line: bytes | str) -> Entry:
             msg = f"entry {name!r} has version {data['v']!r:.20}, and this plait reads 1 to {VERSION}; update plait"
             raise CorruptRecord(msg, record=name)
         data["body"]["kind"] = data.pop("kind")
-        return Entry(**data)
+        return msgspec.convert(data, Entry, dec_hook=_frozen)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        why = str(error) if isinstance(error, ConfigurationError) else type(error).__name__
+        why = excerpt(str(error)) if isinstance(error, msgspec.ValidationError) else type(error).__name__
         msg = f"a stored entry cannot be read ({why}): {excerpt(line, 80)}"
         raise CorruptRecord(msg, record=excerpt(name, 80)) from error
+
+
+def _frozen(kind: type, value: Any) -> Frozen:
+    """Read a message, result or usage inside an entry."""
+    return Message.from_json(value) if kind is Message else kind(**value)

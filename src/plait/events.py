@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from plait.frozen import EMPTY, Frozen, FrozenDict
+from plait.frozen import EMPTY, Frozen, FrozenDict, assemble
 from plait.messages import AssistantMessage, Message, ReasoningPart, TextPart, ToolCall, ToolResult
 
 if TYPE_CHECKING:
@@ -56,14 +56,17 @@ class Usage(Frozen):
             cost = self.cost
         else:
             cost = None if self.cost is None or other.cost is None else self.cost + other.cost
-        return Usage.model_construct(
-            input_tokens=self.input_tokens + other.input_tokens,
-            output_tokens=self.output_tokens + other.output_tokens,
-            cache_read_tokens=self.cache_read_tokens + other.cache_read_tokens,
-            cache_write_tokens=self.cache_write_tokens + other.cache_write_tokens,
-            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
-            requests=self.requests + other.requests,
-            cost=cost,
+        return assemble(
+            Usage,
+            {
+                "input_tokens": self.input_tokens + other.input_tokens,
+                "output_tokens": self.output_tokens + other.output_tokens,
+                "cache_read_tokens": self.cache_read_tokens + other.cache_read_tokens,
+                "cache_write_tokens": self.cache_write_tokens + other.cache_write_tokens,
+                "reasoning_tokens": self.reasoning_tokens + other.reasoning_tokens,
+                "requests": self.requests + other.requests,
+                "cost": cost,
+            },
         )
 
 
@@ -236,7 +239,10 @@ class Fold:
     @property
     def finished(self) -> bool:
         """Whether every answer begun has its end mark."""
-        return bool(self._choices) and all(choice.finish_reason is not None for choice in self._choices.values())
+        for choice in self._choices.values():
+            if choice.finish_reason is None:
+                return False
+        return bool(self._choices)
 
     def answer(self, choice: int = 0, *, calls: bool = True) -> Answer:
         """Give one answer as it stands.
@@ -247,11 +253,14 @@ class Fold:
         """
         made = self._choices.get(choice) or _Choice()
         return Answer(
-            AssistantMessage.model_construct(
-                parts=made.parts(calls=calls),
-                provider=self.provider or None,
-                model=self.model or None,
-                details=FrozenDict(made.details) if made.details else EMPTY,
+            assemble(
+                AssistantMessage,
+                {
+                    "parts": made.parts(calls=calls),
+                    "provider": self.provider or None,
+                    "model": self.model or None,
+                    "details": FrozenDict(made.details) if made.details else EMPTY,
+                },
             ),
             made.finish_reason,
             self.usage,
@@ -295,14 +304,14 @@ class _Choice:
     def parts(self, *, calls: bool) -> tuple[ReasoningPart | TextPart | ToolCall, ...]:
         made: list[ReasoningPart | TextPart | ToolCall] = []
         if reasoning := "".join(self.reasoning):
-            made.append(ReasoningPart.model_construct(text=reasoning))
+            made.append(assemble(ReasoningPart, {"text": reasoning}))
         if text := "".join(self.text):
-            made.append(TextPart.model_construct(text=text))
+            made.append(assemble(TextPart, {"text": text}))
         if refusal := "".join(self.refusal):
             made.append(TextPart(text=refusal, refusal=True))
         if calls:
             made.extend(
-                ToolCall.model_construct(id=call.id, name=call.name, arguments="".join(call.arguments))
+                assemble(ToolCall, {"id": call.id, "name": call.name, "arguments": "".join(call.arguments)})
                 for _, call in sorted(self.calls.items())
             )
         return tuple(made)

@@ -11,26 +11,25 @@ import asyncio
 import inspect
 import logging
 import re
-import types
 from collections import deque
 from contextlib import aclosing, closing
-from contextvars import Context
 from dataclasses import replace
 from functools import partial
-from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from plait.driving import CancelledItself, TimeUp, drive
 from plait.errands import Errands
 from plait.errors import LimitExceeded, ToolError, excerpt
+from plait.frozen import assemble
 from plait.messages import TextPart, ToolResult
 from plait.run import DEFAULT_TOOL_TIMEOUT, DEFAULT_TOOLS_AT_ONCE
-from plait.tool_results import MAX_SAID, NO_MASK, Mask, Pieces, cut, error_text, to_parts
+from plait.tool_results import MAX_SAID, NO_MASK, Mask, Pieces, Slow, cut, error_text, to_parts
 from plait.toolbase import prepare
 from plait.workers import WORKERS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 
     from plait.messages import ContentPart, ToolCall
     from plait.run import RunContext
@@ -38,9 +37,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("plait.tools")
 
-_GRACE: Final = 0.5
-"""Seconds between the cancellations of a tool whose time is up and that does not end."""
-_TRIES: Final = 3
 _TOGETHER_SECONDS: Final = 0.005
 _TEXT_OF_ONE: Final = r"^<secret:([^<>]+)>$"
 
@@ -201,9 +197,7 @@ def _finished(call: ToolCall, task: asyncio.Task[Finished | BaseException]) -> F
     return outcome
 
 
-async def _carry_out(
-    call: ToolCall, tools: Mapping[str, Tool], context: RunContext[Any], errands: Errands
-) -> Finished:
+async def _carry_out(call: ToolCall, tools: Mapping[str, Tool], context: RunContext[Any], errands: Errands) -> Finished:
     """Carry out one call; everything but an end from outside becomes a result."""
     started = perf_counter()
     is_error = False
@@ -225,7 +219,10 @@ async def _carry_out(
         finally:
             errands.finish(errand)
         is_error = isinstance(value, ToolResult) and value.is_error
-        parts = to_parts(value, tool.max_result, mask)
+        try:
+            parts = to_parts(value, tool.max_result, mask, quickly=True)
+        except Slow:
+            parts = await WORKERS.run(partial(to_parts, value, tool.max_result, mask))
     except ToolError as error:
         is_error = True
         most = tools[call.name].max_result if call.name in tools else MAX_SAID
@@ -234,8 +231,13 @@ async def _carry_out(
         is_error = True
         logger.debug("the tool %r raised %s", call.name, type(error).__name__)  # its words may be secret
         parts = (TextPart(text=error_text(error, mask)),)
-    result = ToolResult.model_construct(call_id=call.id, name=call.name, parts=parts, is_error=is_error)
+    result = assemble(ToolResult, {"call_id": call.id, "name": call.name, "parts": parts, "is_error": is_error})
     return Finished(call, result, perf_counter() - started)
+
+
+def asks_for_context(calls: Iterable[ToolCall], tools: Mapping[str, Tool]) -> bool:
+    """Whether a tool of these calls receives anything of the run's context, so that it must be up to date."""
+    return any(prepare(tools[call.name]).injected for call in calls if call.name in tools)
 
 
 def error_result(call: ToolCall, text: str) -> ToolResult:
@@ -274,28 +276,13 @@ async def _run(tool: Tool, prepared: Prepared, arguments: dict[str, Any], mask: 
     """
     seconds = DEFAULT_TOOL_TIMEOUT if tool.timeout is None else tool.timeout
     work = tool.execute(**arguments) if prepared.kind == "async" else _run_other(tool, prepared, arguments, mask)
-    watch = _Watch(seconds)
-    failure: BaseException | None = None
-    value = None
     try:
-        value = await watch.drive(work)
-    except BaseException as error:  # noqa: BLE001  # raised again below, once it is known who cancelled
-        failure = error
-    cancelled = isinstance(failure, asyncio.CancelledError)
-    if cancelled or watch.own or watch.expired:
-        others = await watch.take_back()
-        if cancelled and others:
-            raise asyncio.CancelledError from failure
-    if failure is None:
-        return value
-    if not cancelled:
-        try:
-            raise failure
-        finally:
-            del failure  # its traceback holds this frame
-    if not watch.expired:
+        return await drive(work, seconds)
+    except CancelledItself:
         msg = f"the tool {tool.name!r} cancelled itself"
-        raise ToolError(msg)
+        raise ToolError(msg) from None
+    except TimeUp:
+        pass  # what it raised while it was ended is nobody's business
     if prepared.kind in {"sync", "generator"}:
         logger.warning("the sync tool %r is still in its thread; threads left so: %d", tool.name, WORKERS.left)
         what = "may still be at work, because a function in a thread cannot be stopped: find out before you repeat it"
@@ -314,100 +301,25 @@ async def _run_other(tool: Tool, prepared: Prepared, arguments: dict[str, Any], 
                 if pieces.add(piece):
                     break
         return pieces.value()
-    blocking = partial(_exhaust, tool, mask) if prepared.kind == "generator" else tool.execute
+    pieces = Pieces(tool.max_result, mask)
+    blocking = partial(_exhaust, tool, pieces) if prepared.kind == "generator" else tool.execute
     try:
         value = await WORKERS.run(partial(blocking, **arguments))
     except LimitExceeded as error:
         msg = f"the tool {tool.name!r} was not called: {error}"
         raise ToolError(msg) from None
+    except BaseException:
+        pieces.refuse()  # a generator that is left in its thread is closed at its next piece
+        raise
     return await value if inspect.isawaitable(value) else value
 
 
-def _exhaust(tool: Tool, mask: Mask, /, **arguments: Any) -> object:
-    pieces = Pieces(tool.max_result, mask)
+def _exhaust(tool: Tool, pieces: Pieces, /, **arguments: Any) -> object:
     with closing(tool.execute(**arguments)) as source:
         for piece in source:
             if pieces.add(piece):
                 break
     return pieces.value()
-
-
-class _Watch:
-    """Drives a tool's coroutine, cancels it when its time is up, and counts how often it cancels itself.
-
-    Somebody else's cancellation comes while the task waits, a tool's own while the tool runs. Nothing else tells
-    the two from one another. Leaner than `asyncio.timeout`, which cannot tell them at all.
-    """
-
-    __slots__ = ("_before", "_hurry", "_loop", "_seconds", "_task", "_timer", "expired", "own")
-
-    def __init__(self, seconds: float) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101  # a coroutine that asyncio runs is in a task
-        self._task = task
-        self._loop = task.get_loop()
-        self._before = task.cancelling()
-        self._seconds = seconds
-        self._timer: asyncio.TimerHandle | None = None
-        self._hurry: asyncio.TimerHandle | None = None
-        self.own = 0
-        self.expired = 0
-
-    @types.coroutine
-    def drive(self, coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, None, Any]:
-        """Await the coroutine; the clock runs from the first time it waits for something."""
-        task, thrown = self._task, None
-        try:
-            while True:
-                before = task.cancelling()
-                try:
-                    waits_for = coroutine.send(None) if thrown is None else coroutine.throw(thrown)
-                except StopIteration as stop:
-                    return stop.value
-                finally:
-                    self.own += max(0, task.cancelling() - before)
-                if self._timer is None and self._seconds < inf:
-                    self._timer = self._loop.call_later(self._seconds, self._expire, context=Context())
-                try:
-                    yield waits_for
-                    thrown = None
-                except BaseException as error:
-                    if isinstance(error, GeneratorExit) or self.expired > _TRIES:
-                        coroutine.close()  # it would not end
-                        raise
-                    thrown = error
-                    if self._hurry is None and isinstance(error, asyncio.CancelledError):
-                        self._hurry = self._loop.call_later(_GRACE, self._insist, context=Context())
-        finally:
-            for timer in (self._timer, self._hurry):
-                if timer is not None:
-                    timer.cancel()
-
-    def _insist(self) -> None:
-        """See that a tool which was cancelled from outside does end, and not only swallow the cancellation."""
-        self._hurry = None
-        if self._task.cancelling() - self._before > self.own + self.expired:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._expire()
-
-    def _expire(self) -> None:
-        self.expired += 1
-        self._timer = self._loop.call_later(_GRACE, self._expire, context=Context())
-        self._task.cancel()
-
-    async def take_back(self) -> bool:
-        """Take back the cancellations of the tool and of its time; say whether there are others."""
-        mine = self.own + self.expired
-        others = self._task.cancelling() - self._before > mine
-        for _ in range(mine):
-            self._task.uncancel()
-        if self.own and not others:  # a tool that did not wait after it has not got its cancellation yet
-            try:
-                await asyncio.sleep(0)
-            except asyncio.CancelledError:
-                return self._task.cancelling() > self._before
-        return others
 
 
 def _unknown(name: str, tools: Mapping[str, Tool]) -> str:

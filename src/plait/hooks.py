@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, get_args
 import msgspec
 from msgspec.structs import replace
 
+from plait.driving import CancelledItself, TimeUp, drive
 from plait.errors import ConfigurationError, excerpt
 from plait.events import Answer
 from plait.messages import ToolCall, ToolResult
@@ -106,9 +107,18 @@ class _Prepared(msgspec.Struct):
         values = {"user_id": context.user_id, "chat_id": context.thread_id}
         answer = self.function(event, **{name: values[name] for name in self.injected})
         if inspect.isawaitable(answer):
-            async with asyncio.timeout(time_limit):
-                answer = await answer
+            work = answer if inspect.iscoroutine(answer) else _awaited(answer)
+            try:
+                answer = await drive(work, time_limit)
+            except TimeUp:
+                raise TimeoutError from None
+            except CancelledItself:
+                raise asyncio.CancelledError from None
         return answer
+
+
+async def _awaited(answer: Awaitable[Any]) -> object:
+    return await answer
 
 
 class Hooks:

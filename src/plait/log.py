@@ -14,6 +14,7 @@ import msgspec
 
 from plait.entries import MessageEntry, RunEnd, RunStart, ToolEnd, ToolStart
 from plait.events import MessageAdded, RunEvent, RunFinished, RunStarted, ToolCallFinished, ToolCallStarted, Usage
+from plait.frozen import assemble
 from plait.messages import Message, ReasoningPart, TextPart, ToolCall, ToolMessage, ToolResult
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ class Tail:
             or _synthetic(call, begun=call.id in self.started, end=self.run.end if self.run else None)
             for call in self.pending.values()
         )
-        self.messages.append(ToolMessage.model_construct(parts=parts))
+        self.messages.append(assemble(ToolMessage, {"parts": parts}))
         self.pending = {}
         self.started = set()
         self._results = {}

@@ -34,7 +34,7 @@ from plait.errors import (
     excerpt,
 )
 from plait.events import Fold, RunFinished, StopReason
-from plait.executor import Finished, error_result
+from plait.executor import Finished, asks_for_context, error_result
 from plait.hooks import AfterRequest, BeforeRequest, FunctionCallEnd, FunctionCallStart, HookName, Hooks, RunEnded, Veto
 from plait.log import REPAIR, says_something
 from plait.messages import AssistantMessage, Message, SystemMessage, TextPart, ToolCall, ToolResult, UserMessage
@@ -180,9 +180,8 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
                         case CallTools(calls, doubtful):
                             ready = await self._begun(calls, doubtful)
                             yield await thread.flush()
-                            work = execute(
-                                ready, self.tools, self._context(), sequential=self.sequential, errands=errands
-                            )
+                            context = self._context() if asks_for_context(ready, self.tools) else self.context
+                            work = execute(ready, self.tools, context, sequential=self.sequential, errands=errands)
                             async with aclosing(work) as results:
                                 async for finished in results:
                                     self._add_results(finished, ready)
@@ -208,9 +207,9 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
         """Put the run's beginning at the end of the log, unless the log stands in the middle of this run."""
         last = self.thread.tail.run
         if self.prompt:
-            self._add(RunStart.model_construct(agent_name=self.context.agent_name))
+            self._add(RunStart(self.context.agent_name))
             for message in self.prompt:
-                self._add(MessageEntry.model_construct(message=message))
+                self._add(MessageEntry(message))
             return
         if last is None:
             msg = f"thread {self.thread.thread_id!r} holds no run that could go on; begin one with a prompt"
@@ -248,7 +247,7 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
         if not says_something(message) and why not in ("length", "content_filter"):
             msg = "the model gave a complete answer without text or tool calls"
             raise EmptyAnswer(msg, provider=message.provider)
-        self._add(MessageEntry.model_construct(message=message, usage=answer.usage, finish_reason=why))
+        self._add(MessageEntry(message, answer.usage, why))
         if "on_after_request" in self.hooks:
             await self.hooks.call("on_after_request", AfterRequest(context=self._context(), answer=answer, turn=turn))
 
@@ -266,7 +265,7 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
             if call.id == cut:
                 self._add_result(call, error_result(call, _CUT))
             elif (allowed := await self._allowed(call)) is not None:
-                self._add(ToolStart.model_construct(call_id=call.id))
+                self._add(ToolStart(call.id))
                 ready.append(allowed)
         return ready
 
@@ -309,7 +308,7 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
         if times >= REPEATS:
             said = f"\n[This is the same call with the same arguments in {times} turns running. Do something else.]"
             result = result.model_copy(update={"parts": (*result.parts, TextPart(text=said))})
-        self._add(ToolEnd.model_construct(result=result, seconds=seconds))
+        self._add(ToolEnd(result, seconds))
 
     def _finish_early(self, reason: StopReason, error: str | None = None) -> None:
         """End a run that was stopped or vetoed, and make its result."""
@@ -333,7 +332,7 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
                 self._add(MessageEntry(message=UserMessage(text=str(error), metadata={REPAIR: True})))
                 return
         if tail.run is None or tail.run.end is None:
-            self._add(RunEnd.model_construct(stop_reason=reason))
+            self._add(RunEnd(reason))
         self.result = self._result(reason, output=output)
 
     @staticmethod

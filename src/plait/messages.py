@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field
 from pydantic_core import core_schema
 
 from plait.errors import ConfigurationError, excerpt
-from plait.frozen import EMPTY, Frozen, JsonObject, TupleOf
+from plait.frozen import EMPTY, Frozen, JsonObject, TupleOf, assemble
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,7 +119,7 @@ def _with_text(cls: type[Frozen], fields: dict[str, Any]) -> dict[str, Any]:
     parts = fields.get("parts", ())
     if not isinstance(parts, Sequence) or isinstance(parts, str):
         return fields  # pydantic says what is wrong with them
-    fields["parts"] = (TextPart.model_construct(text=text), *parts)
+    fields["parts"] = (assemble(TextPart, {"text": text}), *parts)
     return fields
 
 
@@ -321,7 +321,7 @@ def as_message(value: str | Message | Mapping[str, Any]) -> Message:
         ConfigurationError: it is none of these, or its role is unknown.
     """
     if type(value) is str:
-        return UserMessage.model_construct(parts=(TextPart.model_construct(text=value),))
+        return assemble(UserMessage, {"parts": (assemble(TextPart, {"text": value}),)})
     if isinstance(value, str):
         return UserMessage(text=str(value))
     if isinstance(value, Message):

@@ -9,6 +9,8 @@ import json
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+import msgspec
+
 from plait.errors import excerpt
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ MAX_TEXT: Final = 500_000
 MAX_DEPTH: Final = 100
 """How deep lists and objects may be nested."""
 _SHOWN: Final = 60
+_decode: Final = msgspec.json.Decoder().decode
 ALTERNATIVES: Final = ("anyOf", "oneOf")
 
 
@@ -39,9 +42,17 @@ def read_json(text: str | bytes, *, most: int = MAX_TEXT) -> Json:
     if len(text) > most:
         msg = f"is too long: {len(text):,} characters, and at most {most:,} are taken"
         raise ValueError(msg)
+    data: Json
+    try:
+        data = _decode(text)
+    except (ValueError, RecursionError):
+        pass  # below it is said what is wrong, if anything
+    else:
+        if type(data) is dict and _plainly_sound(text if isinstance(text, str) else text.decode(), len(data)):
+            return data
     try:
         whole = text.decode() if isinstance(text, bytes) else text
-        data: Json = _DECODER.decode(whole)
+        data = _DECODER.decode(whole)
     except json.JSONDecodeError as error:
         start = max(0, error.pos - _SHOWN // 2)
         near = excerpt(error.doc[start : error.pos + _SHOWN // 2], _SHOWN)
@@ -56,6 +67,15 @@ def read_json(text: str | bytes, *, most: int = MAX_TEXT) -> Json:
     if whole.count("[") + whole.count("{") > MAX_DEPTH and _deeper(data, MAX_DEPTH):
         raise ValueError(_too_deep())
     return data
+
+
+def _plainly_sound(text: str, keys: int) -> bool:
+    """Whether an object's text shows at a glance that no key comes twice and that nothing is nested deeply.
+
+    With no other object inside, it has a colon for each key, and none more unless a key comes twice or a string holds
+    one.
+    """
+    return text.count("{") == 1 and text.count(":") == keys and text.count("[") < MAX_DEPTH
 
 
 def _too_deep() -> str:

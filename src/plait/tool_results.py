@@ -30,14 +30,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from codecs import utf_8_decode
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import date, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from heapq import nsmallest
 from ipaddress import IPv4Address, IPv6Address
-from math import isfinite
+from math import inf, isfinite
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -48,6 +50,7 @@ from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from plait.errors import ToolError, excerpt
+from plait.frozen import assemble
 from plait.interrupts import Secret
 from plait.messages import AudioPart, FilePart, ImagePart, Message, TextPart, ToolResult
 
@@ -71,6 +74,11 @@ _KEYS_AND_PASSWORDS: Final = (
 _PARTS: Final = (TextPart, ImagePart, AudioPart, FilePart)
 _SCALARS: Final = (date, time, timedelta, UUID, PurePath, IPv4Address, IPv6Address)
 _quoted = json.encoder.encode_basestring
+_BYTES_OF_ONE: Final = 4
+_LONGEST_MARK: Final = 16
+_QUICK: Final = 10_000
+"""Pieces of JSON that are written in less than the time an event loop may stand still."""
+_STEPS_OF_SORTING: Final = 10
 
 _BY_FIRST_BYTES: Final = (
     (b"\x89PNG\r\n\x1a\n", 0, "image/png"),
@@ -112,6 +120,16 @@ class Mask:
             text = text.replace(written, mark)
         return text
 
+    def first(self, text: str, most: int) -> str:
+        """Give a beginning of the masked text of more than ``most`` characters, all of it where it has no more."""
+        size = most + self.longest + 1
+        while len(text) > size:
+            # What a secret of the rest begins with stands behind the first `most` characters.
+            if len(masked := self(text[:size])) > most + self.longest:
+                return masked
+            size *= 2
+        return self(text)
+
 
 def _forms(value: str) -> tuple[str, ...]:
     as_repr = repr(value)[1:-1], repr(f'"{value}')[2:-1]  # Python chooses the quotes, and escapes those alone
@@ -122,17 +140,25 @@ def _forms(value: str) -> tuple[str, ...]:
 NO_MASK: Final = Mask({})
 
 
-def to_parts(value: object, most: int, mask: Mask = NO_MASK) -> tuple[ContentPart, ...]:
+class Slow(Exception):  # no error: it says that the work belongs into a thread
+    """To give this value a form takes longer than an event loop may stand still."""
+
+
+def to_parts(value: object, most: int, mask: Mask = NO_MASK, *, quickly: bool = False) -> tuple[ContentPart, ...]:
     """Give the parts that the model gets for a returned value, by the table above.
 
     Args:
         value: what the tool returned.
         most: characters of text, over all parts, before the cut.
         mask: takes the secrets out.
+        quickly: give up where it would take long.
 
     Raises:
         ToolError: the value has no form for a model; the sentence names the place and the type.
+        Slow: it would take long.
     """
+    if type(value) is str:  # nearly all of them
+        return (assemble(TextPart, {"text": cut(mask(value), most)}),)
     if isinstance(value, ToolResult):
         return _cut_parts(value.parts, most, mask)
     if isinstance(value, Message):
@@ -142,13 +168,15 @@ def to_parts(value: object, most: int, mask: Mask = NO_MASK) -> tuple[ContentPar
     if isinstance(value, list | tuple) and value and all(isinstance(item, _PARTS) for item in value):
         return _cut_parts(value, most, mask)
     if isinstance(value, bytes | bytearray | memoryview):
-        return _cut_parts([_binary(bytes(value))], most, mask)
+        return _cut_parts([_binary(value, most + mask.longest)], most, mask)
     if type(value).__module__.partition(".")[0] == "PIL" and hasattr(value, "save"):
+        if quickly:
+            raise Slow
         return (_picture(value),)
-    return (TextPart(text=to_text(value, most, mask)),)
+    return (TextPart(text=to_text(value, most, mask, quickly=quickly)),)
 
 
-def to_text(value: object, most: int, mask: Mask = NO_MASK) -> str:
+def to_text(value: object, most: int, mask: Mask = NO_MASK, *, quickly: bool = False) -> str:
     """Give a value as the text the model gets: a ``str`` as it is, everything else as JSON.
 
     Raises:
@@ -157,23 +185,27 @@ def to_text(value: object, most: int, mask: Mask = NO_MASK) -> str:
     if value is None:
         return NOTHING
     if isinstance(value, str) and not isinstance(value, Enum):
-        return cut(mask(value), most)
+        return cut(mask.first(str.__str__(value), most), most)  # a subclass can say anything of itself
     if isinstance(value, Enum) and isinstance(value.value, str):
-        return cut(mask(value.value), most)
-    return cut(_Encoder(most, mask).encode(value), most)
+        return cut(mask.first(value.value, most), most)
+    return cut(_Encoder(most, mask, _QUICK if quickly else inf).encode(value), most)
 
 
 def error_text(error: Exception, mask: Mask = NO_MASK) -> str:
     """Give an exception as one line for the model: type and message, no traceback, keys and passwords masked."""
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001  # a foreign class's own __str__
-        text = ""
-    if isinstance(error, ExceptionGroup):
-        text = "; ".join([text, *(f"{type(inner).__name__}: {inner}" for inner in error.exceptions[:3])])
-    line = " ".join(mask(text)[: MAX_SAID * 8].split())
+    text = _words(error)
+    if isinstance(error, BaseExceptionGroup):
+        text = "; ".join([text, *(f"{type(inner).__name__}: {_words(inner)}" for inner in error.exceptions[:3])])
+    line = " ".join(mask.first(text, MAX_SAID * 8)[: MAX_SAID * 8].split())
     clean = excerpt(re.sub(_KEYS_AND_PASSWORDS, "***", line), MAX_SAID)
     return f"{type(error).__name__}: {clean}" if clean else type(error).__name__
+
+
+def _words(error: BaseException) -> str:
+    try:
+        return str.__str__(str(error))
+    except Exception:  # noqa: BLE001  # a foreign class's own __str__
+        return ""
 
 
 def cut(text: str, most: int) -> str:
@@ -188,16 +220,21 @@ class Pieces:
 
     def __init__(self, most: int, mask: Mask = NO_MASK) -> None:
         self._mask = mask
-        self._most = self._left = most + mask.longest  # what is broken off in a secret stands behind the cut
+        self._most = most + mask.longest  # what is broken off in a secret stands behind the cut
+        self._left: float = self._most
         self._pieces: list[object] = []
 
     def add(self, piece: object) -> bool:
         """Add a piece; say whether no more is wanted."""
         self._pieces.append(piece)
         self._left -= max(1, len(piece)) if isinstance(piece, str) else 1
-        if self._left < 0 and self._mask.longest and isinstance(whole := self.value(), str):
+        if -inf < self._left < 0 and self._mask.longest and isinstance(whole := self.value(), str):
             self._left = self._most - len(self._mask(whole))
         return self._left < 0
+
+    def refuse(self) -> None:
+        """Want no more, whatever there is."""
+        self._left = -inf
 
     def value(self) -> object:
         """Give the pieces as one value: texts joined, others as a list."""
@@ -227,22 +264,30 @@ def _masked(part: ContentPart, mask: Mask) -> ContentPart:
     return part.model_copy(update=changed) if changed else part
 
 
-def _binary(data: bytes) -> ContentPart:
-    kind = next((kind for mark, at, kind in _BY_FIRST_BYTES if data[at : at + len(mark)] == mark), "")
+def _binary(given: bytes | bytearray | memoryview, most: int) -> ContentPart:
+    """Give binary data as a part; of text, what comes after ``most`` characters may be missing."""
+    data = memoryview(given).cast("B")
+    head = bytes(data[:_LONGEST_MARK])
+    kind = next((kind for mark, at, kind in _BY_FIRST_BYTES if head[at : at + len(mark)] == mark), "")
+    if kind and len(data) > MAX_BINARY:
+        msg = f"the tool returned {len(data):,} bytes of {kind}; at most {MAX_BINARY:,} are taken"
+        raise ToolError(msg)
     if kind.startswith("image/"):
-        return ImagePart(data=data, media_type=kind)
+        return ImagePart(data=bytes(data), media_type=kind)
     if kind.startswith("audio/"):
-        return AudioPart(data=data, media_type=kind)
+        return AudioPart(data=bytes(data), media_type=kind)
     if kind:
-        return FilePart(data=data, media_type=kind)
+        return FilePart(data=bytes(data), media_type=kind)
+    bound = most * _BYTES_OF_ONE + 1  # decoded as if more came: what is broken off at the end is left out
     try:
-        return TextPart(text=data.decode())
+        text, _ = utf_8_decode(bytes(data[:bound]), "strict", len(data) <= bound)
     except UnicodeDecodeError:
         msg = (
             f"the tool returned {len(data):,} bytes of an unknown kind; return an ImagePart, AudioPart or FilePart "
             "with its media_type"
         )
         raise ToolError(msg) from None
+    return TextPart(text=text)
 
 
 def _picture(image: Any) -> ImagePart:
@@ -258,13 +303,17 @@ class _FullError(Exception):
 
 
 class _Encoder:
-    """Encodes a value as compact JSON, and stops once more than ``most`` characters are there."""
+    """Encodes a value as compact JSON, and stops once more than ``most`` characters are there.
 
-    def __init__(self, most: int, mask: Mask) -> None:
+    It gives up with `Slow` where that takes more than ``steps``.
+    """
+
+    def __init__(self, most: int, mask: Mask, steps: float = inf) -> None:
         self.mask = mask
         self.masks = mask.longest > 0
         self.pieces: list[str] = []
         self.left = most + 1
+        self.steps = steps
         self.open: set[int] = set()
 
     def encode(self, value: object) -> str:
@@ -277,10 +326,14 @@ class _Encoder:
         self.left -= len(piece)
         if self.left <= 0:
             raise _FullError
+        if len(self.pieces) > self.steps:
+            raise Slow
 
     def _value(self, value: Any, path: str) -> None:
         if isinstance(value, str) and not isinstance(value, Enum):
-            text = self.mask(value) if self.masks else value
+            text = str.__str__(value)
+            if self.masks:
+                text = self.mask.first(text, self.left)
             self._put(_quoted(text if len(text) <= self.left else text[: self.left]))
         elif value is None or isinstance(value, bool):
             self._put({None: "null", True: "true", False: "false"}[value])
@@ -310,7 +363,7 @@ class _Encoder:
         elif isinstance(value, Mapping):
             self._object(((_key(key, path), item) for key, item in value.items()), path)
         elif isinstance(value, set | frozenset):
-            self._array(sorted(value, key=lambda item: _Encoder(self.left, self.mask).encode(item)), path)
+            self._array(self._sorted(value), path)
         elif isinstance(value, tuple) and hasattr(value, "_fields"):
             self._object(zip(value._fields, value, strict=False), path)
         elif isinstance(value, list | tuple | deque | range):
@@ -330,6 +383,12 @@ class _Encoder:
             self._value(item, f"{path}.{key}" if len(path) < _MAX_DEPTH else path)
             before = ","
         self._put("}" if before == "," else "{}")
+
+    def _sorted(self, items: set[Any] | frozenset[Any]) -> list[Any]:
+        if len(items) > self.steps / _STEPS_OF_SORTING:
+            raise Slow
+        # No more than can be shown; and not by `sorted`, which would hold up every thread while it sorts millions.
+        return nsmallest(self.left, items, key=lambda item: _Encoder(self.left, self.mask).encode(item))
 
     def _array(self, items: Iterable[Any], path: str) -> None:
         before = "["

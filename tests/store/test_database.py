@@ -20,6 +20,7 @@ from zlib import crc32
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from msgspec.structs import replace
 from sqlalchemy import Engine, create_engine, event
 
 from plait.entries import Entry, MessageEntry, entry
@@ -214,7 +215,7 @@ async def test_the_keys_of_the_tables_are_the_last_line_of_defence(store: Databa
     first = talk(1)
     await store.append("thr_1", first)
     new = talk(1)
-    twin = [*talk(1), first[0].model_copy(update={"n": 2})]
+    twin = [*talk(1), replace(first[0], n=2)]
 
     outcomes = await asyncio.gather(store.append("thr_2", twin), store.append("thr_3", new), return_exceptions=True)
 
@@ -223,7 +224,7 @@ async def test_the_keys_of_the_tables_are_the_last_line_of_defence(store: Databa
 
 
 async def test_a_value_that_no_database_can_hold_is_refused(store: DatabaseStore) -> None:
-    half = [item.model_copy(update={"run_id": "\ud800"}) for item in talk(1)]
+    half = [replace(item, run_id="\ud800") for item in talk(1)]
 
     with pytest.raises(ConfigurationError, match="half a surrogate pair"):
         await store.append("thr_1", half)

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 from plait.entries import Entry, MessageEntry, RunStart, entry
 from plait.errors import ConfigurationError, StateConflict, StoreUnavailable
@@ -166,7 +167,7 @@ async def test_no_entries_are_no_append(store: Store) -> None:
 
 async def test_order_is_by_number_when_the_clock_goes_back(store: Store) -> None:
     thread_id = (await store.new_thread()).thread_id
-    log = [item.model_copy(update={"at": 1000.0 - item.n}) for item in talk(1, 5)]
+    log = [replace(item, at=1000.0 - item.n) for item in talk(1, 5)]
     for item in log:
         await store.append(thread_id, [item])
 

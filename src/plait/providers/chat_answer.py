@@ -26,7 +26,7 @@ from plait.events import (
     Usage,
     UsageDelta,
 )
-from plait.frozen import to_json
+from plait.frozen import assemble, to_json
 from plait.providers.sse import DONE
 from plait.providers.status import error_object
 from plait.providers.wire import token_count
@@ -192,27 +192,36 @@ class AnswerReader:
 
         Raises:
             StreamTruncated: a choice has no end mark, and ``[DONE]`` did not come.
-            ProtocolViolation: an event is no JSON object of this dialect, or a stream that ended cleanly held none.
+            ProtocolViolation: an event is no JSON object of this dialect, or a stream that ended cleanly held none, or
+                no choice in any.
             ProviderError: an event holds an error. As with all of these, ``partial`` is the text so far.
             EmptyAnswer: it is complete and says nothing.
         """
         if self._failure is not None:
             raise self._failure
         choices = self._choices
-        finished = sum(choice.finish_reason is not None for choice in choices.values())
-        if not (complete or self.done or (finished == len(choices) and finished >= self._expected)):
+        if not (complete or self.done or self._finished()):
             raise self._truncated(beginning, broken)
+        if not choices:
+            raise self._violation(beginning, what="answered without a choice")
         deltas: list[Delta] = []
+        spoke = False
         for number, choice in choices.items():
+            spoke = spoke or choice.spoke or choice.finish_reason in _MAY_BE_EMPTY
             if choice.details or choice.annotations:
                 details = {"reasoning_details": choice.details, "annotations": choice.annotations}
                 deltas.append(DetailsDelta({name: value for name, value in details.items() if value}, number))
             # Some servers name no reason, and say only that all is done.
             deltas.append(FinishDelta(choice.finish_reason or "", number))
-        if not any(choice.spoke or choice.finish_reason in _MAY_BE_EMPTY for choice in choices.values()):
+        if not spoke:
             msg = f"{self._service.provider} gave a complete answer without text or tool calls"
             raise EmptyAnswer(msg, provider=self._service.provider)
         return deltas
+
+    def _finished(self) -> bool:
+        """Whether as many choices as were asked for, and all that began, have their end mark."""
+        choices = self._choices
+        return len(choices) >= self._expected and all(choice.finish_reason is not None for choice in choices.values())
 
     def _add(self, answer: _Answer, deltas: list[Delta]) -> None:
         if answer.error:
@@ -364,16 +373,13 @@ def read_usage(said: object) -> Usage | None:
     sent, received = token_count(said.get("prompt_tokens")), token_count(said.get("completion_tokens"))
     if sent is None or received is None:
         return None
-    of_input, of_output = said.get("prompt_tokens_details"), said.get("completion_tokens_details")
-    of_input = of_input if isinstance(of_input, dict) else {}
-    of_output = of_output if isinstance(of_output, dict) else {}
+    found: dict[str, Any] = {"input_tokens": sent, "output_tokens": received}
+    if type(of_input := said.get("prompt_tokens_details")) is dict:
+        found["cache_read_tokens"] = token_count(of_input.get("cached_tokens")) or 0
+        found["cache_write_tokens"] = token_count(of_input.get("cache_write_tokens")) or 0
+    if type(of_output := said.get("completion_tokens_details")) is dict:
+        found["reasoning_tokens"] = token_count(of_output.get("reasoning_tokens")) or 0
     cost = said.get("cost")
-    sound = isinstance(cost, int | float) and not isinstance(cost, bool) and 0 <= cost < _MOST_DOLLARS
-    return Usage.model_construct(
-        input_tokens=sent,
-        output_tokens=received,
-        cache_read_tokens=token_count(of_input.get("cached_tokens")) or 0,
-        cache_write_tokens=token_count(of_input.get("cache_write_tokens")) or 0,
-        reasoning_tokens=token_count(of_output.get("reasoning_tokens")) or 0,
-        cost=float(cost) if sound else None,  # type: ignore[arg-type]  # sound says it is a number
-    )
+    if isinstance(cost, int | float) and type(cost) is not bool and 0 <= cost < _MOST_DOLLARS:
+        found["cost"] = float(cost)
+    return assemble(Usage, found)

@@ -136,12 +136,12 @@ def _error(
     return made(
         f"{head}{named}{said}{_advice(status, service, retry_after)}",
         status=status,
-        code=code,
+        code=None if code is None else excerpt(service.clean(code)),
         body=excerpt(service.clean(body)),
         retryable=retryable,
         retry_after=retry_after,
         provider=service.provider,
-        request_id=request_id,
+        request_id=None if request_id is None else excerpt(service.clean(request_id)),
     )
 
 

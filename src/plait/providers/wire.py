@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 V = TypeVar("V")
 
 _MOST: Final = 32
+_MOST_TOKENS: Final = 10**12
 
 
 class MessageBytes:
@@ -41,12 +42,13 @@ class MessageBytes:
         Raises:
             ConfigurationError: the form has no place for something in a message.
         """
-        known = self._known
-        try:
+        known = self._known.get
+        found = []
+        for message in messages:
             # An entry is removed when its message goes, before another object can have its number.
-            return [known[id(message)].data for message in messages]
-        except KeyError:
-            return [known[id(message)].data if id(message) in known else self._add(message) for message in messages]
+            entry = known(id(message))
+            found.append(self._add(message) if entry is None else entry.data)
+        return found
 
     def _add(self, message: Message) -> bytes:
         entry = _Known(message, self._gone)
@@ -97,5 +99,4 @@ def data_url(data: bytes, media_type: str) -> str:
 
 def token_count(value: object) -> int | None:
     """Give a number of tokens as a provider reports it; None for what cannot be one."""
-    sound = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**12
-    return value if sound else None  # type: ignore[return-value]
+    return value if type(value) is int and 0 <= value < _MOST_TOKENS else None

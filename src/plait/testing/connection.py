@@ -22,15 +22,17 @@ if TYPE_CHECKING:
     from plait.testing.reply import Step
 
 _LARGEST: Final = 256 * 2**20
+_TLS_HELLO: Final = b"\x16\x03"
 _AT_ONCE: Final = 65_536
 
 
 class Connection(asyncio.Protocol):
     """Reads requests one after the other, and takes the steps that answer each."""
 
-    def __init__(self, ledger: Ledger, answer: Callable[[Exchange], Sequence[Step]]) -> None:
-        """Take where to note what happens, and what gives the steps for a request."""
+    def __init__(self, ledger: Ledger, answer: Callable[[Exchange], Sequence[Step]], others: set[Connection]) -> None:
+        """Take where to note what happens, what gives the steps for a request, and the set of open connections."""
         self._ledger = ledger
+        self._others = others
         self._answer = answer
         self._read = bytearray()
         self._more = asyncio.Event()
@@ -44,6 +46,8 @@ class Connection(asyncio.Protocol):
         """Begin."""
         self._transport = cast("asyncio.Transport", transport)
         self._number = self._ledger.connected()
+        self._others -= {one for one in self._others if one.gone}
+        self._others.add(self)
         self.task = asyncio.get_running_loop().create_task(self._serve(), name="plait: fault server connection")
 
     def data_received(self, data: bytes) -> None:
@@ -66,9 +70,21 @@ class Connection(asyncio.Protocol):
         self._writable.set()
         self._ledger.disconnected(self._number)
 
+    @property
+    def gone(self) -> bool:
+        """Whether nothing of it is left."""
+        return self._gone.is_set() and (self.task is None or self.task.done())
+
     def abort(self) -> None:
-        """End at once, because the server ends."""
+        """End at once."""
         self._transport.abort()
+
+    async def end(self) -> None:
+        """End at once, and wait till nothing of it is left."""
+        self.abort()
+        await self._gone.wait()
+        if self.task is not None:
+            await asyncio.gather(self.task, return_exceptions=True)
 
     async def _serve(self) -> None:
         try:
@@ -132,6 +148,11 @@ class Connection(asyncio.Protocol):
 
     async def _request(self) -> Received | None:
         """Read the next request; None when there is none."""
+        if not self._read and not await self._has_more():
+            return None
+        if self._read.startswith(_TLS_HELLO):  # as web servers do that speak plain HTTP
+            self._transport.write(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n")
+            return None
         head = await self._until(b"\r\n\r\n")
         if head is None:
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import threading
 from pathlib import Path
@@ -70,7 +71,8 @@ class FaultServer:
         self._asked = 0
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._listening: asyncio.Server | None = None
+        self._listening: asyncio.Task[None] | None = None
+        self._welcomes: set[asyncio.Task[None]] = set()
         self._connections: set[Connection] = set()
         self._failure: OSError | None = None
 
@@ -133,6 +135,11 @@ class FaultServer:
             self._loop.call_soon_threadsafe(self._stopping.set)
             thread.join()
 
+    def play(self, *script: Scripted) -> None:
+        """Go on with another script, from its beginning; what is under way is not changed."""
+        self.script = script or (answer(),)
+        self._asked = 0
+
     def refuse(self) -> None:
         """Stop listening: who connects from now on is refused. What is connected stays so."""
         self._do(self._unlisten())
@@ -171,24 +178,48 @@ class FaultServer:
             begun.set()
         await self._stopping.wait()
         await self._unlisten()
-        for connection in self._connections:
-            connection.abort()
-        tasks = [connection.task for connection in self._connections if connection.task is not None]
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # who was let in just now is welcomed first
+        for task in self._welcomes:
+            task.cancel()
+        await asyncio.gather(*self._welcomes, return_exceptions=True)
+        await asyncio.sleep(0)
+        await asyncio.gather(*(connection.end() for connection in self._connections))
 
     async def _listen(self) -> None:
-        loop = asyncio.get_running_loop()
+        listener = socket.create_server(("127.0.0.1", self.port), backlog=512)
+        listener.setblocking(False)  # noqa: FBT003  # its one parameter
+        self.port = listener.getsockname()[1]
         context = None
         if self._tls is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate(self._tls))
-        self._listening = await loop.create_server(self._connection, "127.0.0.1", self.port, ssl=context, backlog=512)
-        self.port = self._listening.sockets[0].getsockname()[1]
+        welcoming = self._welcome_all(listener, context)
+        self._listening = asyncio.get_running_loop().create_task(welcoming, name="plait: fault server")
 
     async def _unlisten(self) -> None:
-        if self._listening is not None:
-            self._listening.close()
-            self._listening = None
+        listening, self._listening = self._listening, None
+        if listening is not None:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+
+    async def _welcome_all(self, listener: socket.socket, context: ssl.SSLContext | None) -> None:
+        # asyncio's own server loses a connection that comes while it is closed.
+        loop = asyncio.get_running_loop()
+        with listener:
+            while True:
+                raw, _ = await loop.sock_accept(listener)
+                task = loop.create_task(self._welcome(raw, context))
+                self._welcomes.add(task)
+                task.add_done_callback(self._welcomes.discard)
+
+    async def _welcome(self, raw: socket.socket, context: ssl.SSLContext | None) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(self._connection, raw, ssl=context)
+        except OSError:  # a client that does not trust the certificate, for example
+            raw.close()
+        except BaseException:
+            raw.close()
+            raise
 
     async def _close_idle(self) -> None:
         for connection in self._connections:
@@ -196,19 +227,16 @@ class FaultServer:
                 connection.abort()
 
     def _connection(self) -> Connection:
-        self._connections = {one for one in self._connections if one.task is None or not one.task.done()}
-        made = Connection(self._ledger, self._steps)
-        self._connections.add(made)
-        return made
+        return Connection(self._ledger, self._steps, self._connections)
 
     def _steps(self, exchange: Exchange) -> Sequence[Step]:
         if exchange.method != "POST":  # programs look for the models before they ask one
             found = exchange.method == "GET" and exchange.path.partition("?")[0].endswith("/models")
             reply, number = Reply(status=200 if found else 404, body=_MODELS if found else None), 0
         else:
+            scripted = self.script[min(self._asked, len(self.script) - 1)]
             self._asked += 1
-            number = self._asked
-            scripted = self.script[min(number, len(self.script)) - 1]
+            number = exchange.number
             asked = self._read(exchange, number)
             if isinstance(scripted, str):
                 reply = answer(scripted)

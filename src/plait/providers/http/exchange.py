@@ -115,13 +115,13 @@ class Exchange:
                 transport.write(body)
             else:
                 transport.write(b"%b%d\r\n\r\n%b" % (head, len(body), body))
-            message, self._content = await protocol.read()
+            message, content = await protocol.read()
             while message.code == 100 or message.code in _INTERIM:  # noqa: PLR2004  # 100 Continue
-                message, self._content = await protocol.read()
+                message, content = await protocol.read()
         except _breakages() as error:
             failure, cause = self._explain(error)
         else:
-            self.status, self.headers = message.code, message.headers
+            self.status, self.headers, self._content = message.code, message.headers, content
             return
         finally:
             self._waiting = None
@@ -209,15 +209,15 @@ class Exchange:
         waiting, silence = self._waiting, self._silence
         if waiting is None:
             self._timer = self._loop.call_at(now + _TICK, self._look)
+        elif not self._protocol.is_connected() and _is_violated(self._protocol):
+            # aiohttp closed the connection for a violation of HTTP without telling the reader.
+            self._wake(violation(self._service, "broke the rules of HTTP in the middle of its answer", b""))
         elif now >= self._until:
             what = "no answer" if self._content is None else "the answer was not complete"
             self._wake(self._late(f"{what} within {self._total:g} s"))
         elif silence is not None and now >= waiting + silence:
             what = "no answer within" if self._content is None else "no byte for"
             self._wake(self._late(f"{what} {silence:g} s"))
-        elif not self._protocol.is_connected():
-            # aiohttp closed the connection for a violation of HTTP without telling the reader.
-            self._wake(violation(self._service, "broke the rules of HTTP in the middle of its answer", b""))
         else:
             silent = now + _TICK if silence is None else waiting + silence
             self._timer = self._loop.call_at(min(now + _TICK, silent, self._until), self._look)
@@ -232,9 +232,18 @@ class Exchange:
     def _explain(self, error: BaseException) -> tuple[ModelError, BaseException | None]:
         if isinstance(error, ModelError):
             return error, None
-        if isinstance(error, RuntimeError):
+        failure, cause = failure_of(error, self._service)
+        broken = isinstance(failure, TransportError) and self._content is not None and _is_violated(self._protocol)
+        if broken or isinstance(error, RuntimeError):
             return violation(self._service, "broke the rules of HTTP in the middle of its answer", b""), None
-        return failure_of(error, self._service)
+        return failure, cause
+
+
+def _is_violated(protocol: ResponseHandler) -> bool:
+    """Whether aiohttp closed the connection itself: its reader may be told of nothing but the end of it."""
+    from aiohttp.http_exceptions import HttpProcessingError
+
+    return isinstance(protocol.exception(), HttpProcessingError)
 
 
 def _breakages() -> tuple[type[Exception], ...]:

@@ -157,7 +157,7 @@ class Endpoint:
         """Make the error for an answer that is no success, with what can be read of its body."""
         headers = {name.lower(): value for name, value in exchange.headers.items()}
         if exchange.status in _REDIRECTS:
-            target = urlsplit(headers.get("location", "")).netloc.rpartition("@")[2] or "another path"
+            target = _host_of(headers.get("location", "")) or "another path"
             return ProviderError(
                 f"{self._service.address} redirects ({exchange.status}) to {excerpt(target, 80)!r}; redirects are not "
                 f"followed, so that a key never reaches another host: correct base_url",
@@ -165,6 +165,14 @@ class Endpoint:
                 provider=self._service.provider,
             )
         return http_error(exchange.status, headers, await exchange.beginning(), self._service)
+
+
+def _host_of(location: str) -> str:
+    """Give the host that a redirect names, without the user; the empty text if it names none that makes sense."""
+    try:
+        return urlsplit(location).netloc.rpartition("@")[2]
+    except ValueError:
+        return ""
 
 
 def address_of(url: str) -> str:

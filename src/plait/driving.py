@@ -1,0 +1,159 @@
+"""Driving foreign coroutines: a tool's, a hook's. They end in time, and cancel nobody but themselves.
+
+Knows nothing of what is driven.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import types
+from contextlib import suppress
+from contextvars import Context
+from math import inf
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Generator
+
+_GRACE: Final = 0.5
+"""Seconds between the cancellations of a coroutine whose time is up and that does not end."""
+_TRIES: Final = 3
+
+
+class CancelledItself(Exception):
+    """The coroutine ended by a cancellation of its own, or by one that it raised."""
+
+
+class TimeUp(Exception):
+    """The coroutine was cancelled because its time was up."""
+
+
+async def drive(coroutine: Coroutine[Any, Any, Any], seconds: float) -> Any:
+    """Await a foreign coroutine, in this task, for so long at most.
+
+    A coroutine that takes no notice of its cancellation is cancelled again, and closed in the end. One that ends in
+    time in spite of a cancellation of its own has its result.
+
+    Raises:
+        CancelledItself, TimeUp: see there.
+        CancelledError: this task was cancelled from outside.
+        BaseException: the coroutine's own.
+    """
+    watch = _Watch(seconds)
+    failure: BaseException | None = None
+    value = None
+    try:
+        value = await watch.drive(coroutine)
+    except BaseException as error:  # noqa: BLE001  # raised again below, once it is known who cancelled
+        failure = error
+    cancelled = isinstance(failure, asyncio.CancelledError)
+    others = await watch.take_back() if cancelled or watch.own or watch.expired else False
+    if failure is None:
+        return value
+    if not cancelled or others:
+        try:
+            raise failure
+        finally:
+            del failure  # its traceback holds this frame
+    failure = None
+    raise TimeUp if watch.expired else CancelledItself
+
+
+class _Watch:
+    """Drives a coroutine, cancels it when its time is up, and counts how often it cancels itself.
+
+    Somebody else's cancellation comes while the task waits, its own while it runs. Nothing else tells
+    the two from one another. Leaner than `asyncio.timeout`, which cannot tell them at all.
+    """
+
+    __slots__ = ("_before", "_hurry", "_interrupted", "_loop", "_seconds", "_task", "_timer", "expired", "own")
+
+    def __init__(self, seconds: float) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # a coroutine that asyncio runs is in a task
+        self._task = task
+        self._loop = task.get_loop()
+        self._before = task.cancelling()
+        self._seconds = seconds
+        self._timer: asyncio.TimerHandle | None = None
+        self._hurry: asyncio.TimerHandle | None = None
+        self._interrupted = 0
+        self.own = 0
+        self.expired = 0
+
+    @types.coroutine
+    def drive(self, coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, None, Any]:
+        """Await the coroutine; the clock runs from the first time it waits for something."""
+        task, thrown = self._task, None
+        try:
+            while True:
+                before = task.cancelling()
+                try:
+                    waits_for = coroutine.send(None) if thrown is None else coroutine.throw(thrown)
+                except StopIteration as stop:
+                    return stop.value
+                finally:
+                    if (more := task.cancelling() - before) > 0:
+                        self.own += max(0, more - self._interrupts())
+                if self._timer is None and self._seconds < inf:
+                    self._timer = self._loop.call_later(self._seconds, self._expire, context=Context())
+                try:
+                    yield waits_for
+                    thrown = None
+                except BaseException as error:
+                    if isinstance(error, GeneratorExit) or self.expired > _TRIES:
+                        _close(coroutine)
+                        raise
+                    thrown = error
+                    if self._hurry is None and isinstance(error, asyncio.CancelledError):
+                        self._hurry = self._loop.call_later(_GRACE, self._insist, context=Context())
+        finally:
+            for timer in (self._timer, self._hurry):
+                if timer is not None:
+                    timer.cancel()
+
+    def _interrupts(self) -> int:
+        """Say how often somebody pressed Ctrl-C since this was asked last.
+
+        asyncio then cancels the main task, in the middle of whatever runs; the coroutine has no part in it
+        (https://docs.python.org/3/library/asyncio-runner.html#handling-keyboard-interruption).
+        """
+        runner = getattr(getattr(signal.getsignal(signal.SIGINT), "func", None), "__self__", None)
+        count: int = getattr(runner, "_interrupt_count", 0)
+        more, self._interrupted = count - self._interrupted, count
+        return more
+
+    def _insist(self) -> None:
+        """See that a coroutine which was cancelled from outside does end, and not only swallow the cancellation."""
+        self._hurry = None
+        if self._task.cancelling() - self._before > self.own + self.expired:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._expire()
+
+    def _expire(self) -> None:
+        self.expired += 1
+        self._timer = self._loop.call_later(_GRACE, self._expire, context=Context())
+        self._task.cancel()
+
+    async def take_back(self) -> bool:
+        """Take back the cancellations of the coroutine and of its time; say whether there are others."""
+        mine = self.own + self.expired
+        others = self._task.cancelling() - self._before > mine
+        for _ in range(mine):
+            self._task.uncancel()
+        if self.own and not others:  # one that did not wait after it has not got its cancellation yet
+            try:
+                await asyncio.sleep(0)
+            except asyncio.CancelledError:
+                return self._task.cancelling() > self._before
+        return others
+
+
+def _close(coroutine: Coroutine[Any, Any, Any]) -> None:
+    """End a coroutine that would not end; it may take no notice of this either, a few times."""
+    for _ in range(_TRIES):
+        with suppress(RuntimeError):
+            coroutine.close()
+            return
