@@ -93,7 +93,7 @@ async def execute(
         return
     for wave in _waves(calls, tools, sequential=sequential):
         if len(wave) == 1:
-            yield [await _carry_out(wave[0], tools, context, errands)]
+            yield [_finished(await _carry_out(wave[0], tools, context, errands))]
             continue
         async with aclosing(_together(wave, tools, context, errands, at_once)) as batches:
             async for batch in batches:
@@ -137,7 +137,7 @@ async def _together(
         while waiting or running or ended:
             while waiting and len(running) < at_once:
                 call = waiting.popleft()
-                task = loop.create_task(_as_value(call, tools, context, errands), name=f"plait: tool {call.name}")
+                task = loop.create_task(_carry_out(call, tools, context, errands), name=f"plait: tool {call.name}")
                 running[task] = call
                 task.add_done_callback(note)
             if not ended:
@@ -150,7 +150,7 @@ async def _together(
                 await all_ended
                 timer.cancel()
             batch, ended = ended, []
-            yield [_finished(call, task) for call, task in batch]
+            yield [_of_task(call, task) for call, task in batch]
     finally:
         await _end(running)
 
@@ -176,29 +176,25 @@ async def _end(running: Mapping[asyncio.Task[Any], object]) -> None:
         raise cancelled
 
 
-async def _as_value(
-    call: ToolCall, tools: Mapping[str, Tool], context: RunContext[Any], errands: Errands
-) -> Finished | BaseException:
-    """Carry out a call in a task of its own: a task that raised KeyboardInterrupt would end the event loop."""
-    try:
-        return await _carry_out(call, tools, context, errands)
-    except asyncio.CancelledError:
-        raise
-    except BaseException as error:  # noqa: BLE001  # raised again by the run's own task
-        return error
-
-
-def _finished(call: ToolCall, task: asyncio.Task[Finished | BaseException]) -> Finished:
+def _of_task(call: ToolCall, task: asyncio.Task[Finished | BaseException]) -> Finished:
     if task.cancelled():
         return Finished(call, error_result(call, f"the tool {call.name!r} was cancelled from outside its run"), 0.0)
-    outcome = task.result()
+    return _finished(task.result())
+
+
+def _finished(outcome: Finished | BaseException) -> Finished:
     if isinstance(outcome, BaseException):
         raise outcome
     return outcome
 
 
-async def _carry_out(call: ToolCall, tools: Mapping[str, Tool], context: RunContext[Any], errands: Errands) -> Finished:
-    """Carry out one call; everything but an end from outside becomes a result."""
+async def _carry_out(
+    call: ToolCall, tools: Mapping[str, Tool], context: RunContext[Any], errands: Errands
+) -> Finished | BaseException:
+    """Carry out one call; everything but an end from outside becomes a result.
+
+    KeyboardInterrupt and its like are given, not raised: a task that raised one would end the event loop.
+    """
     started = perf_counter()
     is_error = False
     parts: tuple[ContentPart, ...]
@@ -231,6 +227,10 @@ async def _carry_out(call: ToolCall, tools: Mapping[str, Tool], context: RunCont
         is_error = True
         logger.debug("the tool %r raised %s", call.name, type(error).__name__)  # its words may be secret
         parts = (TextPart(text=error_text(error, mask)),)
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:  # noqa: BLE001  # raised again by the run's own task
+        return error
     result = assemble(ToolResult, {"call_id": call.id, "name": call.name, "parts": parts, "is_error": is_error})
     return Finished(call, result, perf_counter() - started)
 

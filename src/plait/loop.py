@@ -97,8 +97,7 @@ def next_step(tail: Tail, limits: RunLimits) -> Ask | CallTools | Finish:
     run = tail.run
     if run is None:
         return Finish("response")
-    waiting = tail.waiting
-    if waiting:
+    if tail.pending and (waiting := tail.waiting):
         doubtful = tuple(call for call in waiting if call.id in tail.started)
         left = max(0, limits.max_tool_calls - run.tool_calls)
         ready = tuple(call for call in waiting if call.id not in tail.started)[:left]
@@ -152,9 +151,7 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
         Raises:
             PlaitError: the run failed; the log says so and is valid to send.
         """
-        if depth_here() > MAX_DEPTH:
-            msg = f"agent {self.context.agent_name!r} would be one of more than {MAX_DEPTH} agents within agents"
-            raise LimitExceeded(msg, limit=MAX_DEPTH)
+        self._check_depth()
         guard = Guard(self.stop, self.limits.deadline)
         thread, errands = self.thread, Errands(watched=self.debug)
         held = False
@@ -186,10 +183,12 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
                                 async for finished in results:
                                     self._add_results(finished, ready)
                                     yield await thread.flush()
-                                    await self._told_calls(finished)
+                                    if self.hooks:
+                                        await self._told_calls(finished)
                         case Finish(reason):
                             self._finish(reason)
-                    await guard.checkpoint()
+                    if guard.fired:
+                        await guard.checkpoint()
             # What comes now can no longer be stopped, so that a run ends once and says so once.
             yield await self._end(guard.stopped, held=held)
         except BaseException as error:
@@ -202,6 +201,11 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
                 await errands.end()
             finally:
                 await thread.leave()
+
+    def _check_depth(self) -> None:
+        if depth_here() > MAX_DEPTH:
+            msg = f"agent {self.context.agent_name!r} would be one of more than {MAX_DEPTH} agents within agents"
+            raise LimitExceeded(msg, limit=MAX_DEPTH)
 
     def _begin(self) -> None:
         """Put the run's beginning at the end of the log, unless the log stands in the middle of this run."""
@@ -264,7 +268,7 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
         for call in calls:
             if call.id == cut:
                 self._add_result(call, error_result(call, _CUT))
-            elif (allowed := await self._allowed(call)) is not None:
+            elif (allowed := await self._allowed(call) if self.hooks else call) is not None:
                 self._add(ToolStart(call.id))
                 ready.append(allowed)
         return ready
@@ -296,7 +300,7 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
 
     async def _told_calls(self, finished: Sequence[Finished]) -> None:
         """Tell the hooks of calls whose results are in the log."""
-        for call, result, seconds in finished if self.hooks else ():
+        for call, result, seconds in finished:
             names: tuple[HookName, ...] = ("on_function_call_error", "on_function_call_end")
             for name in names if result.is_error else names[1:]:
                 if name in self.hooks:

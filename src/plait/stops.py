@@ -78,11 +78,15 @@ class Guard:
             self._fired = reason
             self._task.cancel()
 
+    @property
+    def fired(self) -> bool:
+        """Whether it was told to stop."""
+        return self._fired is not None
+
     async def checkpoint(self) -> None:
-        """Stop here if it fired: foreign code may have swallowed the cancellation."""
-        if self._fired is not None:
-            await asyncio.sleep(0)  # raises here, if the cancellation is still to come
-            raise asyncio.CancelledError
+        """Stop here, after it fired: foreign code may have swallowed the cancellation."""
+        await asyncio.sleep(0)  # raises here, if the cancellation is still to come
+        raise asyncio.CancelledError
 
     async def __aexit__(self, kind: type[BaseException] | None, _error: object, _traceback: object) -> bool:
         self._armed = False

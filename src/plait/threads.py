@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from contextvars import Context
 from typing import TYPE_CHECKING, Final, Literal
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 
 from plait.entries import Body, entry
 from plait.errors import PlaitError, StateConflict
@@ -227,6 +228,11 @@ class _Desk:
     __slots__ = ("__weakref__", "_loop", "_owner", "interrupt", "lock", "run_id", "users")
 
     def __init__(self) -> None:
+        self.reset()
+        _ALL_DESKS.add(self)
+
+    def reset(self) -> None:
+        """Begin with nobody here, as a forked child does: its runs are not its parent's, and queue behind those."""
         self.lock = asyncio.Lock()
         self.users = 0
         self.run_id = ""
@@ -248,6 +254,14 @@ class _Desk:
         self._loop, self.lock, self.users, self.run_id, self.interrupt = loop, asyncio.Lock(), 0, "", None
         return True
 
+
+def _reset_all() -> None:
+    for desk in list(_ALL_DESKS):
+        desk.reset()
+
+
+_ALL_DESKS: Final[WeakSet[_Desk]] = WeakSet()
+os.register_at_fork(after_in_child=_reset_all)
 
 _DESKS: Final[WeakKeyDictionary[Store, WeakValueDictionary[str, _Desk]]] = WeakKeyDictionary()
 

@@ -113,7 +113,7 @@ class AnswerReader:
     End marks are given out by `end` alone, when it is sure that the answer is one.
     """
 
-    __slots__ = ("_batches", "_choices", "_expected", "_failure", "_named", "_service", "_usage", "done")
+    __slots__ = ("_batches", "_choices", "_expected", "_failure", "_named", "_service", "_usages", "done")
 
     def __init__(self, service: Service, *, expected: int = 1) -> None:
         """Say who answers, and how many choices were asked for."""
@@ -124,7 +124,7 @@ class AnswerReader:
         self._choices: dict[int, _Progress] = {}
         self._batches: list[list[Delta]] = []
         self._named = False
-        self._usage: Any = None
+        self._usages: list[Any] = []  # what was said of tokens since they were counted last
 
     @property
     def partial(self) -> str:
@@ -176,7 +176,7 @@ class AnswerReader:
         except ModelError as error:
             self._failure = error
             self.done = True
-        if self._usage is not None:
+        if self._usages:
             self._count(deltas)
         return deltas
 
@@ -230,7 +230,7 @@ class AnswerReader:
             self._named = True
             deltas.append(ModelDelta(answer.model or "", answer.id or "", self._service.provider))
         if answer.usage is not None:
-            self._usage = answer.usage
+            self._usages.append(answer.usage)
         for choice in answer.choices or ():
             if choice.error:
                 raise self._error(choice.error)
@@ -258,23 +258,24 @@ class AnswerReader:
                 progress.finish_reason = choice.finish_reason
 
     def _count(self, deltas: list[Delta]) -> None:
-        usage = read_usage(self._usage)
-        self._usage = None
+        """Give the tokens that were told last and make sense: which reads told of them must make no difference."""
+        usage = next((read for said in reversed(self._usages) if (read := read_usage(said)) is not None), None)
+        self._usages.clear()
         if usage is not None:
             deltas.append(UsageDelta(usage))
 
     def _read(self, data: bytes) -> _Answer:
         """Decode what the fast decoder refuses: lone surrogates are taken, and anything else is named."""
         try:
-            return msgspec.convert(json.loads(data), _Answer)
-        except (ValueError, RecursionError) as error:
-            if data.lstrip()[:1] == b"<":
-                what = "sent a web page instead of an answer (check base_url)"
-            elif isinstance(error, UnicodeDecodeError):
-                what = "sent something that is not UTF-8"
-            else:
-                what = "sent something that is no JSON of its dialect"
-            raise self._violation(data, what=what) from None
+            return msgspec.convert(json.loads(data.decode("utf-8-sig")), _Answer)
+        except UnicodeDecodeError:
+            what = "sent something that is not UTF-8"
+        except (ValueError, RecursionError):
+            what = "sent something that is no JSON of its dialect"
+        if data[:64].lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<":
+            what = "sent a web page instead of an answer (check base_url)"
+        # Raised out here, the error's context does not hold the decoder's, which holds all that was sent.
+        raise self._violation(data, what=what)
 
     def _text(self, content: object) -> str:
         """Join content that comes in parts, as some vendors send it."""

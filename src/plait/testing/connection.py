@@ -132,7 +132,7 @@ class Connection(asyncio.Protocol):
     async def _send(self, data: bytes, exchange: Exchange) -> None:
         if not self._transport.is_closing():
             self._transport.write(data)
-            exchange.sent += data
+            exchange.note(data)
         await self._writable.wait()
         await asyncio.sleep(0)  # lets the loop see that the client has gone
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from plait.errors import excerpt
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 Ending = Literal["open", "complete", "client left", "reset", "closed"]
 """Still under way; all was sent; the client closed first; we reset the connection; we closed it early."""
+
+
+_KEPT: Final = 2**20
 
 
 class Received(NamedTuple):
@@ -38,7 +41,8 @@ class Exchange:
         headers: by lower-case name; not shown by ``repr``, for a key is among them.
         raw: the body's bytes.
         body: the body's JSON, or None if it is none.
-        sent: what was sent, headers included.
+        sent: what was sent, headers included: its first megabyte.
+        size: how many bytes were sent.
         ended: how it ended; see `Ending`.
         seconds: from the request's arrival to its end.
     """
@@ -51,6 +55,7 @@ class Exchange:
     raw: bytes = field(repr=False)
     body: Any = field(repr=False)
     sent: bytearray = field(default_factory=bytearray, repr=False)
+    size: int = 0
     ended: Ending = "open"
     seconds: float = 0.0
     began: float = field(default_factory=monotonic, repr=False)
@@ -58,8 +63,14 @@ class Exchange:
     def __str__(self) -> str:
         streamed = " streamed" if isinstance(self.body, dict) and self.body.get("stream") is True else ""
         what = f"{self.method} {excerpt(self.path, 100)}{streamed}"
-        how = f"{len(self.sent)} bytes sent, {self.ended}, {self.seconds:.3f} s"
+        how = f"{self.size} bytes sent, {self.ended}, {self.seconds:.3f} s"
         return f"{self.number:>4}  connection {self.connection}  {what}  {how}"
+
+    def note(self, data: bytes) -> None:
+        """Note what was sent."""
+        self.size += len(data)
+        if len(self.sent) < _KEPT:
+            self.sent += data[: _KEPT - len(self.sent)]
 
 
 class Ledger:

@@ -208,6 +208,7 @@ class FaultServer:
         with listener:
             while True:
                 raw, _ = await loop.sock_accept(listener)
+                raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # each piece goes out by itself
                 task = loop.create_task(self._welcome(raw, context))
                 self._welcomes.add(task)
                 task.add_done_callback(self._welcomes.discard)

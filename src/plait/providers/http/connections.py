@@ -15,6 +15,8 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
+from plait.providers.http.exchange import Lookout
+
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, BaseTransport
     from collections.abc import AsyncGenerator, Mapping
@@ -34,10 +36,11 @@ class Route:
 
     Attributes:
         loop: the event loop it belongs to.
+        lookout: watches the deadlines of what is asked in this loop.
         head: the request's first bytes, up to the number of its ``content-length``.
     """
 
-    __slots__ = ("_connector", "_request", "_timeout", "head", "loop")
+    __slots__ = ("_connector", "_request", "_timeout", "head", "lookout", "loop")
 
     def __init__(
         self,
@@ -50,6 +53,7 @@ class Route:
         seconds: float,
     ) -> None:
         self.loop = loop
+        self.lookout = connector.lookout
         self.head = b""
         self._connector = connector
         self._timeout = aiohttp.ClientTimeout(total=None, connect=seconds)
@@ -95,8 +99,9 @@ class _Connector(aiohttp.TCPConnector):
     error.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, loop: AbstractEventLoop) -> None:
         super().__init__(limit=0, keepalive_timeout=_KEEP_ALIVE)
+        self.lookout = Lookout(loop)
         self._used: WeakSet[ResponseHandler] = WeakSet()
 
     async def connect(
@@ -141,7 +146,7 @@ async def connector_of(loop: AbstractEventLoop) -> _Connector:
         return known[0]
     for other in [one for one in _connectors if one.is_closed()]:
         _forget(other)
-    connector = _Connector()
+    connector = _Connector(loop)
     keeper = _keep(loop, connector)
     _connectors[loop] = (connector, keeper)
     await anext(keeper)

@@ -6,6 +6,8 @@ object, and knows neither what the bytes say nor how much of them is too much.
 
 from __future__ import annotations
 
+from contextvars import Context
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from plait.errors import ModelError, TransportError
@@ -32,7 +34,7 @@ _INTERIM: Final = range(102, 200)  # and 100: answers before the answer
 class Exchange:
     """A request that was written to a connection, and its answer. It must be closed, by `close`, however it was left.
 
-    One timer watches it: it looks again when a deadline could have passed, so that a piece costs no timer.
+    A `Lookout` watches its deadlines, so that neither a request nor a piece costs a timer.
 
     Attributes:
         status: of the answer, after `begin`.
@@ -43,11 +45,11 @@ class Exchange:
         "_connection",
         "_content",
         "_failure",
+        "_lookout",
         "_loop",
         "_protocol",
         "_service",
         "_silence",
-        "_timer",
         "_total",
         "_until",
         "_waiting",
@@ -59,7 +61,7 @@ class Exchange:
         self,
         connection: Connection,
         service: Service,
-        loop: asyncio.AbstractEventLoop,
+        lookout: Lookout,
         *,
         began: float,
         total: float,
@@ -70,7 +72,7 @@ class Exchange:
         Args:
             connection: aiohttp's.
             service: who is asked.
-            loop: the running event loop.
+            lookout: that of the running event loop.
             began: when it was wished for, in the loop's time.
             total: seconds from then on within which the answer must be complete.
             silence: seconds without a byte that end it, or None.
@@ -80,13 +82,13 @@ class Exchange:
         self._connection: Connection | None = connection
         self._protocol: ResponseHandler = protocol
         self._service = service
-        self._loop = loop
+        self._lookout = lookout
+        self._loop = lookout.loop
         self._total = total
         self._until = began + total
         self._silence = silence
         self._content: StreamReader | None = None
         self._waiting: float | None = None  # since when the next piece is awaited
-        self._timer: asyncio.TimerHandle | None = None
         self._failure: ModelError | None = None
         self.status = 0
         self.headers: Mapping[str, str] = {}
@@ -105,7 +107,7 @@ class Exchange:
         protocol = self._protocol
         transport = protocol.transport
         now = self._waiting = self._loop.time()
-        self._timer = self._loop.call_at(self._next_look(now), self._look)
+        self._lookout.watch(self, min(self._until, inf if self._silence is None else now + self._silence))
         try:
             protocol.set_response_params(read_until_eof=True)
             if transport is None:
@@ -174,9 +176,7 @@ class Exchange:
             return
         now = self._loop.time()
         self._until = min(self._until, now + _LINGER)
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_at(self._until, self._look)
+        self._lookout.watch(self, self._until)
         try:
             while await self.read():
                 pass
@@ -185,9 +185,7 @@ class Exchange:
 
     def close(self) -> None:
         """Let go of the connection: back to those that are kept when the body was read to its end, else closed."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._lookout.forget(self)
         connection, self._connection = self._connection, None
         if connection is None:
             return
@@ -200,34 +198,36 @@ class Exchange:
             transport.abort()  # closing it would first wait for what is not written, and for TLS to say goodbye
         connection.close()
 
-    def _next_look(self, now: float) -> float:
-        return min(now + _TICK, self._until, now + (_TICK if self._silence is None else self._silence))
+    def look(self, now: float) -> float:
+        """See whether the wait has to end: the reader is woken with the error to raise.
 
-    def _look(self) -> None:
-        """See whether the wait has to end: the reader is woken with the error to raise."""
-        now = self._loop.time()
+        Args:
+            now: the loop's time.
+
+        Returns:
+            When a deadline could pass next, if nothing comes until then.
+        """
         waiting, silence = self._waiting, self._silence
         if waiting is None:
-            self._timer = self._loop.call_at(now + _TICK, self._look)
-        elif not self._protocol.is_connected() and _is_violated(self._protocol):
-            # aiohttp closed the connection for a violation of HTTP without telling the reader.
-            self._wake(violation(self._service, "broke the rules of HTTP in the middle of its answer", b""))
-        elif now >= self._until:
+            return inf
+        if now >= self._until:
             what = "no answer" if self._content is None else "the answer was not complete"
-            self._wake(self._late(f"{what} within {self._total:g} s"))
-        elif silence is not None and now >= waiting + silence:
+            return self._wake(self._late(f"{what} within {self._total:g} s"))
+        silent = inf if silence is None else waiting + silence
+        if now >= silent:
             what = "no answer within" if self._content is None else "no byte for"
-            self._wake(self._late(f"{what} {silence:g} s"))
-        else:
-            silent = now + _TICK if silence is None else waiting + silence
-            self._timer = self._loop.call_at(min(now + _TICK, silent, self._until), self._look)
+            return self._wake(self._late(f"{what} {silence:g} s"))
+        if not self._protocol.is_connected():
+            # aiohttp closed the connection for a violation of HTTP without telling the reader.
+            return self._wake(violation(self._service, "broke the rules of HTTP in the middle of its answer", b""))
+        return min(self._until, silent)
 
     def _late(self, what: str) -> TransportError:
         return TransportError(f"{self._service.address}: {what}", timeout=True, provider=self._service.provider)
 
-    def _wake(self, failure: ModelError) -> None:
-        self._timer = None
+    def _wake(self, failure: ModelError) -> float:
         (self._protocol if self._content is None else self._content).set_exception(failure)
+        return inf
 
     def _explain(self, error: BaseException) -> tuple[ModelError, BaseException | None]:
         if isinstance(error, ModelError):
@@ -244,6 +244,45 @@ def _is_violated(protocol: ResponseHandler) -> bool:
     from aiohttp.http_exceptions import HttpProcessingError
 
     return isinstance(protocol.exception(), HttpProcessingError)
+
+
+class Lookout:
+    """Looks at the exchanges of one event loop: every second while there are any, and when a deadline could pass.
+
+    One timer for all of them. It may ring once more when all are gone, and then rests.
+    """
+
+    __slots__ = ("_at", "_timer", "_watched", "loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._watched: dict[Exchange, None] = {}
+        self._at = inf
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch(self, exchange: Exchange, until: float) -> None:
+        """Look at an exchange from now on, at the latest at ``until``, in the loop's time."""
+        self._watched[exchange] = None
+        if until < self._at:
+            self._look_at(min(until, self.loop.time() + _TICK))
+
+    def forget(self, exchange: Exchange) -> None:
+        """Look at it no more."""
+        self._watched.pop(exchange, None)
+
+    def _look_at(self, moment: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._at = moment
+        # In a context of its own: it must not keep alive what belongs to the run that is asking just now.
+        self._timer = self.loop.call_at(moment, self._look, context=Context())
+
+    def _look(self) -> None:
+        self._timer, self._at = None, inf
+        now = self.loop.time()
+        following = min((exchange.look(now) for exchange in tuple(self._watched)), default=None)
+        if following is not None:
+            self._look_at(min(following, now + _TICK))
 
 
 def _breakages() -> tuple[type[Exception], ...]:

@@ -126,7 +126,7 @@ class Endpoint:
             failure, cause = failure_of(error, self._service)
         else:
             total = self._limits.total
-            exchange = Exchange(connection, self._service, loop, began=began, total=total, silence=silence)
+            exchange = Exchange(connection, self._service, route.lookout, began=began, total=total, silence=silence)
             try:
                 await exchange.begin(route.head, body)
             except BaseException:
