@@ -14,7 +14,7 @@ CANDIDATES := python3.13 python3.12 python3.11 python3.14 python3 python
 .NOTPARALLEL:
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help demo test lint format lock clean remake check-ruff check-format check-types check-layers check-tests
+.PHONY: help demo test bench lint faults soak format lock clean remake check-ruff check-format check-types check-layers check-tests
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1 /p' $(MAKEFILE_LIST) | while read -r target text; do printf '  make %-8s %s\n' "$$target" "$$text"; done
@@ -27,7 +27,16 @@ test: $(VENV)/.dev  ## run every check: style, types, layers, tests with coverag
 		|| { echo "plait: some checks failed; the steps above say which"; exit 1; }
 	@echo "plait: all checks passed"
 
+bench: $(VENV)/.dev  ## measure what plait costs beside a hand-written loop (five minutes, on a quiet machine)
+	@$(BIN)/python -m benchmarks --markdown benchmarks/results.md
+
 lint: check-ruff check-format check-types check-layers  ## run the checks that need no test run
+
+faults: $(VENV)/.dev  ## run the tests of the fault matrix and show it row by row (ROWS="L T04": those only)
+	@$(BIN)/python tests/faults/report.py $(ROWS)
+
+soak: $(VENV)/.dev  ## prove at length, in a quarter of an hour, what the tests prove in short (ARGS=--help tells how)
+	@$(BIN)/python tests/soak $(ARGS)
 
 format: $(VENV)/.dev  ## format the code and mend what ruff can mend
 	@$(BIN)/python -m ruff format
@@ -127,4 +136,4 @@ lock:  ## pin the requirements anew (UPGRADE=--upgrade: the newest releases); ne
 
 clean:  ## remove the environments and everything the checks left behind
 	@rm -rf $(VENV) $(VENV)-lock build dist .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
-	@find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

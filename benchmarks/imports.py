@@ -1,54 +1,81 @@
-"""Measure what importing plait costs, in CPU time, beside the goals: ``python benchmarks/imports.py``.
-
-Each statement runs in an interpreter of its own; the least of several runs counts, because other programs on the
-machine can only make a run slower.
-"""
+"""Cases of what it costs to begin: importing plait, and building an agent. No server is asked."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
+from typing import TYPE_CHECKING, Final
 
-RUNS = 15
-BARE = "pass"
-ROOT = "import plait"
-FLOOR = "import asyncio, msgspec; from pydantic import BaseModel"
-AGENT = "from plait import Agent, tool"
-ROOT_GOAL_MS = 30.0
-AGENT_GOAL_RATIO = 1.5
-MEASURE = "import time; began = time.process_time(); {}; print((time.process_time() - began) * 1000)"
+from benchmarks.clock import race
+from benchmarks.sides import Plait
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from benchmarks.goals import Raw
+    from benchmarks.setting import Setting
+
+BARE: Final = "pass"
+ROOT: Final = "import plait"
+FLOOR: Final = "import asyncio, msgspec; from pydantic import BaseModel"
+AGENT: Final = "from plait import Agent, tool"
+HEAVY: Final = (
+    *("aiohttp", "alembic", "anyio", "docstring_parser", "rich", "sqlalchemy", "typer"),  # of plait itself
+    *("cryptography", "genai_prices", "mcp", "opentelemetry", "psycopg", "redis", "saq"),  # of its extras
+    *("starlette", "tiktoken", "uvicorn"),
+)
+"""What only those who use it pay for."""
+
+_MEASURE: Final = "import time; began = time.process_time(); {}; print(time.process_time() - began)"
+_COUNT: Final = "import sys; {}; print(sum(name in sys.modules for name in {!r}))"
 
 
-def cpu_ms(statement: str) -> float:
-    """Give the milliseconds of CPU that a statement takes in a fresh interpreter, with compiled files in place."""
+def _printed(program: str) -> float:
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    command = [sys.executable, "-c", MEASURE.format(statement)]
-    times = [subprocess.run(command, capture_output=True, text=True, check=True, env=environment) for _ in range(RUNS)]
-    return min(float(done.stdout) for done in times)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    return float(done.stdout.splitlines()[-1])
 
 
-def main() -> int:
-    """Print the figures; exit with 1 when a goal is missed."""
-    bare, root, floor, agent = (cpu_ms(statement) for statement in (BARE, ROOT, FLOOR, AGENT))
-    rows = [
-        (
-            ROOT,
-            f"{root - bare:6.1f} ms above a bare interpreter",
-            root - bare <= ROOT_GOAL_MS,
-            f"{ROOT_GOAL_MS:.0f} ms",
-        ),
-        (
-            AGENT,
-            f"{agent / floor:6.2f}x of {FLOOR!r} ({agent:.1f} against {floor:.1f} ms)",
-            agent / floor <= AGENT_GOAL_RATIO,
-            f"{AGENT_GOAL_RATIO}x",
-        ),
-    ]
-    for statement, figure, met, goal in rows:
-        print(f"{'ok  ' if met else 'MISS'} {statement:32} {figure}; goal {goal}")
-    return 0 if all(met for _, _, met, _ in rows) else 1
+def cpu_of(statements: Sequence[str], rounds: int) -> list[float]:
+    """Give the least CPU seconds of each statement in fresh interpreters, with compiled files in place."""
+    least = [float("inf")] * len(statements)
+    for _ in range(rounds):
+        for number, statement in enumerate(statements):
+            least[number] = min(least[number], _printed(_MEASURE.format(statement)))
+    return least
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def imports(setting: Setting, names: Sequence[str]) -> Raw:  # noqa: ARG001  # the sides are statements here
+    """What importing the root costs beside nothing, and importing an agent beside what it stands on."""
+    bare, root, floor, agent = cpu_of((BARE, ROOT, FLOOR, AGENT), setting.times(25))
+    heavy = _printed(_COUNT.format(AGENT, HEAVY))
+    return {"floor": {"root": bare, "agent": floor}, "plait": {"root": root, "agent": agent, "heavy": heavy}}
+
+
+def build(setting: Setting, names: Sequence[str]) -> Raw:  # noqa: ARG001  # the floor builds a dict
+    """Make an agent with five tools that were seen before."""
+    from benchmarks.floor import Floor
+
+    async def measured() -> dict[str, float]:
+        floor, plait = Floor(setting.base_url), Plait(setting.base_url)
+        jobs = {"floor": _awaited(floor.builder()), "plait": _awaited(plait.builder())}
+        try:
+            return await race(jobs, rounds=setting.times(100), seconds=0.004)
+        finally:
+            await floor.close()
+
+    return {name: {"build": value} for name, value in asyncio.run(measured()).items()}
+
+
+def _awaited(function: Callable[[], object]) -> Callable[[], Awaitable[object]]:
+    async def operation() -> object:
+        return function()
+
+    return operation
+
+
+def peer_imports(statements: Mapping[str, str], rounds: int) -> dict[str, float]:
+    """Give the CPU seconds of importing each peer, by name."""
+    return dict(zip(statements, cpu_of(list(statements.values()), rounds), strict=True))

@@ -1,0 +1,186 @@
+"""What is measured against each other: the jobs, and how plait does them. `floor` and `peers` do the same jobs."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import TYPE_CHECKING, Final, Protocol
+
+from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+    from plait import Agent
+
+ROLE: Final = "You are a helpful guide."
+PROMPT: Final = "hello, this is one more turn of the same conversation"
+KEY: Final = "no-key"
+HISTORY: Final = 100_000
+"""Messages of a thread that are sent: all of them."""
+
+
+class City(BaseModel):
+    """What a structured answer is."""
+
+    name: str
+    country: str
+    population: int
+    tags: list[str]
+
+
+async def look_up(x: int) -> str:
+    """Look up the record with this number.
+
+    Args:
+        x: the number
+    """
+    return f"result {x}"
+
+
+async def count_items(x: int) -> str:
+    """Count the items in this box.
+
+    Args:
+        x: the box
+    """
+    return f"result {x}"
+
+
+async def weigh(x: int) -> str:
+    """Weigh the parcel with this number.
+
+    Args:
+        x: the parcel
+    """
+    return f"result {x}"
+
+
+async def tell_colour(x: int) -> str:
+    """Tell the colour of this card.
+
+    Args:
+        x: the card
+    """
+    return f"result {x}"
+
+
+async def find_owner(x: int) -> str:
+    """Find the owner of this key.
+
+    Args:
+        x: the key
+    """
+    return f"result {x}"
+
+
+TOOLS: Final = (look_up, count_items, weigh, tell_colour, find_owner)
+
+
+class Side(Protocol):
+    """One way to do the jobs, with one HTTP client for all of them."""
+
+    def runner(self, model: str, *, tools: bool = False, form: bool = False) -> Callable[[], Awaitable[object]]:
+        """Give what runs once, with a conversation of its own, and gives the answer: a text, or with ``form`` a city.
+
+        Any number may run at once.
+        """
+        ...
+
+    def streamer(self, model: str) -> Callable[[], AsyncIterator[str]]:
+        """Give what streams the text of an answer, piece by piece, in a conversation of its own."""
+        ...
+
+    async def close(self) -> None:
+        """Close the client."""
+        ...
+
+
+class Talker(Side, Protocol):
+    """A side that also goes on with a conversation."""
+
+    def talker(self, model: str) -> Callable[[], Awaitable[object]]:
+        """Give what takes the next turn of one conversation, all of which is sent."""
+        ...
+
+    def builder(self) -> Callable[[], object]:
+        """Give what makes an agent with the five tools, none of which is new."""
+        ...
+
+
+class Plait:
+    """plait, used as its README says."""
+
+    def __init__(self, base_url: str) -> None:
+        self._base_url = base_url
+
+    def agent(self, model: str, tools: Sequence[Callable[..., Awaitable[object]]] = ()) -> Agent:
+        """Make an agent that answers with text."""
+        from plait import Agent
+
+        return Agent(
+            role=ROLE,
+            provider="openai",
+            model=model,
+            api_key=KEY,
+            base_url=self._base_url,
+            tools=tools,
+            memory_params={"n": HISTORY},
+        )
+
+    def runner(self, model: str, *, tools: bool = False, form: bool = False) -> Callable[[], Awaitable[object]]:
+        """As `Side.runner`: each run is for a user of its own."""
+        from plait import Agent
+
+        users = count()
+        agent: Agent[None, str] | Agent[None, City] = self.agent(model, TOOLS if tools else ())
+        if form:
+            agent = Agent(role=ROLE, provider="openai", model=model, api_key=KEY, base_url=self._base_url, output=City)
+
+        async def run() -> object:
+            user = f"user {next(users)}"
+            answer = await agent.chat(PROMPT, user)
+            agent.new_thread(user)
+            return answer
+
+        return run
+
+    def streamer(self, model: str) -> Callable[[], AsyncIterator[str]]:
+        """As `Side.streamer`: each stream is for a user of its own."""
+        users = count()
+        agent = self.agent(model)
+
+        def stream() -> AsyncIterator[str]:
+            number = next(users)
+            agent.new_thread(f"user {number - 1}")
+            return aiter(agent.stream(PROMPT, f"user {number}"))
+
+        return stream
+
+    def talker(self, model: str) -> Callable[[], Awaitable[object]]:
+        """As `Talker.talker`: the agent's own thread, in memory."""
+        agent = self.agent(model)
+        return lambda: agent.chat(PROMPT)
+
+    def builder(self) -> Callable[[], object]:
+        """As `Talker.builder`."""
+        return lambda: self.agent("fake", TOOLS)
+
+    async def close(self) -> None:
+        """Do nothing: plait closes its client with the event loop."""
+
+
+def make_side(name: str, base_url: str) -> Side:
+    """Make a side by its name: ``"plait"``, ``"floor"``, or a peer's.
+
+    Raises:
+        ImportError: what it needs is not installed.
+    """
+    if name == "plait":
+        return Plait(base_url)
+    if name == "floor":
+        from benchmarks.floor import Floor
+
+        return Floor(base_url)
+    from benchmarks.peers import PEERS
+
+    return PEERS[name].make(base_url)

@@ -1,0 +1,118 @@
+"""Cases of single runs, tool turns and streams: CPU of the client, each side by turns on one event loop."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from typing import TYPE_CHECKING, Final
+
+from benchmarks.clock import cost, drained, race, settle
+from benchmarks.server import model_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from benchmarks.goals import Raw
+    from benchmarks.setting import Setting
+    from benchmarks.sides import Side, Talker
+
+_TURN: Final = 0.004
+"""CPU seconds of a side's turn: so short that a change in the machine's speed meets both sides."""
+_TURNS: Final = 400
+
+LONG: Final = 2000
+SHORT: Final = 20
+_PACED: Final = 300
+_AROUND: Final = 20
+"""Turns whose mean stands for one."""
+
+
+def _named(name: str, times: Mapping[str, float]) -> Raw:
+    return {side: {name: value} for side, value in times.items()}
+
+
+async def run(setting: Setting, sides: Mapping[str, Side]) -> Raw:
+    """One question, one answer of 20 words."""
+    jobs = {name: side.runner(model_of(words=20)) for name, side in sides.items()}
+    return _named("run", await race(jobs, rounds=setting.times(_TURNS), seconds=_TURN))
+
+
+async def tools(setting: Setting, sides: Mapping[str, Side]) -> Raw:
+    """A question, three calls of tools at once, and the answer: two requests."""
+    jobs = {name: side.runner(model_of(calls=3), tools=True) for name, side in sides.items()}
+    return _named("tools", await race(jobs, rounds=setting.times(_TURNS), seconds=_TURN))
+
+
+async def structured(setting: Setting, sides: Mapping[str, Side]) -> Raw:
+    """An answer that is a pydantic model."""
+    jobs = {name: side.runner(model_of(form=1), form=True) for name, side in sides.items()}
+    return _named("structured", await race(jobs, rounds=setting.times(_TURNS), seconds=_TURN))
+
+
+async def burst(setting: Setting, sides: Mapping[str, Side]) -> Raw:
+    """A stream that comes all at once: the price of a chunk is the slope between a long and a short stream."""
+    short, pieces = await _short(setting, sides), setting.sized(LONG, least=2 * SHORT)
+    jobs = {name: drained(side.streamer(model_of(pieces=pieces))) for name, side in sides.items()}
+    long = await race(jobs, rounds=setting.times(120), seconds=_TURN)
+    return {name: {"short": short[name], "chunk": (long[name] - short[name]) / (pieces - SHORT)} for name in sides}
+
+
+async def paced(setting: Setting, sides: Mapping[str, Side]) -> Raw:
+    """A stream whose chunks come 1 ms apart: each wakes the event loop."""
+    short, pieces = await _short(setting, sides), setting.sized(_PACED, least=2 * SHORT)
+    jobs = {name: drained(side.streamer(model_of(pieces=pieces, gap=1))) for name, side in sides.items()}
+    for job in jobs.values():
+        await job()
+    settle()
+    times: dict[str, list[float]] = {name: [] for name in jobs}
+    for _ in range(setting.times(12)):
+        for name, job in jobs.items():
+            times[name].append(await cost(job))
+    gc.unfreeze()
+    return {name: {"paced": (statistics.median(times[name]) - short[name]) / (pieces - SHORT)} for name in sides}
+
+
+async def _short(setting: Setting, sides: Mapping[str, Side]) -> dict[str, float]:
+    jobs = {name: drained(side.streamer(model_of(pieces=SHORT))) for name, side in sides.items()}
+    return await race(jobs, rounds=setting.times(_TURNS), seconds=_TURN)
+
+
+async def first(setting: Setting, sides: Mapping[str, Side]) -> Raw:
+    """The time on the wall from the call to the first piece of text: what nine of ten took longer than."""
+    streams = {name: side.streamer(model_of(pieces=SHORT)) for name, side in sides.items()}
+    for stream in streams.values():
+        await drained(stream)()
+    settle()
+    times: dict[str, list[float]] = {name: [] for name in streams}
+    for _ in range(setting.times(1000)):
+        for name, stream in streams.items():
+            began, found = time.perf_counter(), 0.0
+            async for _text in stream():
+                found = found or time.perf_counter() - began
+            times[name].append(found)
+    gc.unfreeze()
+    return _named("first", {name: sorted(found)[len(found) // 10] for name, found in times.items()})
+
+
+async def growth(setting: Setting, sides: Mapping[str, Talker]) -> Raw:
+    """Turn 400 of a thread in memory, all of which is sent, against its first turn."""
+    turns = setting.sized(400, least=10)
+    firsts, lasts = (dict.fromkeys(sides, float("inf")) for _ in range(2))
+    for _ in range(setting.times(12)):
+        for name, side in sides.items():
+            talkers = [side.talker(model_of(words=20)) for _ in range(_AROUND)]
+            turn = talkers[0]
+            firsts[name] = min(firsts[name], await _mean(talkers))
+            for _ in range(turns - 1 - _AROUND // 2):
+                await turn()
+            lasts[name] = min(lasts[name], await _mean([turn] * _AROUND))
+    return {name: {"first": firsts[name], "last": lasts[name], "growth": lasts[name] / firsts[name]} for name in sides}
+
+
+async def _mean(operations: Sequence[Callable[[], Awaitable[object]]]) -> float:
+    """Give the mean CPU seconds of operations, garbage collections that fall into them included."""
+    began = time.process_time()
+    for operation in operations:
+        await operation()
+    return (time.process_time() - began) / len(operations)
