@@ -1,0 +1,157 @@
+"""The long proofs of `make soak`, in short: the same functions, a few cases of each."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from soak.cancellations import WAYS, Way, cancellations, steps
+from soak.cuts import cuts, expected, junk, positions, read, said, sockets
+from soak.memory import failures, memory
+from soak.progress import Proof, table
+from soak.streams import ENDS, REFERENCES, Reference, seen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SOAK = Path(__file__).with_name("soak")
+
+
+def soak(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the program, which forks, and must have no threads of the tests' when it does."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
+    command = [sys.executable, str(SOAK), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=50, env=environment)
+
+
+def proven(prove: Callable[[Proof], None], count: int) -> Proof:
+    """Do so many cases of a proof; it must hold."""
+    proof = Proof(prove.__name__, count, out=StringIO())
+    prove(proof)
+    proof.finish()
+    assert (proof.differences, proof.left) == ([], [])
+    assert proof.done >= min(count, proof.wanted)
+    return proof
+
+
+@pytest.mark.fault("P01")
+def test_a_process_that_is_killed_again_and_again_goes_on_where_it_was() -> None:
+    done = soak("kills", "--count", "16")
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = next(line.split() for line in done.stdout.splitlines() if line.startswith("kills "))
+    assert int(figures[1]) >= 16
+    assert figures[2:4] == ["0", "0"]
+
+
+@pytest.mark.fault("L22", "L23", "L26", "L27", "L29")
+def test_a_stream_cut_at_any_position() -> None:
+    proof = proven(positions, 2_500)
+    assert min(proof.counts.values()) > 100  # of both kinds
+
+
+@pytest.mark.fault("L22", "L23", "L26", "L27", "L28", "L29", "L34")
+def test_streams_written_down_and_cut_at_random() -> None:
+    proven(cuts, 700)
+
+
+@pytest.mark.fault("L20", "L21", "L22", "L26")
+def test_streams_cut_at_random_through_a_socket() -> None:
+    proof = proven(sockets, 100)
+    assert set(proof.counts) == {"whole", "ended", "broken", "reset"}
+
+
+@pytest.mark.fault("L30", "L35", "L36")
+def test_spoilt_streams_give_a_result_or_a_typed_error() -> None:
+    proof = proven(junk, 600)
+    assert {"Answer", "ProtocolViolation", "ProviderError", "StreamTruncated"} <= set(proof.counts)
+
+
+@pytest.mark.fault("C01")
+def test_runs_cancelled_at_random_moments() -> None:
+    proven(cancellations, 60)
+
+
+@pytest.mark.fault("C01")
+@pytest.mark.parametrize("way", WAYS[::7], ids=lambda way: "-".join(map(str, way)))
+def test_a_run_cancelled_at_each_of_its_steps(way: Way) -> None:
+    proof = Proof("steps", 1_000, out=StringIO())
+    steps(proof, [way])
+    assert (proof.differences, proof.left) == ([], [])
+    assert proof.done > 5
+    assert proof.counts[f"{way.kind} on {way.store}"] > 4
+
+
+@pytest.mark.parametrize("prove", [memory, failures])
+def test_memory_stays_what_it_was(prove: Callable[[Proof], None]) -> None:
+    proof = proven(prove, 180)
+    assert proof.counts["runs in which they were"] == 135
+
+
+# --- the proofs themselves --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reference", REFERENCES, ids=lambda reference: reference.name)
+def test_the_reference_streams_say_what_they_are_said_to_say(reference: Reference) -> None:
+    for end in ENDS:
+        stream = reference.plainly(end)
+        outcome = read([stream])
+        assert not isinstance(outcome, Exception)
+        assert said(outcome) == expected(reference)
+        there = seen(stream, clean=True)
+        assert (there.anything, there.finished, there.text) == (True, True, reference.text)
+
+
+@pytest.mark.parametrize(
+    ("beginning", "clean", "text", "finished"),
+    [
+        (b"", True, "", False),
+        (b'data: {"choices":[{"delta":{"content":"a"},"finish_reason":null}]}', True, "a", False),
+        (b'data: {"choices":[{"delta":{"content":"a"},"finish_reason":null}]}\n', False, "", False),
+        (b'data: {"choices":[{"delta":{"content":"a"},"finish_reason":null}]}\n\n', False, "a", False),
+        (b'data: {"choices":[{"delta":{"content":"a"},"finish_reason":null}', True, "", False),
+        (b"data: [DONE", True, "", False),
+        (b"data: [DONE]", True, "", True),
+    ],
+)
+def test_the_slow_reader(beginning: bytes, clean: bool, text: str, finished: bool) -> None:
+    there = seen(beginning, clean=clean)
+    assert (there.text, there.finished) == (text, finished)
+
+
+def test_a_proof_that_does_not_hold_says_so_and_how_to_see_it_again() -> None:
+    out = StringIO()
+    proof = Proof("cuts", 3, seed=5, out=out)
+    for case in proof.cases():
+        if case == 1:
+            proof.differs(case, "it was wrong")
+        proof.did()
+    proof.leaves(2, "a socket")
+    proof.finish()
+    assert not proof.holds
+    assert 'cuts, case 1: it was wrong\n    again: make soak ARGS="cuts --seed 5 --at 1"\n' in out.getvalue()
+    assert "3 of 3 in 0 s, 1 differ, 1 left something behind\n" in out.getvalue()
+    assert table([proof]).splitlines()[1].split()[:4] == ["cuts", "3", "1", "1"]
+
+
+def test_a_case_is_the_same_when_it_is_done_again() -> None:
+    one, other = Proof("cuts", 10, seed=3), Proof("cuts", 1, seed=3, at=7)
+    assert list(other.cases()) == [7]
+    assert one.chance(7).random() == other.chance(7).random() != one.chance(8).random()
+
+
+def test_a_proof_ends_when_its_budget_is_spent() -> None:
+    proof = Proof("cuts", 10, budget=0.0, out=StringIO())
+    assert list(proof.cases()) == []
+    assert not proof.holds
+
+
+def test_the_program_refuses_what_it_does_not_know() -> None:
+    done = soak("everything")
+    assert done.returncode == 2
+    assert "there is no proof 'everything'; the proofs are kills, positions," in done.stderr
