@@ -148,6 +148,7 @@ async def undisturbed(folder: Path, *, idempotent: bool = True) -> list[Any]:
     return comparable(await walk.log())
 
 
+@pytest.mark.fault("P01")
 async def test_killed_at_every_write_it_resumes_to_the_same_log(tmp_path: Path) -> None:
     expected = await undisturbed(tmp_path)
 
@@ -167,6 +168,7 @@ async def test_killed_at_every_write_it_resumes_to_the_same_log(tmp_path: Path) 
     assert died == [True] * (2 * writes) + [False] * 2
 
 
+@pytest.mark.fault("P01")
 async def test_20_processes_killed_at_random_moments_resume_to_the_same_log(tmp_path: Path) -> None:
     expected = await undisturbed(tmp_path)
     chance = random.Random(20)  # noqa: S311  # repeatable, nothing secret
@@ -191,6 +193,7 @@ async def test_20_processes_killed_at_random_moments_resume_to_the_same_log(tmp_
     assert sum(killed) >= 5  # the others were through before their moment came
 
 
+@pytest.mark.fault("P01")
 @pytest.mark.parametrize("die_at", [3, 6])
 async def test_a_tool_that_is_not_idempotent_is_never_called_twice(tmp_path: Path, die_at: int) -> None:
     """Killed when the results are about to be written: the notes were made, and nobody wrote that down."""

@@ -350,6 +350,7 @@ async def test_a_time_out_of_the_tool_s_own_is_its_own_error() -> None:
     assert await said(hang) == ("TimeoutError", True)
 
 
+@pytest.mark.fault("T11")
 async def test_one_of_ten_fails_and_nine_keep_their_results() -> None:
     async def work(x: int) -> int:
         if x == 4:
@@ -460,6 +461,7 @@ class _EndError(BaseException):
     """Stands for KeyboardInterrupt, which a test runner takes for its own."""
 
 
+@pytest.mark.fault("T09")
 @pytest.mark.parametrize("kind", [_EndError, SystemExit, GeneratorExit, KeyboardInterrupt])
 @pytest.mark.parametrize("is_async", [True, False])
 async def test_ends_of_the_program_are_raised_after_the_other_calls_are_cancelled(
@@ -505,6 +507,7 @@ async def test_sync_tools_run_in_threads_with_the_caller_s_context_variables() -
     assert await said(look) == ('[false,"set"]', False)
 
 
+@pytest.mark.fault("T04")
 async def test_a_sync_tool_does_not_hold_up_the_loop() -> None:
     go = threading.Event()
 

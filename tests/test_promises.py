@@ -95,6 +95,7 @@ async def _no_noise() -> AsyncIterator[None]:
 # --- the whole -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("C09")
 @both
 async def test_ten_readers_early_and_late_get_the_same_object(start_soon: bool) -> None:
     calls = []
@@ -253,6 +254,7 @@ async def test_an_error_passes_through_a_chain_of_promises() -> None:
     assert again.value is caught.value
 
 
+@pytest.mark.fault("C09")
 @both
 async def test_an_error_nobody_reads_makes_no_noise(start_soon: bool) -> None:
     async def culprit() -> NoReturn:

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from plait.driving import CancelledItself, TimeUp, drive
 from plait.errands import Errands
-from plait.errors import LimitExceeded, ToolError, excerpt
+from plait.errors import ToolError, excerpt
 from plait.frozen import assemble
 from plait.messages import TextPart, ToolResult
 from plait.run import DEFAULT_TOOL_TIMEOUT, DEFAULT_TOOLS_AT_ONCE
 from plait.tool_results import MAX_SAID, NO_MASK, Mask, Pieces, Slow, cut, error_text, to_parts
 from plait.toolbase import prepare
-from plait.workers import WORKERS
+from plait.workers import WORKERS, NoThreadLeft
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
@@ -305,7 +305,7 @@ async def _run_other(tool: Tool, prepared: Prepared, arguments: dict[str, Any], 
     blocking = partial(_exhaust, tool, pieces) if prepared.kind == "generator" else tool.execute
     try:
         value = await WORKERS.run(partial(blocking, **arguments))
-    except LimitExceeded as error:
+    except NoThreadLeft as error:
         msg = f"the tool {tool.name!r} was not called: {error}"
         raise ToolError(msg) from None
     except BaseException:

@@ -26,6 +26,10 @@ MAX_LEFT: Final = 32
 _IDLE_SECONDS: Final = 5.0
 
 
+class NoThreadLeft(LimitExceeded):
+    """A function was not called, because too many did not come back."""
+
+
 class _Job:
     """One call of a function, and where its outcome goes."""
 
@@ -87,11 +91,11 @@ class Workers:
         counted in `left`.
 
         Raises:
-            LimitExceeded: too many threads were left behind.
+            NoThreadLeft: too many threads were left behind.
         """
         if self._left >= self.most_left:
             msg = f"{self._left} blocking functions did not come back and hold their threads; no more are started"
-            raise LimitExceeded(msg, limit=self.most_left)
+            raise NoThreadLeft(msg, limit=self.most_left)
         job = _Job(function)
         with self._lock:
             self._queued += 1

@@ -69,7 +69,7 @@ ROWS: Final = tuple(
         ("L38", "the answer reached its token limit", "truncated=True; structured output raises"),
         ("L39", "a refusal or a content filter", "Refused with its text; never tried again"),
         ("L40", "finish reasons new or null; extra keys", "passed on; null at the end is no end mark"),
-        ("L41", "arguments not JSON, cut, empty, of wrong types", "an error result for the model, asked again in bounds"),
+        ("L41", "arguments not JSON, cut, empty, of wrong types", "an error result, asked again within bounds"),
         ("L42", "a tool that does not exist", "an error result that names the tools; the run goes on"),
         ("L43", "call ids twice, missing or empty", "made unique; each call runs once and has its result"),
         ("L44", "128 calls in one answer", "all run, bounded at once, results in the order of the calls"),

@@ -145,18 +145,25 @@ class Matrix:
 def main(names: Sequence[str]) -> int:
     """Run the tests of the named rows (``"T"`` for all that begin so), else of all; gives the exit code."""
     wanted = [row for row in ROWS if not names or row.id.startswith(tuple(names))]
-    out = os.fdopen(os.dup(sys.stdout.fileno()), "w")  # pytest captures the descriptor itself
-    console = Console(width=None if out.isatty() else PIPE_COLUMNS, file=out)
-    if not wanted:
-        console.print(f"no row is called {' or '.join(names)}", highlight=False)
-        return 2
-    matrix = Matrix(console, wanted)
-    options: list[Any] = ["-p", "no:terminal", "-o", "addopts=", "--strict-markers", "--strict-config", "-m", "fault"]
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):  # noqa: PTH123
-        code = pytest.main([*options, "--rootdir", str(TESTS.parent), str(TESTS)], plugins=[matrix])
-    holds = matrix.show()
-    out.close()
-    return 0 if holds and code == pytest.ExitCode.OK else 1
+    with os.fdopen(os.dup(sys.stdout.fileno()), "w") as out:  # pytest captures the descriptor itself
+        console = Console(width=None if out.isatty() else PIPE_COLUMNS, file=out)
+        if not wanted:
+            console.print(f"no row is called {' or '.join(names)}", highlight=False)
+            return 2
+        matrix = Matrix(console, wanted)
+        options: list[Any] = [
+            "-p",
+            "no:terminal",
+            "-o",
+            "addopts=",
+            "--strict-markers",
+            "--strict-config",
+            "-m",
+            "fault",
+        ]
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):  # noqa: PTH123
+            code = pytest.main([*options, "--rootdir", str(TESTS.parent), str(TESTS)], plugins=[matrix])
+        return 0 if matrix.show() and code == pytest.ExitCode.OK else 1
 
 
 if __name__ == "__main__":

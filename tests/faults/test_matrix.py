@@ -24,7 +24,7 @@ def marks(file: Path) -> Iterator[tuple[str, str]]:
                 if isinstance(mark, ast.Call) and ast.unparse(mark.func) == MARK:
                     for row in mark.args:
                         assert isinstance(row, ast.Constant), f"{node.name}: a row is named by plain text"
-                        yield row.value, f"{file.name}::{node.name}"
+                        yield str(row.value), f"{file.name}::{node.name}"
 
 
 def marked() -> dict[str, list[str]]:

@@ -354,6 +354,7 @@ async def test_a_process_that_ends_without_closing_loses_nothing(tmp_path: Path)
         assert [item.n for item in await store.read(info.thread_id)] == list(range(1, 1003))
 
 
+@pytest.mark.fault("C11")
 async def test_parent_and_child_of_a_fork_both_go_on(tmp_path: Path) -> None:
     assert await elsewhere("use_in_parent_and_child", str(tmp_path / "plait.db")) == [0]
 
@@ -362,6 +363,7 @@ async def test_parent_and_child_of_a_fork_both_go_on(tmp_path: Path) -> None:
         assert [item.n for item in await store.read(info.thread_id)] == [1, 2, 3]
 
 
+@pytest.mark.fault("P08")
 async def test_processes_that_open_a_new_file_at_once_all_succeed(tmp_path: Path) -> None:
     assert await elsewhere("open_at_once", str(tmp_path), 10, 8) == [0] * 80
 
@@ -428,6 +430,7 @@ async def test_an_error_of_the_disk_loses_nothing(tmp_path: Path) -> None:
         assert other.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
+@pytest.mark.fault("P06")
 async def test_a_lock_is_waited_for_and_then_the_store_is_busy() -> None:
     log = talk(1)
     async with opened(busy_seconds=0.1) as store:

@@ -6,10 +6,13 @@ and replay wrap a provider and are providers.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from plait.frozen import EMPTY, FrozenDict
+from plait.errors import ConfigurationError
+from plait.frozen import EMPTY, FrozenDict, freeze
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -51,6 +54,9 @@ class Settings:
         tool_choice: ``"auto"``, ``"none"``, ``"required"``, or the name of one tool.
         parallel_tool_calls: whether one answer may call several tools.
         extra: further fields of the provider's request body, as they are.
+
+    Raises:
+        ConfigurationError: ``extra`` is no plain JSON object.
     """
 
     temperature: float | None = None
@@ -62,6 +68,20 @@ class Settings:
     tool_choice: Literal["auto", "none", "required"] | str | None = None  # noqa: PYI051  # the words say what is usual
     parallel_tool_calls: bool | None = None
     extra: FrozenDict = EMPTY
+
+    def __post_init__(self) -> None:
+        if self.extra is EMPTY:
+            return
+        if not isinstance(self.extra, Mapping):
+            msg = f"Settings(extra=...) takes a dict of fields for the request, not {type(self.extra).__name__}"
+            raise ConfigurationError(msg)
+        try:
+            frozen = freeze(dict(self.extra))
+            json.dumps(frozen)
+        except (ConfigurationError, ValueError) as error:  # of an integer with too many digits, too
+            msg = f"Settings(extra=...) cannot be sent: {error}"
+            raise ConfigurationError(msg) from None
+        object.__setattr__(self, "extra", frozen)
 
 
 DEFAULT_SETTINGS = Settings()

@@ -113,7 +113,7 @@ class AnswerReader:
     End marks are given out by `end` alone, when it is sure that the answer is one.
     """
 
-    __slots__ = ("_batches", "_choices", "_expected", "_failure", "_named", "_service", "_usages", "done")
+    __slots__ = ("_batches", "_choices", "_expected", "_failure", "_first", "_named", "_service", "_usages", "done")
 
     def __init__(self, service: Service, *, expected: int = 1) -> None:
         """Say who answers, and how many choices were asked for."""
@@ -121,6 +121,7 @@ class AnswerReader:
         self._failure: ModelError | None = None
         self._service = service
         self._expected = expected
+        self._first = 0
         self._choices: dict[int, _Progress] = {}
         self._batches: list[list[Delta]] = []
         self._named = False
@@ -235,6 +236,8 @@ class AnswerReader:
             if choice.error:
                 raise self._error(choice.error)
             number = choice.index or 0
+            if number or self._first:
+                number = self._ours(number)
             progress = self._choices.get(number)
             if progress is None:
                 progress = self._choices[number] = _Progress()
@@ -256,6 +259,12 @@ class AnswerReader:
                 deltas += [_grow(call, progress, number, whole=whole) for call in said.tool_calls]
             if choice.finish_reason is not None:
                 progress.finish_reason = choice.finish_reason
+
+    def _ours(self, number: int) -> int:
+        """Give our number of a choice: if one was asked for, the first that comes is 0, however the server counts."""
+        if self._expected == 1 and not self._choices:
+            self._first = number
+        return 0 if number == self._first else number or self._first
 
     def _count(self, deltas: list[Delta]) -> None:
         """Give the tokens that were told last and make sense: which reads told of them must make no difference."""

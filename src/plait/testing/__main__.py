@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from plait.testing.fault import Fault
     from plait.testing.reply import Scripted
 
+_LAST_PORT: Final = 65_535
 _DESCRIPTION: Final = """\
 A server on 127.0.0.1 that speaks OpenAI's chat dialect and fails as you like.
 Point any program at the address it prints; each request is one line when it has ended.
@@ -78,12 +79,36 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--list", action="store_true", help="show every fault, and end")
     parser.add_argument("--fault", metavar="NAME", help="the fault to inject: a name, or the number of a row")
-    parser.add_argument("--at", type=int, metavar="N", help="where it happens, as the fault counts (see --list)")
-    parser.add_argument("--byte", type=int, metavar="N", help="after how many bytes of the body")
-    parser.add_argument("--count", type=int, metavar="K", help="how many requests fail; those after it are answered")
-    parser.add_argument("--port", type=int, default=0, metavar="P", help="where to listen; a free port by itself")
+    parser.add_argument("--at", type=_whole, metavar="N", help="where it happens, as the fault counts (see --list)")
+    parser.add_argument("--byte", type=_whole, metavar="N", help="after how many bytes of the body")
+    parser.add_argument("--count", type=_some, metavar="K", help="how many requests fail; those after it are answered")
+    parser.add_argument("--port", type=_port, default=0, metavar="P", help="where to listen; a free port by itself")
     parser.add_argument("--text", default=None, metavar="TEXT", help="what healthy answers say")
     return parser
+
+
+def _whole(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError(text)
+    return number
+
+
+def _some(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def _port(text: str) -> int:
+    number = _whole(text)
+    if number > _LAST_PORT:
+        raise ValueError(text)
+    return number
+
+
+_whole.__name__, _some.__name__, _port.__name__ = "number", "number", "port"  # argparse says "invalid port value"
 
 
 def _script(

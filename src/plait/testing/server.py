@@ -71,7 +71,7 @@ class FaultServer:
         self._asked = 0
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._listening: asyncio.Task[None] | None = None
+        self._listening: socket.socket | None = None
         self._welcomes: set[asyncio.Task[None]] = set()
         self._connections: set[Connection] = set()
         self._failure: OSError | None = None
@@ -193,25 +193,26 @@ class FaultServer:
         if self._tls is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate(self._tls))
-        welcoming = self._welcome_all(listener, context)
-        self._listening = asyncio.get_running_loop().create_task(welcoming, name="plait: fault server")
+        self._listening = listener
+        # asyncio's own server, and its own accept, lose a connection that comes while they are closed.
+        asyncio.get_running_loop().add_reader(listener, self._let_in, listener, context)
 
     async def _unlisten(self) -> None:
-        listening, self._listening = self._listening, None
-        if listening is not None:
-            listening.cancel()
-            await asyncio.gather(listening, return_exceptions=True)
+        listener, self._listening = self._listening, None
+        if listener is not None:
+            asyncio.get_running_loop().remove_reader(listener)
+            listener.close()
 
-    async def _welcome_all(self, listener: socket.socket, context: ssl.SSLContext | None) -> None:
-        # asyncio's own server loses a connection that comes while it is closed.
-        loop = asyncio.get_running_loop()
-        with listener:
-            while True:
-                raw, _ = await loop.sock_accept(listener)
-                raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # each piece goes out by itself
-                task = loop.create_task(self._welcome(raw, context))
-                self._welcomes.add(task)
-                task.add_done_callback(self._welcomes.discard)
+    def _let_in(self, listener: socket.socket, context: ssl.SSLContext | None) -> None:
+        try:
+            raw, _ = listener.accept()
+        except OSError:  # the client has gone already
+            return
+        raw.setblocking(False)  # noqa: FBT003  # its one parameter
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # each piece goes out by itself
+        task = asyncio.get_running_loop().create_task(self._welcome(raw, context))
+        self._welcomes.add(task)
+        task.add_done_callback(self._welcomes.discard)
 
     async def _welcome(self, raw: socket.socket, context: ssl.SSLContext | None) -> None:
         try:

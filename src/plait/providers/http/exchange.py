@@ -6,7 +6,6 @@ object, and knows neither what the bytes say nor how much of them is too much.
 
 from __future__ import annotations
 
-from contextvars import Context
 from math import inf
 from typing import TYPE_CHECKING, Final
 
@@ -14,16 +13,15 @@ from plait.errors import ModelError, TransportError
 from plait.providers.http.failures import failure_of, violation
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Mapping
 
     from aiohttp import StreamReader
     from aiohttp.client_proto import ResponseHandler
-    from aiohttp.connector import Connection
 
+    from plait.providers.http.connections import Line
+    from plait.providers.http.lookout import Lookout
     from plait.providers.status import Service
 
-_TICK: Final = 1.0  # seconds between looks at a connection that somebody waits for
 _LINGER: Final = 0.25  # seconds to wait for the end of a body whose last event was seen
 _ERROR_BYTES: Final = 65_536  # of an error's body; its beginning is all we show
 _ERROR_SECONDS: Final = 5.0  # without a byte of an error's body before we do without the rest
@@ -42,9 +40,9 @@ class Exchange:
     """
 
     __slots__ = (
-        "_connection",
         "_content",
         "_failure",
+        "_line",
         "_lookout",
         "_loop",
         "_protocol",
@@ -59,7 +57,7 @@ class Exchange:
 
     def __init__(
         self,
-        connection: Connection,
+        line: Line,
         service: Service,
         lookout: Lookout,
         *,
@@ -70,17 +68,15 @@ class Exchange:
         """Take a connection that is ready for a request.
 
         Args:
-            connection: aiohttp's.
+            line: the connection.
             service: who is asked.
             lookout: that of the running event loop.
             began: when it was wished for, in the loop's time.
             total: seconds from then on within which the answer must be complete.
             silence: seconds without a byte that end it, or None.
         """
-        protocol = connection.protocol
-        assert protocol is not None  # noqa: S101  # a connection that was just given out has one
-        self._connection: Connection | None = connection
-        self._protocol: ResponseHandler = protocol
+        self._line: Line | None = line
+        self._protocol = line.protocol
         self._service = service
         self._lookout = lookout
         self._loop = lookout.loop
@@ -186,17 +182,15 @@ class Exchange:
     def close(self) -> None:
         """Let go of the connection: back to those that are kept when the body was read to its end, else closed."""
         self._lookout.forget(self)
-        connection, self._connection = self._connection, None
-        if connection is None:
+        line, self._line = self._line, None
+        if line is None:
             return
-        transport = connection.transport
+        transport = self._protocol.transport
         written = transport is not None and not transport.get_write_buffer_size()
         if written and self._content is not None and self._content.is_eof():
-            connection.release()
-            return
-        if transport is not None:
-            transport.abort()  # closing it would first wait for what is not written, and for TLS to say goodbye
-        connection.close()
+            line.keep()
+        else:
+            line.close()
 
     def look(self, now: float) -> float:
         """See whether the wait has to end: the reader is woken with the error to raise.
@@ -244,45 +238,6 @@ def _is_violated(protocol: ResponseHandler) -> bool:
     from aiohttp.http_exceptions import HttpProcessingError
 
     return isinstance(protocol.exception(), HttpProcessingError)
-
-
-class Lookout:
-    """Looks at the exchanges of one event loop: every second while there are any, and when a deadline could pass.
-
-    One timer for all of them. It may ring once more when all are gone, and then rests.
-    """
-
-    __slots__ = ("_at", "_timer", "_watched", "loop")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self._watched: dict[Exchange, None] = {}
-        self._at = inf
-        self._timer: asyncio.TimerHandle | None = None
-
-    def watch(self, exchange: Exchange, until: float) -> None:
-        """Look at an exchange from now on, at the latest at ``until``, in the loop's time."""
-        self._watched[exchange] = None
-        if until < self._at:
-            self._look_at(min(until, self.loop.time() + _TICK))
-
-    def forget(self, exchange: Exchange) -> None:
-        """Look at it no more."""
-        self._watched.pop(exchange, None)
-
-    def _look_at(self, moment: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._at = moment
-        # In a context of its own: it must not keep alive what belongs to the run that is asking just now.
-        self._timer = self.loop.call_at(moment, self._look, context=Context())
-
-    def _look(self) -> None:
-        self._timer, self._at = None, inf
-        now = self.loop.time()
-        following = min((exchange.look(now) for exchange in tuple(self._watched)), default=None)
-        if following is not None:
-            self._look_at(min(following, now + _TICK))
 
 
 def _breakages() -> tuple[type[Exception], ...]:

@@ -114,19 +114,21 @@ class Endpoint:
         loop = asyncio.get_running_loop()
         began = loop.time()
         route = self._route
-        if route is None or route.loop is not loop or route.closed:
+        if route is None or route.connections.loop is not loop or route.connections.closed:
             route = await self._find_route(loop)
         failure: ModelError
         cause: BaseException | None
         try:
-            connection = await route.connect()
+            line = await route.connect()
         except TimeoutError as error:
             failure, cause = self._late(), error
         except (_client_error(), OSError) as error:
             failure, cause = failure_of(error, self._service)
         else:
             total = self._limits.total
-            exchange = Exchange(connection, self._service, route.lookout, began=began, total=total, silence=silence)
+            exchange = Exchange(
+                line, self._service, route.connections.lookout, began=began, total=total, silence=silence
+            )
             try:
                 await exchange.begin(route.head, body)
             except BaseException:
@@ -141,12 +143,12 @@ class Endpoint:
         raise failure from cause
 
     async def _find_route(self, loop: asyncio.AbstractEventLoop) -> Route:
-        from plait.providers.http.connections import Route, connector_of
+        from plait.providers.http.connections import Route, connections_of
 
         seconds = min(self._limits.connect, self._limits.total)
-        connector = await connector_of(loop)
+        connections = await connections_of(loop)
         proxy = _proxy_for(self._url)
-        self._route = Route(loop, connector, self._url, headers=self._headers, proxy=proxy, seconds=seconds)
+        self._route = Route(connections, self._url, headers=self._headers, proxy=proxy, seconds=seconds)
         return self._route
 
     def _late(self) -> TransportError:

@@ -1,0 +1,391 @@
+from __future__ import annotations
+
+import asyncio
+import gzip
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from plait import Agent, ConfigurationError, Retrying, ToolCall
+from plait.providers.chat import ChatProvider
+from plait.testing import (
+    FAULTS,
+    Asked,
+    Call,
+    Cut,
+    FaultServer,
+    Flood,
+    Gate,
+    OfflineProvider,
+    Recorder,
+    Reply,
+    Wire,
+    answer,
+    certificate,
+    fault,
+    tool_calls,
+)
+from plait.testing.__main__ import main
+from plait.testing.chat import ChatDialect
+from plait.testing.writing import steps_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from plait.testing.reply import Scripted
+
+QUESTION = json.dumps({"model": "m1", "messages": [], "tools": [{"function": {"name": "weather"}}]}).encode()
+STREAMED = json.dumps({"model": "m1", "messages": [], "stream": True}).encode()
+
+
+def ask(server: FaultServer, body: bytes = QUESTION) -> tuple[int, bytes]:
+    """Ask as a program does that knows nothing of event loops."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    try:
+        connection.request("POST", "/v1/chat/completions", body, {"authorization": "Bearer sk-1"})
+        response = connection.getresponse()
+        return response.status, response.read()
+    finally:
+        connection.close()
+
+
+def events(body: bytes) -> list[bytes]:
+    return [event.removeprefix(b"data: ") for event in body.split(b"\n\n") if event]
+
+
+# --- answers ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_blocked_program_is_served_whole_and_streamed() -> None:
+    with FaultServer(answer("Hello there", usage=(1, 2)), "again") as server:
+        status, body = ask(server)
+        assert status == 200
+        assert json.loads(body)["choices"] == [
+            {"index": 0, "message": {"role": "assistant", "content": "Hello there"}, "finish_reason": "stop"}
+        ]
+        assert json.loads(body)["usage"] == {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+        _, streamed = ask(server, STREAMED)
+        deltas = [json.loads(event)["choices"][0]["delta"] for event in events(streamed)[:-1]]
+        assert deltas == [{"role": "assistant", "content": ""}, {"content": "again"}, {}]
+        assert events(streamed)[-1] == b"[DONE]"
+        assert [request["model"] for request in server.requests] == ["m1", "m1"]
+
+
+def test_the_last_entry_is_played_again_and_again_and_a_script_can_be_changed() -> None:
+    with FaultServer("one", "two") as server:
+        said = [json.loads(ask(server)[1])["choices"][0]["message"]["content"] for _ in range(3)]
+        server.play("three")
+        said.append(json.loads(ask(server)[1])["choices"][0]["message"]["content"])
+        assert said == ["one", "two", "two", "three"]
+
+
+def test_a_call_of_no_name_calls_the_first_tool_that_is_offered() -> None:
+    with FaultServer(tool_calls(Call(arguments={"city": "A"}), ("other", "junk"), text="Well,")) as server:
+        message = json.loads(ask(server)[1])["choices"][0]["message"]
+    assert message["content"] == "Well,"
+    assert [(call["id"], call["function"]) for call in message["tool_calls"]] == [
+        ("call_1_0", {"name": "weather", "arguments": '{"city": "A"}'}),
+        ("call_1_1", {"name": "other", "arguments": "junk"}),
+    ]
+    with pytest.raises(ValueError, match="at least one call"):
+        tool_calls()
+
+
+def test_a_function_may_answer() -> None:
+    with FaultServer(lambda asked: answer(f"{asked.number} {asked.tools}")) as server:
+        assert b"1 ('weather',)" in ask(server)[1]
+
+
+def test_programs_that_look_for_the_models_find_one() -> None:
+    with FaultServer(fault("server-error")) as server:
+        for path, status in (("/v1/models", 200), ("/elsewhere", 404)):
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+            connection.request("GET", path)
+            response = connection.getresponse()
+            assert (response.status, json.loads(response.read()).keys() <= {"object", "data", "error"}) == (
+                status,
+                True,
+            )
+            connection.close()
+        assert server.requests == []
+        assert ask(server)[0] == 500
+
+
+def test_requests_in_chunks_and_after_a_question_are_read() -> None:
+    with FaultServer("yes") as server, socket.create_connection(("127.0.0.1", server.port), timeout=5) as raw:
+        raw.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nexpect: 100-continue\r\ntransfer-encoding: chunked\r\n\r\n")
+        assert raw.recv(100).startswith(b"HTTP/1.1 100 Continue")
+        raw.sendall(b'3\r\n{"a\r\n4;x=y\r\n":1}\r\n0\r\n\r\n')
+        assert raw.recv(1000).startswith(b"HTTP/1.1 200 OK")
+        assert server.requests == [{"a": 1}]
+
+
+# --- the wire --------------------------------------------------------------------------------------------------------
+
+
+def written(reply: Reply, **asked: Any) -> list[Any]:
+    return list(steps_of(reply, ChatDialect(), Asked(**asked)))
+
+
+def test_a_reply_becomes_steps() -> None:
+    raw = (b"a", 0.5, "fin")
+    assert written(Reply(raw=raw)) == list(raw)  # type: ignore[arg-type]
+    head, body = written(Reply(body=b"hello", headers=(("Content-Type", "x"), ("A", "1"), ("A", "2"))))
+    assert head == b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nContent-Type: x\r\nA: 1\r\nA: 2\r\n\r\n"
+    assert body == b"hello"
+    hello = Reply(body=b"hello")
+    assert written(hello.over(Wire(cut=Cut(head=8, then="rst")))) == [b"HTTP/1.1", "rst"]
+    assert written(hello.over(Wire(cut=Cut(byte=2))))[1:] == [b"he", "fin"]
+    assert b"content-length: 5" in written(hello.over(Wire(cut=Cut(byte=2))))[0]
+    assert b"content-length: 2" in written(hello.over(Wire(cut=Cut(byte=2, then="end"))))[0]
+    assert written(hello.over(Wire(piece=2, pause=0.1)))[1:] == [b"he", 0.1, b"ll", 0.1, b"o"]
+    assert written(hello.over(Wire(framing="chunked", bad_chunk=0)))[1:] == [b"ZZ\r\nhello\r\n", b"0\r\n\r\n"]
+    assert written(hello.over(Wire(framing="close")))[1:] == [b"hello", "fin"]
+    assert written(hello.over(Wire(flood=b"x")))[1:] == [b"hello", Flood(b"x")]
+    assert written(hello.over(Wire(delay=1.0, then="hold"))) == [1.0, *written(hello), "hold"]
+    assert gzip.decompress(written(hello.over(Wire(gzip="true")))[1]) == b"hello"
+    assert written(hello.over(Wire(gzip="false")))[1] == b"hello"
+    assert b"content-length: 12" in written(hello.over(Wire(longer=7)))[0]
+
+
+def test_a_stream_is_cut_by_events_and_bytes_of_the_next() -> None:
+    reply = answer("a b c").over(Wire(framing="close"))
+    whole = written(reply, stream=True)[1:-1]
+    assert len(whole) == 7  # the role, three words, the reason, the tokens, [DONE]
+    assert written(reply.over(Wire(framing="close", cut=Cut(event=2))), stream=True)[1:] == [*whole[:2], "fin"]
+    cut = Wire(framing="close", cut=Cut(event=2, byte=9, then="end"))
+    assert written(reply.over(cut), stream=True)[1:] == [*whole[:2], whole[2][:9], "fin"]
+
+
+def test_faults_happen_where_they_are_told() -> None:
+    for at in (0, 2):
+        with FaultServer(fault("L22", at=at)) as server:
+            assert len(events(ask(server, STREAMED)[1])) == at
+    with FaultServer(fault("ended-midway", byte=11)) as server:
+        assert len(ask(server, STREAMED)[1]) == 11
+    with FaultServer(fault("wait-seconds", at=7)) as server:
+        ask(server)
+        assert b"Retry-After: 7\r\n" in server.exchanges[0].sent
+
+
+# --- the log ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_log_says_how_each_exchange_ended() -> None:
+    told: list[str] = []
+    script: list[Scripted] = ["yes", fault("closed-at-once"), fault("reset-at-once"), fault("no-answer")]
+    with FaultServer(*script, tell=lambda exchange: told.append(str(exchange))) as server:
+        ask(server)
+        for _ in range(2):
+            with pytest.raises((ConnectionError, http.client.RemoteDisconnected)):
+                ask(server)
+        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as raw:
+            raw.sendall(b"POST /v1/chat/completions HTTP/1.1\r\n\r\n")
+            assert server.wait_for_requests(4)
+            assert not server.wait_until_idle(0)
+        assert server.wait_until_idle()
+        assert server.wait_until_left()
+        assert [exchange.ended for exchange in server.exchanges] == ["complete", "closed", "reset", "client left"]
+        first = server.exchanges[0]
+        assert (first.connection, first.headers["authorization"]) == (1, "Bearer sk-1")
+        assert "sk-1" not in f"{first!r} {first} {server!r}"
+        assert first.sent.startswith(b"HTTP/1.1 200 OK")
+        assert first.seconds > 0
+    assert [line.split()[-3] for line in told] == ["complete,", "closed,", "reset,", "left,"]
+
+
+def test_nothing_of_a_server_is_left() -> None:
+    before = threading.enumerate()
+    with FaultServer(fault("no-answer")) as server:
+        held = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(3)]
+        held[0].sendall(b"POST / HTTP/1.1\r\n\r\n")
+        server.wait_for_requests(1)
+        port = server.port
+    assert threading.enumerate() == before
+    for one in held:
+        one.close()
+    with FaultServer(port=port) as again:  # and the port is free
+        assert ask(again)[0] == 200
+
+
+def test_a_port_that_is_taken_is_told() -> None:
+    with FaultServer() as first:
+        second = FaultServer(port=first.port)
+        with pytest.raises(ConfigurationError, match=rf"cannot listen on port {first.port}: Address already in use"):
+            second.start()
+    with pytest.raises(ConfigurationError, match="is not running"):
+        first.refuse()
+
+
+def test_it_can_refuse_and_accept_again() -> None:
+    with FaultServer() as server:
+        server.refuse()
+        with pytest.raises(ConnectionRefusedError):
+            ask(server)
+        server.accept()
+        assert ask(server)[0] == 200
+
+
+async def test_a_gate_holds_a_reply_back() -> None:
+    gate = Gate()
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n"
+    with FaultServer(Reply(raw=(head, gate, b"{}"))) as server:
+        asking = asyncio.create_task(asyncio.to_thread(ask, server))
+        await asyncio.to_thread(server.wait_for_requests, 1)
+        assert not server.wait_until_idle(0.02)
+        gate.open()
+        assert await asyncio.wait_for(asking, 5) == (200, b"{}")
+        assert await asyncio.to_thread(ask, server) == (200, b"{}")
+
+
+def test_certificates_are_there() -> None:
+    for name in ("good", "expired", "wrong-name"):
+        assert "BEGIN CERTIFICATE" in certificate(name).read_text("ascii")
+
+
+# --- the catalogue ---------------------------------------------------------------------------------------------------
+
+
+def test_every_row_of_the_model_s_api_has_a_fault() -> None:
+    rows = {one.row for one in FAULTS.values()}
+    assert rows == {f"L{number:02}" for number in range(1, 53)}
+    assert list(FAULTS) == [one.name for one in sorted(FAULTS.values(), key=lambda one: one.row)]
+    assert [one.name for one in FAULTS.values() if not one.sentence or len(one.sentence) > 90] == []
+
+
+@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("stream", [False, True])
+def test_every_fault_can_be_written(name: str, stream: bool) -> None:
+    found = FAULTS[name]
+    if found.setting:
+        with pytest.raises(ConfigurationError, match="happens before there is a request"):
+            fault(name)
+        return
+    asked = Asked(stream=stream, tools=("weather",))
+    assert steps_of(fault(name)(asked), ChatDialect(), asked)
+
+
+def test_a_fault_that_does_not_exist() -> None:
+    with pytest.raises(ConfigurationError, match="there is no fault 'closed-midwy'; did you mean 'closed-midway'"):
+        fault("closed-midwy")
+    assert fault("L20") == fault("closed-midway")
+
+
+# --- the record ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_recorder_remembers_what_an_agent_did() -> None:
+    def weather(city: str) -> str:
+        """Tell the weather."""
+        return f"sunny in {city}"
+
+    recorder = Recorder()
+    script: list[Any] = [ToolCall(id="a", name="weather", arguments='{"city": "Lisbon"}'), "Sunny."]
+    agent = Agent(role="r", provider=OfflineProvider(script), tools=[weather], hooks=recorder.hooks)
+    assert await agent.chat("How is it?") == "Sunny."
+    assert [len(request.messages) for request in recorder.requests] == [2, 4]
+    assert [found.message.text for found in recorder.answers] == ["", "Sunny."]
+    assert [(call.name, result.text) for call, result in recorder.calls] == [("weather", "sunny in Lisbon")]
+    assert [result.stop_reason for result in recorder.results] == ["response"]
+
+
+async def test_the_openai_sdk_can_be_pointed_at_it() -> None:
+    openai = pytest.importorskip("openai")
+    with FaultServer(fault("overloaded"), "hi", tool_calls(("f", {"x": 1}))) as server:
+        async with openai.AsyncOpenAI(base_url=server.url, api_key="sk-1", max_retries=1) as client:
+            asked: dict[str, Any] = {"model": "m1", "messages": [{"role": "user", "content": "hi"}]}
+            made = await client.chat.completions.create(**asked)
+            assert made.choices[0].message.content == "hi"
+            stream = await client.chat.completions.create(**asked, stream=True)
+            pieces = [chunk.choices[0].delta async for chunk in stream if chunk.choices]
+            called = [call.function.arguments for delta in pieces for call in delta.tool_calls or ()]
+            assert "".join(called) == '{"x": 1}'
+
+
+# --- the program -----------------------------------------------------------------------------------------------------
+
+
+def test_the_list_shows_every_fault(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines] == [[one.row, one.name] for one in FAULTS.values()]
+
+
+def test_what_is_wrong_is_told_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--fault", "nonsense"]) == 2
+    assert capsys.readouterr().err.startswith("error: there is no fault 'nonsense'")
+    with FaultServer() as taken:
+        assert main(["--port", str(taken.port)]) == 2
+    assert "give another port" in capsys.readouterr().err
+    for wrong in (["--count", "0"], ["--at", "-1"], ["--port", "70000"], ["--at", "x"]):
+        with pytest.raises(SystemExit) as caught:
+            main(wrong)
+        assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_the_program_prints_its_address_and_the_log_and_ends_cleanly(end: signal.Signals, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-X", "dev", "-m", "plait.testing", "--fault", "L06", "--count", "1", "--text", "fine"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert process.stdout is not None
+    url = process.stdout.readline().strip()
+    assert process.stdout.readline() == "fault server-error (L06): 500\n"
+
+    async def chat() -> str:
+        provider = Retrying(ChatProvider("m1", name="acme", base_url=url))
+        return await Agent(role="r", provider=provider).chat("hi")
+
+    assert asyncio.run(chat()) == "fine"
+    first, second = process.stdout.readline(), process.stdout.readline()
+    assert first.startswith("   1  connection 1  POST /v1/chat/completions  ")
+    assert " complete, " in second
+    process.send_signal(end)
+    out, err = process.communicate(timeout=10)
+    assert (out, err, process.returncode) == ("ended after 2 requests\n", "", 0)
+
+
+@pytest.mark.parametrize("name", ["refused", "no-such-host", "not-tls", "certificate-expired"])
+def test_faults_before_a_request_are_served_too(name: str, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "plait.testing", "--fault", name],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert process.stdout is not None
+    url = process.stdout.readline().strip()
+
+    async def chat() -> str:
+        from plait import RetryPolicy, TransportError
+
+        provider = Retrying(ChatProvider("m1", name="acme", base_url=url), RetryPolicy(max_retries=0))
+        with pytest.raises(TransportError):
+            await Agent(role="r", provider=provider).chat("hi")
+        return "failed"
+
+    assert asyncio.run(chat()) == "failed"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=10)[0].endswith("ended after 0 requests\n")
+
+
+def test_importing_it_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, plait.testing\nprint([n for n in ('aiohttp', 'sqlalchemy', 'typer', 'anyio') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
