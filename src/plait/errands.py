@@ -47,17 +47,14 @@ class Errand(Scope):
     Attributes:
         tool: the tool's name.
         run_id: the run that called it.
-        depth: how many tools are under way round it, itself included.
     """
 
-    __slots__ = ("depth", "run_id", "tool")
+    __slots__ = ("run_id", "tool")
 
-    def __init__(self, tool: str, run_id: str) -> None:
+    def __init__(self, tool: str, run_id: str, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
-        self.tool, self.run_id = tool, run_id
-        self.loop = asyncio.get_running_loop()
+        self.tool, self.run_id, self.loop = tool, run_id, loop
         self._outer = _scope.get()
-        self.depth = _depth(self._outer) + 1
 
 
 class Errands:
@@ -67,21 +64,20 @@ class Errands:
         watched: report tools that block the event loop (see `plait.watchdog`).
     """
 
-    __slots__ = ("_left", "_watched")
+    __slots__ = ("_left", "_loop", "_watched")
 
     def __init__(self, *, watched: bool = False) -> None:
         self._left: list[ref[Errand]] = []
-        self._watched: asyncio.AbstractEventLoop | None = None
+        self._loop = asyncio.get_running_loop()
+        self._watched = watched
         if watched:
             from plait.watchdog import WATCHDOG
 
-            self._watched = asyncio.get_running_loop()
-            WATCHDOG.watch(self._watched, _who)
+            WATCHDOG.watch(self._loop, _who)
 
-    @staticmethod
-    def begin(tool: str, run_id: str) -> ref[Errand]:
+    def begin(self, tool: str, run_id: str) -> ref[Errand]:
         """Make an errand the current scope, until `finish` is called with what this returns."""
-        errand = Errand(tool, run_id)
+        errand = Errand(tool, run_id, self._loop)
         _scope.set(errand)
         return ref(errand)
 
@@ -102,7 +98,7 @@ class Errands:
         Raises:
             CancelledError: the caller was cancelled meanwhile; it is raised when this is over.
         """
-        watched, self._watched = self._watched, None
+        watched, self._watched = self._watched, False
         try:
             if self._left:
                 left = {errand for weak in self._left if (errand := weak()) is not None}
@@ -110,23 +106,19 @@ class Errands:
                 if left:
                     await _end_all(left)
         finally:
-            if watched is not None:
+            if watched:
                 from plait.watchdog import WATCHDOG
 
-                WATCHDOG.leave(watched)
+                WATCHDOG.leave(self._loop)
 
 
 def depth_here() -> int:
     """Say how many tools are under way round the caller, of agents that called one another."""
-    return _depth(_scope.get())
-
-
-def _depth(scope: Scope | None) -> int:
+    scope, depth = _scope.get(), 0
     while scope is not None:
-        if isinstance(scope, Errand):
-            return scope.depth
+        depth += isinstance(scope, Errand)
         scope = scope._outer
-    return 0
+    return depth
 
 
 async def _end_all(errands: set[Errand]) -> None:

@@ -211,7 +211,10 @@ async def _carry_out(
             _put_secrets(arguments, context)
         errand = errands.begin(call.name, context.run_id)
         try:
-            value = await _run(tool, prepared, arguments, mask)
+            work = tool.execute(**arguments) if prepared.kind == "async" else _work(tool, prepared, arguments, mask)
+            value = await drive(work, DEFAULT_TOOL_TIMEOUT if tool.timeout is None else tool.timeout)
+        except (CancelledItself, TimeUp) as ending:
+            raise ToolError(_ended(tool, prepared, ending)) from None  # what else it raised is nobody's business
         finally:
             errands.finish(errand)
         is_error = isinstance(value, ToolResult) and value.is_error
@@ -268,31 +271,20 @@ def _put_secrets(arguments: dict[str, Any], context: RunContext[Any]) -> None:
             arguments[name] = context.secrets[found[1]].reveal()
 
 
-async def _run(tool: Tool, prepared: Prepared, arguments: dict[str, Any], mask: Mask) -> Any:
-    """Call the tool, within its time.
-
-    Raises:
-        ToolError: its time is up, or it cancelled itself.
-    """
-    seconds = DEFAULT_TOOL_TIMEOUT if tool.timeout is None else tool.timeout
-    work = tool.execute(**arguments) if prepared.kind == "async" else _run_other(tool, prepared, arguments, mask)
-    try:
-        return await drive(work, seconds)
-    except CancelledItself:
-        msg = f"the tool {tool.name!r} cancelled itself"
-        raise ToolError(msg) from None
-    except TimeUp:
-        pass  # what it raised while it was ended is nobody's business
+def _ended(tool: Tool, prepared: Prepared, ending: CancelledItself | TimeUp) -> str:
+    """Say how a tool was ended that gave no result."""
+    if isinstance(ending, CancelledItself):
+        return f"the tool {tool.name!r} cancelled itself"
     if prepared.kind in {"sync", "generator"}:
         logger.warning("the sync tool %r is still in its thread; threads left so: %d", tool.name, WORKERS.left)
         what = "may still be at work, because a function in a thread cannot be stopped: find out before you repeat it"
     else:
         what = "was cancelled"
-    msg = f"the tool {tool.name!r} gave no result within {seconds:g} seconds and {what}"
-    raise ToolError(msg)
+    seconds = DEFAULT_TOOL_TIMEOUT if tool.timeout is None else tool.timeout
+    return f"the tool {tool.name!r} gave no result within {seconds:g} seconds and {what}"
 
 
-async def _run_other(tool: Tool, prepared: Prepared, arguments: dict[str, Any], mask: Mask) -> Any:
+async def _work(tool: Tool, prepared: Prepared, arguments: dict[str, Any], mask: Mask) -> Any:
     """Call a tool that is no coroutine function."""
     if prepared.kind == "async_generator":
         pieces = Pieces(tool.max_result, mask)

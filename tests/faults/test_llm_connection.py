@@ -211,9 +211,14 @@ NO_HTTP: dict[str, Scripted] = {
 }
 
 
+MAIN = ("another protocol", "a bad chunk size")  # asked in every way, their relatives whole and streamed
+
+
 @pytest.mark.fault("L14")
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("what", NO_HTTP)
+@pytest.mark.parametrize(
+    ("what", "way"),
+    [(what, way) for what in NO_HTTP for way in (WAYS if what in MAIN else ("client", "agent streamed"))],
+)
 async def test_it_is_no_http(what: str, way: Way) -> None:
     async with trial(NO_HTTP[what], way=way) as made:
         error = (await made.ask()).error

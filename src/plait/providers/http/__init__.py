@@ -3,9 +3,9 @@
 The only package that knows aiohttp, which is imported with the first request (it takes 0.2 s). It knows no
 dialect: bytes go out, bytes come back.
 
-``sending`` asks, ``connections`` keeps what is open, ``exchange`` carries one request and its answer under deadlines that
-``lookout`` watches, ``reading``
-reads answers within their limits, and ``failures`` says in our errors what went wrong in aiohttp's.
+``sending`` asks, ``connections`` keeps what is open, ``exchange`` carries one request and its answer under the
+deadlines that ``lookout`` watches, ``reading`` reads answers within their limits, and ``failures`` says in our errors
+what went wrong in aiohttp's.
 """
 
 from plait.providers.http.reading import DEFAULT_LIMITS, EventStream, Framing, TransportLimits
