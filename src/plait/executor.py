@@ -29,7 +29,7 @@ from plait.toolbase import prepare
 from plait.workers import WORKERS, NoThreadLeft
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 
     from plait.messages import ContentPart, ToolCall
     from plait.run import RunContext
@@ -100,21 +100,19 @@ async def execute(
                 yield batch
 
 
-def _waves(calls: Iterable[ToolCall], tools: Mapping[str, Tool], *, sequential: bool) -> Iterator[list[ToolCall]]:
+def _waves(calls: Iterable[ToolCall], tools: Mapping[str, Tool], *, sequential: bool) -> list[list[ToolCall]]:
     """Give the calls in groups, of which one runs after the other."""
-    wave: list[ToolCall] = []
+    waves: list[list[ToolCall]] = []
+    joins = False  # whether the next call may run together with the last
     for call in calls:
         tool = tools.get(call.name)
         alone = sequential or (tool is not None and tool.exclusive)
-        if alone and wave:
-            yield wave
-            wave = []
-        wave.append(call)
-        if alone:
-            yield wave
-            wave = []
-    if wave:
-        yield wave
+        if joins and not alone:
+            waves[-1].append(call)
+        else:
+            waves.append([call])
+        joins = not alone
+    return waves
 
 
 async def _together(

@@ -164,12 +164,12 @@ class Tail:
         """Close the last turn's calls: each gets exactly one result, a synthetic one if need be."""
         if not self.pending:
             return
-        parts = tuple(
-            self._results.get(call.id)
-            or _synthetic(call, begun=call.id in self.started, end=self.run.end if self.run else None)
-            for call in self.pending.values()
-        )
-        self.messages.append(assemble(ToolMessage, {"parts": parts}))
+        parts = [
+            self._results.get(name)
+            or _synthetic(call, begun=name in self.started, end=self.run.end if self.run else None)
+            for name, call in self.pending.items()
+        ]
+        self.messages.append(assemble(ToolMessage, {"parts": tuple(parts)}))
         self.pending = {}
         self.started = set()
         self._results = {}
@@ -182,7 +182,8 @@ class Tail:
     @property
     def waiting(self) -> list[ToolCall]:
         """The last answer's tool calls that have no result yet, in the model's order."""
-        return [call for call in self.pending.values() if call.id not in self._results]
+        results = self._results
+        return [call for name, call in self.pending.items() if name not in results]
 
     def sendable(self) -> list[Message]:
         """Give the messages as they may be sent now.
@@ -244,9 +245,12 @@ class RunState:
 
         The same call several times in one turn counts once: rolling dice three times is no loop.
         """
-        before = self._streaks
-        self._streaks = {key: before.get(key, 0) + 1 for key in {(call.name, call.arguments) for call in calls}}
-        return {call.id: self._streaks[call.name, call.arguments] for call in calls}
+        before, self._streaks = self._streaks, {}
+        repeats = {}
+        for call in calls:
+            key = call.name, call.arguments
+            repeats[call.id] = self._streaks[key] = before.get(key, 0) + 1
+        return repeats
 
     def asked(self) -> None:
         """Begin to count: a person speaks only in the prompt, so answers before this came with it, as a history."""
@@ -265,9 +269,8 @@ class RunState:
 def _own_parts(message: Message) -> Message:
     """The message without parts that its role cannot have: only a model calls tools, and only tools give results."""
     foreign = (ToolResult,) if message.role == "assistant" else (ToolResult, ToolCall)
-    if not any(isinstance(part, foreign) for part in message.parts):
-        return message
-    return message.model_copy(update={"parts": tuple(part for part in message.parts if not isinstance(part, foreign))})
+    own = tuple([part for part in message.parts if not isinstance(part, foreign)])
+    return message if len(own) == len(message.parts) else message.model_copy(update={"parts": own})
 
 
 def says_something(answer: Message) -> bool:

@@ -126,7 +126,7 @@ def _with_text(cls: type[Frozen], fields: dict[str, Any]) -> dict[str, Any]:
 def _text(parts: Sequence[Any]) -> str:
     if len(parts) == 1 and type(parts[0]) is TextPart:
         return "" if parts[0].refusal else parts[0].text
-    return "".join(part.text for part in parts if type(part) is TextPart and not part.refusal)
+    return "".join([part.text for part in parts if type(part) is TextPart and not part.refusal])
 
 
 class Message(Frozen):
@@ -197,7 +197,7 @@ class Message(Frozen):
     @property
     def refusal(self) -> str:
         """The words with which the model declined to answer, or the empty string."""
-        return "".join(part.text for part in self.parts if type(part) is TextPart and part.refusal)
+        return "".join([part.text for part in self.parts if type(part) is TextPart and part.refusal])
 
     @property
     def reasoning(self) -> str:
@@ -207,12 +207,12 @@ class Message(Frozen):
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
         """The tool calls, in the model's order."""
-        return tuple(part for part in self.parts if type(part) is ToolCall)
+        return tuple([part for part in self.parts if type(part) is ToolCall])
 
     @property
     def tool_results(self) -> tuple[ToolResult, ...]:
         """The tool results, in the order of their calls."""
-        return tuple(part for part in self.parts if type(part) is ToolResult)
+        return tuple([part for part in self.parts if type(part) is ToolResult])
 
     def __str__(self) -> str:
         return self.text

@@ -355,9 +355,11 @@ def _grow(call: _Call, progress: _Progress, number: int, *, whole: bool) -> Tool
     if type(arguments) is not str:
         arguments = "" if arguments is None else to_json(arguments).decode()
     known: _Known | None = None
-    if whole:
-        pass
-    elif call.index is not None:
+    if whole:  # the calls are in order, whatever their indexes say
+        progress.last += 1
+        progress.calls[progress.last] = _Known(progress.last, new_id)
+        return ToolCallDelta(progress.last, new_id, name, arguments, number)
+    if call.index is not None:
         known = progress.calls.get(call.index)
         if known is not None and new_id and known.id and new_id != known.id and name:
             known = None
@@ -370,9 +372,9 @@ def _grow(call: _Call, progress: _Progress, number: int, *, whole: bool) -> Tool
         return ToolCallDelta(known.index, new_id, name, arguments, number)
     taken = {one.index for one in progress.calls.values()}
     wanted = call.index
-    index = wanted if wanted is not None and wanted >= 0 and wanted not in taken and not whole else progress.last + 1
+    index = wanted if wanted is not None and wanted >= 0 and wanted not in taken else progress.last + 1
     progress.last = max(progress.last, index)
-    progress.calls[index if wanted is None or whole else wanted] = _Known(index, new_id)
+    progress.calls[index if wanted is None else wanted] = _Known(index, new_id)
     return ToolCallDelta(index, new_id, name, arguments, number)
 
 

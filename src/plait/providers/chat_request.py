@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _AUDIO_FORMATS: Final = {"mpeg": "mp3", "x-wav": "wav", "wave": "wav", "vnd.wave": "wav"}
 _TOOL_CHOICES: Final = frozenset({"auto", "none", "required"})
+_SAID_BY_MODELS: Final = frozenset({"text", "reasoning", "tool_call"})
 _OWN_FIELDS: Final = frozenset({"messages", "stream"})
 
 
@@ -66,16 +67,15 @@ def encode_message(message: Message, form: Form) -> bytes:
     """
     match message.role:
         case "system":
-            made = [{"role": "system", "content": _content(message, form, text_only=True)}]
+            return to_json({"role": "system", "content": _content(message, form, text_only=True)})
         case "user":
-            made = [{"role": "user", "content": _content(message, form)}]
+            return to_json({"role": "user", "content": _content(message, form)})
         case "assistant":
-            made = [_assistant(message, form)]
+            return to_json(_assistant(message, form))
         case "tool":
-            made = _results(message, form)
+            return to_json(_results(message, form))[1:-1]
         case _:
             assert_never(message.role)
-    return b",".join(map(to_json, made))
 
 
 def _content(message: Message, form: Form, *, text_only: bool = False) -> str | list[dict[str, Any]]:
@@ -133,20 +133,19 @@ def _file(part: FilePart, form: Form) -> dict[str, str]:
 
 def _assistant(message: Message, form: Form) -> dict[str, Any]:
     for part in message.parts:
-        if part.type not in ("text", "reasoning", "tool_call"):
+        if part.type not in _SAID_BY_MODELS:
             raise _refused(part.type, "assistant", form)
-    calls = message.tool_calls
-    text = message.text
-    made: dict[str, Any] = {"role": "assistant", "content": text if text or not (calls or message.refusal) else None}
-    if message.refusal:
-        made["refusal"] = message.refusal
+    calls, text, refusal = message.tool_calls, message.text, message.refusal
+    made: dict[str, Any] = {"role": "assistant", "content": text if text or not (calls or refusal) else None}
+    if refusal:
+        made["refusal"] = refusal
     if calls:
         made["tool_calls"] = [
             {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
             for call in calls
         ]
-    if getattr(message, "provider", None) == form.provider:
-        details = {name: value for name, value in message.details.items() if name in form.details}  # type: ignore[attr-defined]  # what has a provider has details
+    if getattr(message, "provider", None) == form.provider and (message.details or form.reasoning):  # type: ignore[attr-defined]  # what has a provider has details
+        details = {name: value for name, value in message.details.items() if name in form.details}  # type: ignore[attr-defined]
         made.update(details)
         if form.reasoning and message.reasoning and not details:
             made[form.reasoning] = message.reasoning
@@ -160,8 +159,7 @@ def _results(message: Message, form: Form) -> list[dict[str, Any]]:
         if not isinstance(part, ToolResult):
             raise _refused(part.type, "tool", form)
         made.append({"role": "tool", "tool_call_id": part.call_id, "content": part.text})
-        others = [_part(item, form) for item in part.parts if not isinstance(item, TextPart)]
-        if others:
+        if others := [_part(item, form) for item in part.parts if not isinstance(item, TextPart)]:
             named = f"{part.name!r} ({part.call_id})" if part.name else part.call_id
             more += [{"type": "text", "text": f"From the result of {named}:"}, *others]
     if more:
