@@ -746,3 +746,24 @@ async def test_a_class_is_carried_out_like_a_function() -> None:
     assert await said(tool, '{"city": "Bonn"}') == ("Bonn for ann", False)
     _, is_error = await said(tool, '{"city": "nowhere"}')
     assert is_error
+
+
+async def test_a_call_that_is_cancelled_before_it_begins_has_its_result() -> None:
+    async def quick() -> str:
+        return "done"
+
+    async def cancels_others() -> str:
+        for task in asyncio.all_tasks():
+            if task.get_name() == "plait: tool quick":
+                task.cancel()
+        return "first"
+
+    calls = [ToolCall(id="a", name="cancels_others"), ToolCall(id="b", name="quick"), ToolCall(id="c", name="quick")]
+    async with asyncio.timeout(WITHIN):
+        found = await run(calls, cancels_others, quick)
+
+    assert {(one.call.id, one.result.text, one.result.is_error) for one in found} == {
+        ("a", "first", False),
+        ("b", "the tool 'quick' was cancelled from outside its run", True),
+        ("c", "the tool 'quick' was cancelled from outside its run", True),
+    }

@@ -25,7 +25,7 @@ VERSION: Final = 1
 Kind = Literal["run_started", "message", "tool_started", "tool_result", "run_finished"]
 
 
-class _Body(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, tag_field="kind"):
+class _Body(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True, tag_field="kind"):
     """What an entry says; its class is its kind."""
 
     @property
@@ -34,14 +34,14 @@ class _Body(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
         return self.__struct_config__.tag  # type: ignore[return-value]  # each class below names one
 
 
-class RunStart(_Body, frozen=True, tag="run_started"):
+class RunStart(_Body, frozen=True, gc=False, tag="run_started"):
     """A run begins. ``resumed`` is set when a run that had ended goes on."""
 
     agent_name: str = ""
     resumed: bool = False
 
 
-class MessageEntry(_Body, frozen=True, tag="message"):
+class MessageEntry(_Body, frozen=True, gc=False, tag="message"):
     """A message joins the thread. Answers of a model carry their tokens and finish reason.
 
     ``cut`` says why an answer is not whole: the stop reason, "cancelled", or "error".
@@ -53,20 +53,20 @@ class MessageEntry(_Body, frozen=True, tag="message"):
     cut: str | None = None
 
 
-class ToolStart(_Body, frozen=True, tag="tool_started"):
+class ToolStart(_Body, frozen=True, gc=False, tag="tool_started"):
     """A tool is about to be called. Written before the call: without a result after it, the call may have happened."""
 
     call_id: str
 
 
-class ToolEnd(_Body, frozen=True, tag="tool_result"):
+class ToolEnd(_Body, frozen=True, gc=False, tag="tool_result"):
     """The result of a tool call, after ``seconds``."""
 
     result: ToolResult
     seconds: float = 0.0
 
 
-class RunEnd(_Body, frozen=True, tag="run_finished"):
+class RunEnd(_Body, frozen=True, gc=False, tag="run_finished"):
     """A run ended: with a stop reason, or with the error it failed with."""
 
     stop_reason: StopReason | None = None
@@ -76,7 +76,7 @@ class RunEnd(_Body, frozen=True, tag="run_finished"):
 Body = RunStart | MessageEntry | ToolStart | ToolEnd | RunEnd
 
 
-class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Entry(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True, kw_only=True):
     """One entry of a thread's log.
 
     Attributes:

@@ -119,36 +119,44 @@ async def _together(
     calls: Sequence[ToolCall], tools: Mapping[str, Tool], context: RunContext[Any], errands: Errands, at_once: int
 ) -> AsyncGenerator[list[Finished], None]:
     loop = asyncio.get_running_loop()
-    waiting = deque(calls)
-    running: dict[asyncio.Task[Finished | BaseException], ToolCall] = {}
-    ended: list[tuple[ToolCall, asyncio.Task[Finished | BaseException]]] = []
-    wake: asyncio.Future[None] = loop.create_future()
-    all_ended: asyncio.Future[None] = loop.create_future()
+    waiting = deque(enumerate(calls))
+    running: dict[int, asyncio.Task[None]] = {}
+    ended: list[Finished | BaseException] = []
+    wake: asyncio.Future[None] | None = None
+    for_all = False  # whether the end of one call is no reason to wake up
 
-    def note(task: asyncio.Task[Finished | BaseException]) -> None:
-        ended.append((running.pop(task), task))
-        _set(wake)
-        if not running:
-            _set(all_ended)
+    async def carry(number: int, call: ToolCall) -> None:
+        outcome: Finished | BaseException | None = None
+        try:
+            outcome = await _carry_out(call, tools, context, errands)
+        finally:
+            del running[number]
+            ended.append(_cancelled(call) if outcome is None else outcome)
+            if wake is not None and not (for_all and running):
+                _set(wake)
 
     try:
         while waiting or running or ended:
-            while waiting and len(running) < at_once:
-                call = waiting.popleft()
-                task = loop.create_task(_carry_out(call, tools, context, errands), name=f"plait: tool {call.name}")
-                running[task] = call
-                task.add_done_callback(note)
+            if waiting and len(running) < at_once:
+                begun = [waiting.popleft() for _ in range(min(len(waiting), at_once - len(running)))]
+                for number, call in begun:
+                    running[number] = loop.create_task(carry(number, call), name=f"plait: tool {call.name}")
+                await asyncio.sleep(0)  # now each has begun, and tells of its end itself
+                ended += [_cancelled(call) for number, call in begun if number in running and running[number].done()]
+                _drop_ended(running)
             if not ended:
+                wake = loop.create_future()
                 await wake
-            wake = loop.create_future()
             if running and not waiting:
                 # Calls that end at about the same time are given together, so that a log has them in one order.
-                all_ended = loop.create_future()
-                timer = loop.call_later(_TOGETHER_SECONDS, _set, all_ended)
-                await all_ended
+                wake, for_all = loop.create_future(), True
+                timer = loop.call_later(_TOGETHER_SECONDS, _set, wake)
+                await wake
                 timer.cancel()
-            batch, ended = ended, []
-            yield [_of_task(call, task) for call, task in batch]
+            wake, for_all = None, False
+            batch = [_finished(outcome) for outcome in ended]
+            ended.clear()
+            yield batch
     finally:
         await _end(running)
 
@@ -158,26 +166,29 @@ def _set(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-async def _end(running: Mapping[asyncio.Task[Any], object]) -> None:
+def _cancelled(call: ToolCall) -> Finished:
+    return Finished(call, error_result(call, f"the tool {call.name!r} was cancelled from outside its run"), 0.0)
+
+
+def _drop_ended(running: dict[int, asyncio.Task[None]]) -> None:
+    """Forget tasks that were cancelled before they began, and so could not tell of their end."""
+    for number in [number for number, task in running.items() if task.done()]:
+        del running[number]
+
+
+async def _end(running: dict[int, asyncio.Task[None]]) -> None:
     """Cancel what still runs, and wait until it has ended, also when this is cancelled meanwhile."""
     cancelled: asyncio.CancelledError | None = None
-    for task in running:
+    for task in running.values():
         task.cancel()
     while running:
         try:
-            await asyncio.wait(tuple(running))
+            await asyncio.wait(tuple(running.values()))
         except asyncio.CancelledError as error:
             cancelled = error
-        else:
-            await asyncio.sleep(0)  # lets the tasks' callbacks take them out
+        _drop_ended(running)
     if cancelled is not None:
         raise cancelled
-
-
-def _of_task(call: ToolCall, task: asyncio.Task[Finished | BaseException]) -> Finished:
-    if task.cancelled():
-        return Finished(call, error_result(call, f"the tool {call.name!r} was cancelled from outside its run"), 0.0)
-    return _finished(task.result())
 
 
 def _finished(outcome: Finished | BaseException) -> Finished:

@@ -73,20 +73,20 @@ _CUT: Final = "The answer reached the token limit in the middle of this call, so
 _HOOKS: Final[dict[str, HookName]] = {"max_turns": "on_max_turns_reached", "user_stop": "on_manual_stop"}
 
 
-class Ask(msgspec.Struct, frozen=True):
+class Ask(msgspec.Struct, frozen=True, gc=False):
     """Next, the model is asked."""
 
     turn: int
 
 
-class CallTools(msgspec.Struct, frozen=True):
+class CallTools(msgspec.Struct, frozen=True, gc=False):
     """Next, these calls of the last answer get their results. ``doubtful`` ones were begun before a crash."""
 
     calls: tuple[ToolCall, ...]
     doubtful: tuple[ToolCall, ...] = ()
 
 
-class Finish(msgspec.Struct, frozen=True):
+class Finish(msgspec.Struct, frozen=True, gc=False):
     """Next, the run ends."""
 
     stop_reason: StopReason
