@@ -67,20 +67,17 @@ class _Watch:
     the two from one another. Leaner than `asyncio.timeout`, which cannot tell them at all.
     """
 
-    __slots__ = ("_before", "_hurry", "_interrupted", "_loop", "_seconds", "_task", "_timer", "expired", "own")
+    # Most coroutines end in time and cancel nobody: what only the others need is not written for each.
+    own = expired = _interrupted = 0
+    _timer: asyncio.TimerHandle | None = None
+    _hurry: asyncio.TimerHandle | None = None
 
     def __init__(self, seconds: float) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # a coroutine that asyncio runs is in a task
         self._task = task
-        self._loop = task.get_loop()
         self._before = task.cancelling()
         self._seconds = seconds
-        self._timer: asyncio.TimerHandle | None = None
-        self._hurry: asyncio.TimerHandle | None = None
-        self._interrupted = 0
-        self.own = 0
-        self.expired = 0
 
     @types.coroutine
     def drive(self, coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, None, Any]:
@@ -97,7 +94,7 @@ class _Watch:
                     if (more := task.cancelling() - before) > 0:
                         self.own += max(0, more - self._interrupts())
                 if self._timer is None and self._seconds < inf:
-                    self._timer = self._loop.call_later(self._seconds, self._expire, context=Context())
+                    self._timer = self._task.get_loop().call_later(self._seconds, self._expire, context=Context())
                 try:
                     yield waits_for
                     thrown = None
@@ -107,7 +104,7 @@ class _Watch:
                         raise
                     thrown = error
                     if self._hurry is None and isinstance(error, asyncio.CancelledError):
-                        self._hurry = self._loop.call_later(_GRACE, self._insist, context=Context())
+                        self._hurry = self._task.get_loop().call_later(_GRACE, self._insist, context=Context())
         finally:
             for timer in (self._timer, self._hurry):
                 if timer is not None:
@@ -134,7 +131,7 @@ class _Watch:
 
     def _expire(self) -> None:
         self.expired += 1
-        self._timer = self._loop.call_later(_GRACE, self._expire, context=Context())
+        self._timer = self._task.get_loop().call_later(_GRACE, self._expire, context=Context())
         self._task.cancel()
 
     async def take_back(self) -> bool:

@@ -8,18 +8,19 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Generic
 
+import msgspec
 from typing_extensions import TypeVar
 
 from plait.errors import ConfigurationError
+from plait.events import StopReason, Usage
 from plait.frozen import EMPTY
 from plait.log import without_tools
+from plait.messages import Message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from plait.events import StopReason, Usage
     from plait.interrupts import Secret
-    from plait.messages import Message
 
 Deps = TypeVar("Deps", default=Any)
 Output = TypeVar("Output", default=str)
@@ -160,8 +161,7 @@ class _Watch:
             self.callback()
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunResult(Generic[Output]):
+class RunResult(msgspec.Struct, Generic[Output], frozen=True, kw_only=True, dict=True, weakref=True):
     """How a run ended. Every field is there for every stop reason.
 
     Attributes:
@@ -181,7 +181,7 @@ class RunResult(Generic[Output]):
     output: Output
     stop_reason: StopReason
     messages: tuple[Message, ...]
-    history: tuple[Message, ...] = field(repr=False)
+    history: tuple[Message, ...]
     usage: Usage | None
     thread_id: str
     run_id: str
@@ -191,6 +191,10 @@ class RunResult(Generic[Output]):
     finish_reason: str | None = None
     provider: str | None = None
     model: str | None = None
+
+    def __repr__(self) -> str:
+        shown = [name for name in self.__struct_fields__ if name != "history"]
+        return f"RunResult({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
     @cached_property
     def history_without_tool_calls(self) -> tuple[Message, ...]:
