@@ -16,13 +16,15 @@ from contextlib import aclosing, closing
 from dataclasses import replace
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
 
 from plait.driving import CancelledItself, TimeUp, drive
 from plait.errands import Errands
 from plait.errors import ToolError, excerpt
 from plait.frozen import assemble
-from plait.messages import TextPart, ToolResult
+from plait.messages import TextPart, ToolCall, ToolResult
 from plait.run import DEFAULT_TOOL_TIMEOUT, DEFAULT_TOOLS_AT_ONCE
 from plait.tool_results import MAX_SAID, NO_MASK, Mask, Pieces, Slow, cut, error_text, to_parts
 from plait.toolbase import prepare
@@ -31,7 +33,7 @@ from plait.workers import WORKERS, NoThreadLeft
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 
-    from plait.messages import ContentPart, ToolCall
+    from plait.messages import ContentPart
     from plait.run import RunContext
     from plait.toolbase import Prepared, Tool
 
@@ -41,7 +43,7 @@ _TOGETHER_SECONDS: Final = 0.005
 _TEXT_OF_ONE: Final = r"^<secret:([^<>]+)>$"
 
 
-class Finished(NamedTuple):
+class Finished(msgspec.Struct, frozen=True, gc=False):
     """A tool call that has its result.
 
     Attributes:
@@ -55,7 +57,7 @@ class Finished(NamedTuple):
     seconds: float
 
 
-async def execute(
+def execute(
     calls: Sequence[ToolCall],
     tools: Mapping[str, Tool],
     context: RunContext[Any],
@@ -77,21 +79,37 @@ async def execute(
         at_once: how many run at the same time.
         errands: owns what the tools start, and ends it when the run ends; without one it ends with this generator.
 
-    Yields:
-        The calls that have finished since the last list; the order of calls is the caller's to restore.
+    Returns:
+        An iterator of lists: the calls that have finished since the last one. Their order is the caller's to restore.
     """
+    waves = _waves(calls, tools, sequential=sequential)
     if errands is None:
-        own = Errands()
-        try:
-            async with aclosing(
-                execute(calls, tools, context, sequential=sequential, at_once=at_once, errands=own)
-            ) as batches:
-                async for batch in batches:
-                    yield batch
-        finally:
-            await own.end()
-        return
-    for wave in _waves(calls, tools, sequential=sequential):
+        return _with_own_errands(waves, tools, context, at_once)
+    if len(waves) == 1 and len(waves[0]) > 1:
+        return _together(waves[0], tools, context, errands, at_once)
+    return _in_waves(waves, tools, context, errands, at_once)
+
+
+async def _with_own_errands(
+    waves: Sequence[Sequence[ToolCall]], tools: Mapping[str, Tool], context: RunContext[Any], at_once: int
+) -> AsyncGenerator[list[Finished], None]:
+    errands = Errands()
+    try:
+        async with aclosing(_in_waves(waves, tools, context, errands, at_once)) as batches:
+            async for batch in batches:
+                yield batch
+    finally:
+        await errands.end()
+
+
+async def _in_waves(
+    waves: Sequence[Sequence[ToolCall]],
+    tools: Mapping[str, Tool],
+    context: RunContext[Any],
+    errands: Errands,
+    at_once: int,
+) -> AsyncGenerator[list[Finished], None]:
+    for wave in waves:
         if len(wave) == 1:
             yield [_finished(await _carry_out(wave[0], tools, context, errands))]
             continue

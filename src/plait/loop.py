@@ -300,11 +300,13 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
 
     async def _told_calls(self, finished: Sequence[Finished]) -> None:
         """Tell the hooks of calls whose results are in the log."""
-        for call, result, seconds in finished:
+        for one in finished:
             names: tuple[HookName, ...] = ("on_function_call_error", "on_function_call_end")
-            for name in names if result.is_error else names[1:]:
+            for name in names if one.result.is_error else names[1:]:
                 if name in self.hooks:
-                    event = FunctionCallEnd(context=self._context(), call=call, result=result, seconds=seconds)
+                    event = FunctionCallEnd(
+                        context=self._context(), call=one.call, result=one.result, seconds=one.seconds
+                    )
                     await self.hooks.call(name, event)
 
     def _add_result(self, call: ToolCall, result: ToolResult, seconds: float = 0.0) -> None:
