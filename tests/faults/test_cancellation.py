@@ -263,7 +263,7 @@ async def test_a_time_out_round_a_run_ends_it(how: How, where: str) -> None:
 # --- C04: the keyboard ------------------------------------------------------------------------------------------------
 
 PROGRAM = """
-import asyncio, sys, time
+import asyncio, signal, sys, time
 from plait import Agent, OfflineProvider, ToolCall
 
 async def hang():
@@ -271,7 +271,6 @@ async def hang():
     await asyncio.Event().wait()
 
 def hang_in_a_thread():
-    time.sleep(0.1)  # until the event loop waits: a signal that comes just before that, Python sees only after it
     print("there", flush=True)
     time.sleep(60)
 
@@ -291,6 +290,9 @@ tools = [hang, hang_in_a_thread, busy]
 first = speak if where == "speak" else lambda request: ToolCall(id="1", name=where)
 
 async def main():
+    # With any handler of its own the event loop is woken by every signal. Without one, Python notices a signal that
+    # comes just before the loop waits only when it has waited.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, lambda: None)
     agent = Agent(provider=OfflineProvider(function=first), tools=tools, store="sqlite:///plait.db")
     if how == "chat":
         await agent.chat("go", thread="t")

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from plait.providers.status import Service
 
 _MAY_BE_EMPTY: Final = frozenset({"length", "content_filter"})  # reasons for which an answer may well be empty
+_ERROR: Final = "error"
 _PIECEMEAL: Final = frozenset({"reasoning.text", "reasoning.summary"})
 _MOST_DOLLARS: Final = 1e6
 
@@ -101,10 +102,11 @@ class _Progress:
 
 
 class _Known(msgspec.Struct):
-    """A tool call that began: our index of it, and its id."""
+    """A tool call that began: our index of it, its id and its name."""
 
     index: int
     id: str
+    name: str
 
 
 class AnswerReader:
@@ -193,6 +195,7 @@ class AnswerReader:
 
         Raises:
             StreamTruncated: a choice has no end mark, and ``[DONE]`` did not come.
+            ProviderError: a choice ended with the finish reason ``"error"``, as OpenRouter calls it.
             ProtocolViolation: an event is no JSON object of this dialect, or a stream that ended cleanly held none, or
                 no choice in any.
             ProviderError: an event holds an error. As with all of these, ``partial`` is the text so far.
@@ -208,6 +211,10 @@ class AnswerReader:
         deltas: list[Delta] = []
         spoke = False
         for number, choice in choices.items():
+            if choice.finish_reason == _ERROR:
+                error = self._error({"message": "the model failed in the middle of its answer", "code": _ERROR})
+                error.retryable = True
+                raise error
             spoke = spoke or choice.spoke or choice.finish_reason in _MAY_BE_EMPTY
             if choice.details or choice.annotations:
                 details = {"reasoning_details": choice.details, "annotations": choice.annotations}
@@ -305,7 +312,8 @@ class AnswerReader:
         return error
 
     def _truncated(self, beginning: bytes, broken: TransportError | None) -> ModelError:
-        if broken is None and not self._batches:
+        commented = beginning.lstrip(b"\xef\xbb\xbf\r\n")[:1] == b":"  # sign enough that it is a stream of events
+        if broken is None and not self._batches and not commented:
             return self._violation(beginning, what="sent no event in its stream")
         provider = self._service.provider
         how = f"the stream of {provider} ended before the answer did" if broken is None else str(broken)
@@ -347,7 +355,7 @@ def _grow(call: _Call, progress: _Progress, number: int, *, whole: bool) -> Tool
     """Give the delta of a tool call, or of a piece of one, under an index that is its own.
 
     A piece belongs to the call under its index; without one, to the call with its id, else to the last call. A
-    name with an id that the call under that index does not have begins another call.
+    name begins another call if the call it would belong to has another name, or under its index another id.
     """
     function = call.function or _NO_FUNCTION
     name, new_id = function.name or "", call.id or ""
@@ -357,24 +365,24 @@ def _grow(call: _Call, progress: _Progress, number: int, *, whole: bool) -> Tool
     known: _Known | None = None
     if whole:  # the calls are in order, whatever their indexes say
         progress.last += 1
-        progress.calls[progress.last] = _Known(progress.last, new_id)
+        progress.calls[progress.last] = _Known(progress.last, new_id, name)
         return ToolCallDelta(progress.last, new_id, name, arguments, number)
     if call.index is not None:
         known = progress.calls.get(call.index)
         if known is not None and new_id and known.id and new_id != known.id and name:
             known = None
     elif new_id:
-        known = next((one for one in progress.calls.values() if one.id == new_id), None)
+        known = next((one for one in reversed(progress.calls.values()) if one.id == new_id), None)
     elif not name and progress.calls:
         known = next(reversed(progress.calls.values()))
-    if known is not None:
-        known.id = known.id or new_id
+    if known is not None and (not name or known.name in ("", name)):
+        known.id, known.name = known.id or new_id, known.name or name
         return ToolCallDelta(known.index, new_id, name, arguments, number)
     taken = {one.index for one in progress.calls.values()}
     wanted = call.index
     index = wanted if wanted is not None and wanted >= 0 and wanted not in taken else progress.last + 1
     progress.last = max(progress.last, index)
-    progress.calls[index if wanted is None else wanted] = _Known(index, new_id)
+    progress.calls[index if wanted is None else wanted] = _Known(index, new_id, name)
     return ToolCallDelta(index, new_id, name, arguments, number)
 
 

@@ -4,31 +4,37 @@ https://platform.openai.com/docs/api-reference/chat/create
 
 What the dialect has no place for is refused before anything is sent, but for two things: what a model thought is
 left out where the vendor does not take it back, and images or files in a tool's result, which has room for text
-only, follow the results in a user message.
+only, follow the results in a user message. A call with a name or arguments that no server takes is said in a form
+that they take: the rest of the conversation must not be lost with it.
 """
 
 from __future__ import annotations
 
 import mimetypes
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
 from plait.errors import ConfigurationError
-from plait.frozen import thaw, to_json
+from plait.frozen import parse_json, thaw, to_json
 from plait.messages import AudioPart, FilePart, ImagePart, Message, TextPart, ToolResult
 from plait.providers.wire import MessageBytes, data_url
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from plait.messages import ContentPart
+    from plait.messages import ContentPart, ToolCall
     from plait.providers.base import Settings, ToolDefinition
     from plait.schema import OutputSchema
 
 _AUDIO_FORMATS: Final = {"mpeg": "mp3", "x-wav": "wav", "wave": "wav", "vnd.wave": "wav"}
 _TOOL_CHOICES: Final = frozenset({"auto", "none", "required"})
 _SAID_BY_MODELS: Final = frozenset({"text", "reasoning", "tool_call"})
+_NO_NAME: Final = r"[^a-zA-Z0-9_-]"
+_LONGEST_NAME: Final = 64
+_is_name = re.compile(r"[a-zA-Z0-9_-]{1,64}").fullmatch
+_INVALID: Final = "invalid_json"
 _OWN_FIELDS: Final = frozenset({"messages", "stream"})
 
 
@@ -141,7 +147,7 @@ def _assistant(message: Message, form: Form) -> dict[str, Any]:
         made["refusal"] = refusal
     if calls:
         made["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            {"id": call.id, "type": "function", "function": {"name": _name(call), "arguments": _arguments(call)}}
             for call in calls
         ]
     if getattr(message, "provider", None) == form.provider and (message.details or form.reasoning):  # type: ignore[attr-defined]  # what has a provider has details
@@ -150,6 +156,31 @@ def _assistant(message: Message, form: Form) -> dict[str, Any]:
         if form.reasoning and message.reasoning and not details:
             made[form.reasoning] = message.reasoning
     return made
+
+
+def _name(call: ToolCall) -> str:
+    """Give the name of a tool that was called, in the letters of names; models invent others.
+
+    A server refuses the whole conversation for one: "string does not match pattern '^[a-zA-Z0-9_-]+$'".
+    """
+    name = call.name
+    return name if _is_name(name) else re.sub(_NO_NAME, "_", name)[:_LONGEST_NAME] or "_"
+
+
+def _arguments(call: ToolCall) -> str:
+    """Give the arguments of a call as the model wrote them, and in an object if what it wrote is none.
+
+    Ollama, and what OpenRouter passes a request on to, refuse the whole conversation for text that is no JSON object.
+    """
+    text = call.arguments
+    if not text or text.isspace():
+        return "{}"
+    try:
+        if type(said := parse_json(text)) is dict:
+            return text
+    except ValueError:
+        said = text
+    return "{}" if said is None else to_json({_INVALID: text}).decode()
 
 
 def _results(message: Message, form: Form) -> list[dict[str, Any]]:

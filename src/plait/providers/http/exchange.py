@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from aiohttp import StreamReader
     from aiohttp.client_proto import ResponseHandler
 
-    from plait.providers.http.connections import Line
+    from plait.providers.http.connections import Line, Route
     from plait.providers.http.lookout import Lookout
     from plait.providers.status import Service
 
@@ -89,11 +89,12 @@ class Exchange:
         self.status = 0
         self.headers: Mapping[str, str] = {}
 
-    async def begin(self, head: bytes, body: bytes) -> None:
+    async def begin(self, route: Route, body: bytes) -> None:
         """Write the request, and wait for the answer's status and headers.
 
         Args:
-            head: the request's first bytes, up to the number of its ``content-length``.
+            route: where the connection leads. Its ``head``, with the key in it, must be no local variable: tools that
+                report errors show those.
             body: the request's.
 
         Raises:
@@ -109,10 +110,10 @@ class Exchange:
             if transport is None:
                 raise ConnectionResetError
             if len(body) > _LARGE:
-                transport.write(b"%b%d\r\n\r\n" % (head, len(body)))
+                transport.write(b"%b%d\r\n\r\n" % (route.head, len(body)))
                 transport.write(body)
             else:
-                transport.write(b"%b%d\r\n\r\n%b" % (head, len(body), body))
+                transport.write(b"%b%d\r\n\r\n%b" % (route.head, len(body), body))
             message, content = await protocol.read()
             while message.code == 100 or message.code in _INTERIM:  # noqa: PLR2004  # 100 Continue
                 message, content = await protocol.read()

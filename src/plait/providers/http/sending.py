@@ -130,7 +130,7 @@ class Endpoint:
                 line, self._service, route.connections.lookout, began=began, total=total, silence=silence
             )
             try:
-                await exchange.begin(route.head, body)
+                await exchange.begin(route, body)
             except BaseException:
                 exchange.close()
                 raise
