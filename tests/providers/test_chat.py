@@ -143,6 +143,32 @@ def test_what_models_said_goes_back() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "sent_name", "sent_arguments"),
+    [
+        ("add", '{"x": 1e999}', "add", '{"invalid_json":"{\\"x\\": 1e999}"}'),
+        ("add", '{"x"', "add", '{"invalid_json":"{\\"x\\""}'),
+        ("add", "[" * 10_000, "add", json.dumps({"invalid_json": "[" * 10_000}, separators=(",", ":"))),
+        ("add", "[1]", "add", '{"invalid_json":"[1]"}'),
+        ("add", '"\ud800"', "add", '{"invalid_json":"\\"\\ud800\\""}'),
+        ("add", "", "add", "{}"),
+        ("add", " \n", "add", "{}"),
+        ("add", "null", "add", "{}"),
+        ("add", ' {"x":"\ud800"}', "add", ' {"x":"\ud800"}'),
+        ("", "{}", "_", "{}"),
+        (" files.read\x1b", "{}", "_files_read_", "{}"),
+        ("größe\n", "{}", "gr__e_", "{}"),
+        ("x" * 65, "{}", "x" * 64, "{}"),
+    ],
+)
+def test_a_call_goes_back_in_a_form_that_servers_take(
+    name: str, arguments: str, sent_name: str, sent_arguments: str
+) -> None:
+    message = AssistantMessage(parts=(ToolCall(id="c1", name=name, arguments=arguments),))
+    (call,) = wire(message)[0]["tool_calls"]
+    assert call["function"] == {"name": sent_name, "arguments": sent_arguments}
+
+
 def test_a_vendors_own_fields_go_back_to_it_alone() -> None:
     details = {"reasoning_details": [{"type": "reasoning.encrypted", "data": "x"}], "annotations": [1], "other": 2}
     message = AssistantMessage(
@@ -491,6 +517,13 @@ def piece(index: int | None = None, id: str | None = None, name: str | None = No
         ),
         # The id comes late, and the name again and again.
         ([piece(0, None, "f", "1"), piece(0, "a", "f", "2")], [("a", "f", "12")]),
+        # Another name is another call, whatever else is the same.
+        ([piece(0, None, "f"), piece(0, None, "g", "2")], ["f", "g2"]),
+        (
+            [piece(0, "a", "f"), piece(0, "a", "g", "2"), piece(0, "a", arguments="3")],
+            [("a", "f", ""), ("a", "g", "23")],
+        ),
+        ([piece(None, "a", "f"), piece(None, "a", "g", "2"), piece(None, "a", None, "3")], ["f", "g23"]),
         # Arguments as an object, or not at all.
         (
             [piece(0, "a", "f", {"x": [1, "ü"]}), piece(1, "b", "g", None)],
@@ -786,11 +819,39 @@ async def test_a_break_after_the_end_mark_is_no_failure(serve: Serve) -> None:
         assert said(await asyncio.wait_for(ask(asked), PATIENCE)) == [("a", "stop")]
 
 
-@pytest.mark.parametrize("page", [b"", b"<html>", b"hello\n\n", b": ping\n\n", b'{"error": {"message": "x"}}'])
+@pytest.mark.parametrize("page", [b"", b"<html>", b"hello\n\n", b'{"error": {"message": "x"}}'])
 async def test_a_stream_without_events_is_a_violation(page: bytes, serve: Serve) -> None:
     server = await serve(serve.stream(*([page] if page else [])))
     with pytest.raises(ProtocolViolation, match="acme sent no event in its stream"):
         await ask(provider(server.url))
+
+
+@pytest.mark.parametrize("comments", [b": ping\n\n", b"\xef\xbb\xbf\r\n: OPENROUTER PROCESSING\r\n\r\n" * 3])
+async def test_a_stream_of_comments_alone_broke_off(comments: bytes, serve: Serve) -> None:
+    server = await serve(serve.stream(comments))
+    with pytest.raises(StreamTruncated) as caught:
+        await ask(provider(server.url))
+    assert (caught.value.retryable, caught.value.partial) == (True, "")
+
+
+async def test_an_answer_that_ends_in_an_error_is_none(serve: Serve) -> None:
+    server = await serve(serve.stream(serve.event(serve.chunk("a")), serve.event(serve.chunk("", "error"))))
+    with pytest.raises(ProviderError, match="failed in the middle of its answer") as caught:
+        await ask(provider(server.url))
+    assert (caught.value.retryable, caught.value.code, caught.value.partial) == (True, "error", "a")
+
+
+async def test_no_local_variable_of_a_failure_holds_the_key(serve: Serve) -> None:
+    server = await serve(b"SSH-2.0-OpenSSH_9.6\r\n\r\n")
+    with pytest.raises(ProtocolViolation) as caught:
+        await ask(ChatProvider("m-1", name="acme", base_url=server.url, api_key="sk-very-secret"))
+    # What tools that report errors write down, without this test's own frame.
+    library = caught.value.__traceback__ and caught.value.__traceback__.tb_next
+    shown = "".join(
+        traceback.TracebackException(type(caught.value), caught.value, library, capture_locals=True).format()
+    )
+    assert "exchange.py" in shown
+    assert "sk-very-secret" not in shown
 
 
 @pytest.mark.parametrize("batches", [0, 1, 2])
