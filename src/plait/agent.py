@@ -7,9 +7,8 @@ nothing below knows it.
 from __future__ import annotations
 
 from collections import OrderedDict
-from contextlib import aclosing
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Generic, Unpack
+from typing import TYPE_CHECKING, Any, Final, Generic, Unpack, cast
 
 from typing_extensions import TypeVar
 
@@ -35,7 +34,7 @@ from plait.toolbase import prepare
 from plait.tools import find_tools
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
 
     from plait.context import MemoryStrategy
     from plait.definition import AgentDefinition
@@ -44,12 +43,14 @@ if TYPE_CHECKING:
     from plait.messages import Message
     from plait.options import Prompt, RunOptions
     from plait.providers.base import Provider, Settings
-    from plait.readers import BatchReader
+    from plait.readers import BatchReader, Ending
     from plait.store.base import Store
     from plait.tools import ToolForm
 
 Deps = TypeVar("Deps", default=Any)
 Output = TypeVar("Output", default=str)
+Piece = TypeVar("Piece")
+Whole = TypeVar("Whole")
 
 DEFAULT_USER: Final = "default"
 _BETWEEN: Final = "\n\n"
@@ -58,15 +59,59 @@ KEPT_THREADS: Final = 256
 """Tails of recently used threads that an agent keeps, so that it reads only what is new."""
 
 
-class AgentRun(StreamedPromise[Event, RunResult[Output]], Generic[Output]):
+class _OfRun(StreamedPromise[Piece, Whole], Generic[Piece, Whole, Output]):
+    """A promise of what one run gives: its producer makes the run, and carries it out."""
+
+    __slots__ = ("_run",)
+
+    def __init__(self, make: Callable[[], Awaitable[Run[Output]]], name: str) -> None:
+        self._run: Run[Output] | None = None
+        super().__init__(cast("Callable[[], AsyncIterable[Sequence[Piece]]]", make), name=name)  # see `_open`
+
+    async def _open(self, streamer: Callable[[], Any]) -> AsyncIterable[list[Event]]:
+        run: Run[Output] = await streamer()
+        self._run = run
+        return run.events()
+
+    def _settle(self, state: Ending, whole: object = None, error: BaseException | None = None) -> None:
+        super()._settle(state, whole, error)
+        self._run = None
+
+
+class AgentRun(_OfRun[Event, RunResult[Output], Output], Generic[Output]):
     """A run under way: ``await`` it for its `RunResult`, iterate it for its events, or both.
 
     ``async with agent.run(...) as run`` ends the run when the block is left.
     """
 
+    __slots__ = ()
 
-class TextStream(StreamedPromise[str, str]):
+    def _whole_of(self, _pieces: Sequence[Event]) -> RunResult[Output]:
+        return _result(self._run)
+
+
+class TextStream(_OfRun[str, str, Any]):
     """The text of a run while it comes; ``await`` gives the last answer's. Leaving an iteration early ends the run."""
+
+    __slots__ = ("_between", "_spoken")
+
+    def __init__(self, make: Callable[[], Awaitable[Run[Any]]], name: str) -> None:
+        self._between = ""  # what parts the next answer from the last
+        self._spoken = False
+        super().__init__(make, name)
+
+    def _pieces_of(self, batch: Sequence[Event]) -> Sequence[str]:
+        if found := [event.text for event in batch if type(event) is TextDelta]:
+            if self._between:
+                found.insert(0, self._between)
+                self._between = ""
+            self._spoken = True
+        elif self._spoken and any(type(event) is MessageAdded for event in batch):
+            self._between = _BETWEEN
+        return found
+
+    def _whole_of(self, _pieces: Sequence[str]) -> str:
+        return _result(self._run).text
 
     def __aiter__(self) -> PieceReader[str]:
         return self.sole_reader()
@@ -245,22 +290,11 @@ class Agent(Generic[Deps, Output]):
         """
         messages = messages_of(content)
         check_options(options)
-        made: list[Run[Output]] = []
 
-        async def texts() -> AsyncIterator[list[str]]:
-            run = self._made(messages, await self._chat_thread(thread, user_id), options)
-            made.append(run)
-            between, spoken = "", False
-            async with aclosing(run.events()) as batches:
-                async for batch in batches:
-                    if found := [event.text for event in batch if type(event) is TextDelta]:
-                        yield [between, *found] if between else found
-                        between = ""
-                        spoken = True
-                    elif any(type(event) is MessageAdded for event in batch):
-                        between = _BETWEEN if spoken else ""
+        async def made() -> Run[Output]:
+            return self._made(messages, await self._chat_thread(thread, user_id), options)
 
-        return TextStream(texts, lambda _: _result(made[0]).text, name=f"stream of {self.name}")
+        return TextStream(made, f"stream of {self.name}")
 
     def run(
         self,
@@ -290,7 +324,7 @@ class Agent(Generic[Deps, Output]):
                 return self._made(messages, Thread.for_one_run(new_id("thr"), user_id), options)
             return self._made(messages, await self._opened(thread, user_id), options)
 
-        return self._promise(made)
+        return AgentRun(made, f"run of {self.name}")
 
     def resume(
         self, thread: str | None = None, *, user_id: str = DEFAULT_USER, **options: Unpack[RunOptions]
@@ -313,24 +347,12 @@ class Agent(Generic[Deps, Output]):
                 raise NothingToResume(msg)
             return self._made((), opened, options)
 
-        return self._promise(made)
+        return AgentRun(made, f"run of {self.name}")
 
     async def log(self, thread: str | None = None, *, user_id: str = DEFAULT_USER) -> list[Entry]:
         """Give the entries of a thread, oldest first, for the views in `plait.log`; none where there is no thread."""
         opened = await self._found(thread, user_id)
         return await opened.store.read(opened.thread_id) if opened else []
-
-    def _promise(self, make: Callable[[], Awaitable[Run[Output]]]) -> AgentRun[Output]:
-        made: list[Run[Output]] = []
-
-        async def events() -> AsyncIterator[list[Event]]:
-            run = await make()
-            made.append(run)
-            async with aclosing(run.events()) as batches:
-                async for batch in batches:
-                    yield batch
-
-        return AgentRun(events, lambda _: _result(made[0]), name=f"run of {self.name}")
 
     def _made(
         self, prompt: tuple[Message, ...], thread: Thread, options: RunOptions, *, observed: bool = True
@@ -401,8 +423,8 @@ def create_agent(
     return Agent(role=role, provider=provider, api_key=api_key, **options)
 
 
-def _result(run: Run[Output]) -> RunResult[Output]:
-    if run.result is None:  # the loop sets it before its last event
+def _result(run: Run[Output] | None) -> RunResult[Output]:
+    if run is None or run.result is None:  # the loop sets it before its last event
         msg = "the run ended without a result"
         raise AssertionError(msg)
     return run.result

@@ -20,13 +20,14 @@ from plait.errors import Cancelled, ConfigurationError, NotReplayable
 from plait.readers import (
     BatchReader,
     NotKept,
-    OnlyReader,
     Outcome,
     PieceReader,
+    SoleReader,
     Window,
+    WindowReader,
     close_stream,
+    join,
     one_by_one,
-    wait_in,
     wake,
 )
 from plait.scopes import FATAL, Producer, Scope, current_scope, owner_here, running_loop
@@ -155,7 +156,20 @@ class Promise(Outcome[T_co]):
     async def _produce(self, producer: Producer) -> None:
         self._producer = producer  # an eager task runs while its producer is being made
         try:
-            whole = await producer.run(self._make)
+            producer.enter()
+            try:
+                whole = await self._make()
+            except FATAL:
+                producer.cancel()
+                raise
+            except BaseException:
+                await producer.clear()
+                raise
+            else:
+                if producer.busy:
+                    await producer.clear()
+            finally:
+                producer.leave()
         except asyncio.CancelledError:
             raise  # readers are told in _ended, as for a task that was cancelled before it began
         except BaseException as error:
@@ -302,7 +316,7 @@ class StreamedPromise(Promise[T_co], Generic[Piece_co, T_co]):
         also waits until it ended.
         """
         self._take_seat()
-        return OnlyReader(self._pieces, self._more, self.cancel, self._end)
+        return SoleReader(self)
 
     def owner_leaves(self) -> None:
         """Go on without the calling task, which leaves the scope that owns this; what only it could read is dropped."""
@@ -312,8 +326,8 @@ class StreamedPromise(Promise[T_co], Generic[Piece_co, T_co]):
     def _reader(self) -> PieceReader[Piece_co]:
         self._take_seat()
         if isinstance(self._pieces, Window):
-            return OnlyReader(self._pieces, self._more, self._discard)
-        return PieceReader(self._pieces, self._more)
+            return WindowReader(self)
+        return PieceReader(self)
 
     def _take_seat(self) -> None:
         if isinstance(self._pieces, Window):
@@ -327,8 +341,8 @@ class StreamedPromise(Promise[T_co], Generic[Piece_co, T_co]):
             self._pieces.discard()
             wake(self._stalled)
 
-    def _more(self) -> Awaitable[None]:
-        """Give what a reader awaits who has read all there is; raise the error, or StopAsyncIteration, at the end."""
+    def _more(self) -> Waiting:
+        """Say where a reader waits who has read all there is; raise the error, or StopAsyncIteration, at the end."""
         try:
             if isinstance(self._pieces, Window) and self._pieces.discarded:
                 msg = f"what was unread of {self!r} was discarded when its scope was left"
@@ -336,7 +350,7 @@ class StreamedPromise(Promise[T_co], Generic[Piece_co, T_co]):
             if not self.done():
                 self._begin()
                 if self._state == "running":
-                    return wait_in(self._stalled)
+                    return self._stalled
             if self._error is None:
                 raise StopAsyncIteration
             self._raise()
@@ -346,8 +360,10 @@ class StreamedPromise(Promise[T_co], Generic[Piece_co, T_co]):
     async def _make(self) -> T_co:
         pieces, stalled = self._pieces, self._stalled
         window = pieces if isinstance(pieces, Window) else None
-        if self._streamer is not None:
-            stream = self._streamer()
+        streamer, self._streamer = self._streamer, None  # what it was made of need not last as long as the stream
+        if streamer is not None:
+            stream = await self._open(streamer)
+            del streamer
             try:
                 async for batch in stream:
                     if self._state != "running":  # cancelled, and the streamer took no notice
@@ -358,18 +374,32 @@ class StreamedPromise(Promise[T_co], Generic[Piece_co, T_co]):
                         raise ConfigurationError(msg)
                     if window is not None and window.discarded:
                         continue
-                    pieces.extend(batch)
-                    if stalled and batch:
+                    before = len(pieces)
+                    pieces.extend(self._pieces_of(batch))
+                    if stalled and len(pieces) > before:
                         wake(stalled)
                     while window is not None and window.full:
-                        await wait_in(window.room)
+                        future = join(window.room)
+                        try:
+                            await future
+                        finally:
+                            window.room.pop(future, None)
             finally:
                 await close_stream(stream)
-        known: Sequence[Piece_co] = tuple(pieces) if window is None else NotKept()
-        if self._fold is None:
-            return cast("T_co", known)
-        whole = self._fold(known)
+        whole = self._whole_of(tuple(pieces) if window is None else NotKept())
         return cast("T_co", await whole if inspect.isawaitable(whole) else whole)
+
+    async def _open(self, streamer: Callable[[], AsyncIterable[Sequence[Any]]]) -> AsyncIterable[Sequence[Any]]:
+        """Begin the stream of batches."""
+        return streamer()
+
+    def _pieces_of(self, batch: Sequence[Any]) -> Sequence[Piece_co]:
+        """Give the pieces that a batch of the stream stands for."""
+        return batch
+
+    def _whole_of(self, pieces: Sequence[Piece_co]) -> object:
+        """Give the whole, or what gives it when awaited."""
+        return pieces if self._fold is None else self._fold(pieces)
 
     def _settle(self, state: Ending, whole: object = None, error: BaseException | None = None) -> None:
         super()._settle(state, whole, error)

@@ -6,6 +6,7 @@ end that: a reader of pieces gets the pieces and, as callables, how to wait for 
 A reader owns nothing: it waits on a future of its own, so its time-out or cancellation is nobody else's business.
 """
 
+# ruff: noqa: SLF001 - a stream and its readers are of one kind
 from __future__ import annotations
 
 import asyncio
@@ -13,13 +14,13 @@ import sys
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Generic, Literal, Never, NoReturn, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, Never, NoReturn, Protocol, Self, TypeVar, cast
 from weakref import ref
 
 from plait.errors import NotReplayable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Generator
+    from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Generator
     from types import TracebackType
 
 T_co = TypeVar("T_co", covariant=True)
@@ -31,14 +32,11 @@ Waiting = dict[asyncio.Future[None], None]
 """Those who wait for one thing: a dict, because a reader that gives up must leave the queue in O(1)."""
 
 
-async def wait_in(waiting: Waiting) -> None:
-    """Wait for `wake`, on a future that is nobody else's."""
+def join(waiting: Waiting) -> asyncio.Future[None]:
+    """Give a future that `wake` ends, and that is nobody else's; who has awaited it takes it out."""
     future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     waiting[future] = None
-    try:
-        await future
-    finally:
-        waiting.pop(future, None)
+    return future
 
 
 def wake(waiting: Waiting) -> None:
@@ -72,12 +70,12 @@ class Outcome(Generic[T_co]):
         if not self.done():
             self._begin()
             if self._state == "running":
-                future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                self._waiting[future] = None
+                waiting = self._waiting
+                future = join(waiting)
                 try:
-                    yield from future  # as `wait_in`, which only a coroutine can await
+                    yield from future
                 finally:
-                    self._waiting.pop(future, None)
+                    waiting.pop(future, None)
         if self._error is None:
             whole: T_co = self._whole
             return whole
@@ -191,20 +189,38 @@ class NotKept(Sequence[Never]):
         return self[0]
 
 
+class Source(Protocol[Piece]):
+    """A stream as its readers see it; `StreamedPromise` is one."""
+
+    _pieces: list[Piece] | Window[Piece]
+    """Those there are; a window's are taken out, others are kept for other readers."""
+
+    def _more(self) -> Waiting:
+        """Say where to wait for more; raises the error, or StopAsyncIteration, if there will be none."""
+        ...
+
+    def _discard(self) -> None:
+        """Go on to the end, with nobody who reads."""
+        ...
+
+    def cancel(self) -> None:
+        """End it now."""
+        ...
+
+    async def _end(self) -> None:
+        """Cancel, and wait until it ended."""
+        ...
+
+
 class PieceReader(Generic[Piece_co]):
-    """One reading of a stream, piece by piece; made by iterating a `StreamedPromise`.
+    """One reading of a stream, piece by piece; made by iterating a `StreamedPromise`."""
 
-    Args:
-        pieces: those there are; a window's are taken out, others are kept for other readers.
-        more: gives what to await until there may be more; raises the error, or StopAsyncIteration, if there is none.
-    """
+    __slots__ = ("_pieces", "_position", "_source")
 
-    __slots__ = ("_more", "_pieces", "_position")
-
-    def __init__(self, pieces: list[Piece_co] | Window[Piece_co], more: Callable[[], Awaitable[None]]) -> None:
-        self._pieces = pieces
+    def __init__(self, source: Source[Piece_co]) -> None:
+        self._source: Source[Piece_co] | None = source
+        self._pieces = source._pieces
         self._position = 0  # in a window always 0
-        self._more = more
 
     def __aiter__(self) -> Self:
         return self
@@ -213,7 +229,14 @@ class PieceReader(Generic[Piece_co]):
         pieces = self._pieces
         try:
             while self._position >= len(pieces):
-                await self._more()
+                if self._source is None:
+                    raise StopAsyncIteration
+                waiting = self._source._more()
+                future = join(waiting)
+                try:
+                    await future
+                finally:
+                    waiting.pop(future, None)
         except BaseException:
             del self, pieces  # the traceback keeps this frame, and an error must not keep the reader that met it
             raise
@@ -224,60 +247,59 @@ class PieceReader(Generic[Piece_co]):
         return piece
 
     async def aclose(self) -> None:
-        """Leave: a sole reader cancels the promise and waits until it ended; a bounded stream runs on unread."""
+        """Leave; the promise takes no notice of it."""
         self._position = sys.maxsize
-        self._more = _no_more
+        self._source = None
 
     def batches(self) -> BatchReader[Piece_co]:
         """Read on in lists, each all that is there."""
         return BatchReader(self)
 
     async def _next_batch(self) -> list[Piece_co]:
-        pieces = self._pieces
         try:
-            while self._position >= len(pieces):
-                await self._more()
+            first = await self.__anext__()
         except BaseException:
-            del self, pieces  # as in __anext__
+            del self  # as in __anext__
             raise
-        if isinstance(pieces, Window):
-            return pieces.take_all()
-        batch = pieces[self._position :]
-        self._position += len(batch)
+        if isinstance(self._pieces, Window):
+            return [first, *self._pieces.take_all()]
+        batch = self._pieces[self._position - 1 :]
+        self._position += len(batch) - 1
         return batch
 
 
-class OnlyReader(PieceReader[Piece_co]):
-    """A reader that has no other beside it: dropping it is leaving, at once, in whatever thread that happens.
+class WindowReader(PieceReader[Piece_co]):
+    """The one reader of a bounded stream: dropping it is leaving, at once, in whatever thread that happens."""
 
-    Args:
-        pieces, more: as for `PieceReader`.
-        leave: called when the reader is dropped or closed, perhaps twice.
-        ended: waits, on closing, until the producer ended; without it that is not waited for.
-    """
-
-    __slots__ = ("_ended", "_leave")
-
-    def __init__(
-        self,
-        pieces: list[Piece_co] | Window[Piece_co],
-        more: Callable[[], Awaitable[None]],
-        leave: Callable[[], None],
-        ended: Callable[[], Awaitable[None]] | None = None,
-    ) -> None:
-        super().__init__(pieces, more)
-        self._leave = leave
-        self._ended = ended
+    __slots__ = ()
 
     def __del__(self) -> None:
-        self._leave()
+        if self._source is not None:
+            self._source._discard()
 
     async def aclose(self) -> None:
-        """Leave: a sole reader cancels the promise and waits until it ended; a bounded stream runs on unread."""
+        """Leave: the stream runs on unread."""
+        source = self._source
         await super().aclose()
-        self._leave()
-        if self._ended is not None:
-            await self._ended()
+        if source is not None:
+            source._discard()
+
+
+class SoleReader(PieceReader[Piece_co]):
+    """The reader of one who alone holds a stream: dropping it ends the stream, at once, in whatever thread."""
+
+    __slots__ = ()
+
+    def __del__(self) -> None:
+        if self._source is not None:
+            self._source.cancel()
+
+    async def aclose(self) -> None:
+        """Leave: the promise is cancelled; waits until it ended."""
+        source = self._source
+        await super().aclose()
+        if source is not None:
+            await source._end()
 
 
 class BatchReader(Generic[Piece_co]):
@@ -292,7 +314,7 @@ class BatchReader(Generic[Piece_co]):
         return self
 
     def __anext__(self) -> Coroutine[Any, Any, list[Piece_co]]:
-        return self._reader._next_batch()  # noqa: SLF001 - the reader's other face
+        return self._reader._next_batch()
 
     async def aclose(self) -> None:
         """Leave, as `PieceReader.aclose` does."""
@@ -313,7 +335,3 @@ async def close_stream(stream: object) -> None:
     aclose = getattr(stream, "aclose", None)
     if aclose is not None:
         await aclose()
-
-
-def _no_more() -> NoReturn:
-    raise StopAsyncIteration

@@ -12,17 +12,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar
+from contextvars import ContextVar, copy_context
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 from weakref import WeakKeyDictionary
 
 from plait.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable
+    from collections.abc import Callable, Coroutine, Iterable
     from contextvars import Context
-
-T = TypeVar("T")
 
 FATAL: Final = (KeyboardInterrupt, SystemExit, GeneratorExit)
 """Errors after which nothing more is waited for; they are raised out of a producer, whoever else is told."""
@@ -133,7 +131,7 @@ class Producer(Scope):
 
     Args:
         promise: what is produced; its ``cancel`` is to `stop` this.
-        work: called with this at once; it calls `run`, and tells the promise what came of it.
+        work: called with this at once; it calls `enter`, `clear` and `leave`, and tells the promise what came of it.
         ended: called with the task when that has ended; it calls `end`.
         owner: the scope that owns it.
         loop: the event loop to work in, which the owner belongs to.
@@ -159,28 +157,28 @@ class Producer(Scope):
         Scope.__init__(self)
         self.loop, self._outer, self._producing = loop, owner, promise
         self._task: asyncio.Task[None] | None = None
+        if context is None:
+            context = copy_context()
         task = self._task = loop.create_task(work(self), name=name, context=context)
         owner._children[task] = promise
-        task.add_done_callback(ended)
+        task.add_done_callback(ended, context=context)  # which would else copy one more
 
-    async def run(self, make: Callable[[], Awaitable[T]]) -> T:
-        """Call and await with this as the current scope; what is left running is then cancelled, and waited for."""
+    def enter(self) -> None:
+        """Be the current scope, in the task that works."""
         _scope.set(self)
-        try:
-            try:
-                made = await make()
-            except FATAL:
-                self.cancel()
-                raise
-            except BaseException:
-                await self._wind_up()
-                raise
-            if self._children:
-                await self._wind_up()
-            return made
-        finally:
-            self.closed, self._producing = True, None
-            del make  # a traceback may keep this frame, which must not keep the promise
+
+    @property
+    def busy(self) -> bool:
+        """Whether something of what the work started is still running."""
+        return bool(self._children)
+
+    async def clear(self) -> None:
+        """Cancel what is left running, and wait for it."""
+        await self._wind_up()
+
+    def leave(self) -> None:
+        """Say that the work is done: nothing more can be started."""
+        self.closed, self._producing = True, None
 
     def end(self, task: asyncio.Task[None]) -> None:
         """Let go of the task, which has ended."""
@@ -210,6 +208,15 @@ class Producer(Scope):
         except RuntimeError:
             return False
         return True
+
+
+class _TaskScope(Scope):
+    """Owns what a task made outside of all scopes; asyncio calls it when that task is done."""
+
+    __slots__ = ()
+
+    def __call__(self, _task: asyncio.Task[Any]) -> None:
+        self.cancel()
 
 
 class _LoopScope(Scope):
@@ -256,9 +263,9 @@ def owner_here(loop: asyncio.AbstractEventLoop | None) -> Scope:
     found = _scope_of_task.get(task)
     if found is not None:
         return found
-    made = _scope_of_task[task] = Scope()
+    made = _scope_of_task[task] = _TaskScope()
     made.bind(loop)
-    task.add_done_callback(lambda _task: made.cancel())
+    task.add_done_callback(made)
     return made
 
 

@@ -266,6 +266,9 @@ PROGRAM = """
 import asyncio, signal, sys, time
 from plait import Agent, OfflineProvider, ToolCall
 
+# What was started in the background of a shell inherits that Ctrl-C is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 async def hang():
     print("there", flush=True)
     await asyncio.Event().wait()
