@@ -196,21 +196,20 @@ class Answer(msgspec.Struct, frozen=True):
     response_id: str = ""
 
 
-class Fold:
+class Fold(msgspec.Struct, gc=False, eq=False):
     """Collects the deltas of one request and gives the answers they make.
 
     Calls keep the ids the server gave, which may be empty or the same twice: the log makes them unique (`Tail`).
     Pieces are appended to lists and joined once, so that a long answer costs time in proportion to its length.
     """
 
-    __slots__ = ("_choices", "model", "provider", "response_id", "usage")
-
-    def __init__(self, provider: str, model: str) -> None:
-        self.provider = provider
-        self.model = model
-        self.response_id = ""
-        self.usage: Usage | None = None
-        self._choices: dict[int, _Choice] = {}
+    # Like all that is kept while an answer comes, it is no part of a cycle, and the garbage collector's time goes with
+    # the number of objects it has to look at: of many streams that are alive at once.
+    provider: str
+    model: str
+    response_id: str = ""
+    usage: Usage | None = None
+    _choices: dict[int, _Choice] = msgspec.field(default_factory=dict)
 
     def add(self, deltas: Iterable[Delta]) -> None:
         """Take in the deltas of one socket read."""
@@ -272,20 +271,19 @@ class Fold:
         return tuple(self.answer(number) for number in sorted(self._choices))
 
 
-class _Choice:
-    __slots__ = ("calls", "details", "finish_reason", "reasoning", "refusal", "text")
-
-    def __init__(self) -> None:
-        self.text: list[str] = []
-        self.refusal: list[str] = []
-        self.reasoning: list[str] = []
-        self.calls: dict[int, _Call] = {}
-        self.details: dict[str, Any] = {}
-        self.finish_reason: str | None = None
+class _Choice(msgspec.Struct, gc=False, eq=False):
+    text: list[str] = msgspec.field(default_factory=list)
+    refusal: list[str] | None = None  # the rest is made when it is needed, which is seldom
+    reasoning: list[str] | None = None
+    calls: dict[int, _Call] | None = None
+    details: dict[str, Any] | None = None
+    finish_reason: str | None = None
 
     def add(self, delta: Any) -> None:
         kind = type(delta)
         if kind is ToolCallDelta:
+            if self.calls is None:
+                self.calls = {}
             call = self.calls.get(delta.index)
             if call is None:
                 call = self.calls[delta.index] = _Call()
@@ -293,23 +291,27 @@ class _Choice:
             call.name = call.name or delta.name
             call.arguments.append(delta.arguments)
         elif kind is ReasoningDelta:
+            if self.reasoning is None:
+                self.reasoning = []
             self.reasoning.append(delta.text)
         elif kind is RefusalDelta:
+            if self.refusal is None:
+                self.refusal = []
             self.refusal.append(delta.text)
         elif kind is FinishDelta:
             self.finish_reason = delta.finish_reason
         elif kind is DetailsDelta:
-            self.details.update(delta.details)
+            self.details = (self.details or {}) | delta.details
 
     def parts(self, *, calls: bool) -> tuple[ReasoningPart | TextPart | ToolCall, ...]:
         made: list[ReasoningPart | TextPart | ToolCall] = []
-        if reasoning := "".join(self.reasoning):
+        if reasoning := "".join(self.reasoning or ()):
             made.append(assemble(ReasoningPart, {"text": reasoning}))
         if text := "".join(self.text):
             made.append(assemble(TextPart, {"text": text}))
-        if refusal := "".join(self.refusal):
+        if refusal := "".join(self.refusal or ()):
             made.append(TextPart(text=refusal, refusal=True))
-        if calls:
+        if calls and self.calls is not None:
             made.extend(
                 assemble(ToolCall, {"id": call.id, "name": call.name, "arguments": "".join(call.arguments)})
                 for _, call in sorted(self.calls.items())
@@ -317,13 +319,10 @@ class _Choice:
         return tuple(made)
 
 
-class _Call:
-    __slots__ = ("arguments", "id", "name")
-
-    def __init__(self) -> None:
-        self.id = ""
-        self.name = ""
-        self.arguments: list[str] = []
+class _Call(msgspec.Struct, gc=False, eq=False):
+    id: str = ""
+    name: str = ""
+    arguments: list[str] = msgspec.field(default_factory=list)
 
 
 def fold(batches: Iterable[Iterable[Delta]], *, provider: str = "", model: str = "") -> tuple[Answer, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Generic
 
@@ -91,7 +91,7 @@ class RunContext(Generic[Deps]):
     run_id: str = ""
     agent_name: str = ""
     usage: Usage | None = None
-    secrets: Mapping[str, Secret] = field(default_factory=lambda: EMPTY)
+    secrets: Mapping[str, Secret] = EMPTY
     tool_call_id: str = ""
     idempotency_key: str = ""
 

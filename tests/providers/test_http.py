@@ -9,6 +9,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -560,7 +561,13 @@ def test_addresses(url: str, address: str) -> None:
     assert address_of(url) == address
 
 
-@pytest.mark.parametrize("url", ["", "api.acme.test", "ftp://x", "http://", "http://x:port", "http://u:secret@x/"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "api.acme.test", "ftp://x", "http://", "http://x:port", "http://u:secret@x/"),
+        *("http://a..b/", f"http://{'a' * 64}.test/", "http://\ud800.test/", "http://[::1/"),
+    ],
+)
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         address_of(url)
@@ -575,6 +582,27 @@ async def test_proxies_of_the_environment_are_used(serve: Serve, monkeypatch: py
     assert await endpoint("http://api.acme.test/v1").post(b"{}") == b"by proxy"
     assert await endpoint(direct.url).post(b"{}") == b"direct"
     assert proxy.requests[0].path == "http://api.acme.test/v1/ask"
+
+
+async def test_a_proxy_without_a_scheme_is_one(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = await serve(serve.whole(b"by proxy"))
+    monkeypatch.setenv("HTTP_PROXY", f"127.0.0.1:{proxy.port}")
+    assert await endpoint("http://api.acme.test/v1").post(b"{}") == b"by proxy"
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        *("http://u:secret@a..b:80", f"http://{'a' * 64}:80", "http://u:secret@127.0.0.1:99999", "http://[::secret"),
+        *("socks5://u:secret@127.0.0.1:9", "http://"),
+    ],
+)
+async def test_a_proxy_that_cannot_be_one_is_refused(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    with pytest.raises(ConfigurationError, match="HTTP_PROXY names no proxy") as caught:
+        await endpoint("http://api.acme.test/v1").post(b"{}")
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "secret" not in shown
 
 
 def test_limits_are_plain_values() -> None:

@@ -246,4 +246,5 @@ def _secrets(key: str | None, headers: Mapping[str, str]) -> tuple[str, ...]:
     for name, value in headers.items():
         if any(word in name for word in _SECRET_HEADERS):
             found |= {value, value.rpartition(" ")[2]}
+    found |= {text.replace("/", r"\/") for text in found} | {to_json(text)[1:-1].decode() for text in found}  # as JSON
     return tuple(sorted((text for text in found if len(text) >= _SHORTEST_SECRET), key=len, reverse=True))

@@ -87,21 +87,18 @@ _NOTHING: Final = _Said()
 _NO_FUNCTION: Final = _Function()
 
 
-class _Progress:
+class _Progress(msgspec.Struct, gc=False, eq=False):
     """What was seen of one choice."""
 
-    __slots__ = ("annotations", "calls", "details", "finish_reason", "last", "spoke")
-
-    def __init__(self) -> None:
-        self.finish_reason: str | None = None
-        self.spoke = False  # text, a refusal or a tool call came
-        self.calls: dict[int, _Known] = {}  # by the server's index
-        self.last = -1  # the index we gave last
-        self.details: list[Any] = []
-        self.annotations: list[Any] = []
+    finish_reason: str | None = None
+    spoke: bool = False  # text, a refusal or a tool call came
+    calls: dict[int, _Known] | None = None  # by the server's index
+    last: int = -1  # the index we gave last
+    details: list[Any] | None = None
+    annotations: list[Any] | None = None
 
 
-class _Known(msgspec.Struct):
+class _Known(msgspec.Struct, gc=False):
     """A tool call that began: our index of it, its id and its name."""
 
     index: int
@@ -115,7 +112,18 @@ class AnswerReader:
     End marks are given out by `end` alone, when it is sure that the answer is one.
     """
 
-    __slots__ = ("_batches", "_choices", "_expected", "_failure", "_first", "_named", "_service", "_usages", "done")
+    __slots__ = (
+        "_choices",
+        "_expected",
+        "_failure",
+        "_fed",
+        "_first",
+        "_named",
+        "_said",
+        "_service",
+        "_usages",
+        "done",
+    )
 
     def __init__(self, service: Service, *, expected: int = 1) -> None:
         """Say who answers, and how many choices were asked for."""
@@ -125,16 +133,15 @@ class AnswerReader:
         self._expected = expected
         self._first = 0
         self._choices: dict[int, _Progress] = {}
-        self._batches: list[list[Delta]] = []
+        self._said: list[Delta] = []
+        self._fed = False  # whether an event came
         self._named = False
-        self._usages: list[Any] = []  # what was said of tokens since they were counted last
+        self._usages: list[Any] | None = None  # what was said of tokens since they were counted last
 
     @property
     def partial(self) -> str:
         """The text of the first choice so far."""
-        return "".join(
-            delta.text for batch in self._batches for delta in batch if type(delta) is TextDelta and delta.choice == 0
-        )
+        return "".join(delta.text for delta in self._said if type(delta) is TextDelta and delta.choice == 0)
 
     def whole(self, body: bytes) -> list[Delta]:
         """Read an answer in one piece.
@@ -148,23 +155,21 @@ class AnswerReader:
             answer = _decode(body)
         except (ValueError, RecursionError):
             answer = self._read(body)
-        deltas: list[Delta] = []
-        self._batches.append(deltas)
-        self._add(answer, deltas)
+        self._add(answer, self._said)
         if not answer.choices:
             raise self._violation(body, what="answered without a choice")
-        self._count(deltas)
-        return deltas + self.end(complete=True)
+        self._count(self._said)
+        return self._said + self.end(complete=True)
 
     def feed(self, events: Iterable[bytes]) -> list[Delta]:
         """Read the events of one socket read.
 
         What is wrong with one of them is raised by `end`, for the pieces that came before it are handed out first.
         """
-        deltas: list[Delta] = []
         if self.done:
-            return deltas  # some servers say that they are done twice, or go on with something else
-        self._batches.append(deltas)
+            return []  # some servers say that they are done twice, or go on with something else
+        said, self._fed = self._said, True
+        before = len(said)
         add = self._add
         try:
             for event in events:
@@ -175,13 +180,12 @@ class AnswerReader:
                     answer = _decode(event)
                 except (ValueError, RecursionError):
                     answer = self._read(event)
-                add(answer, deltas)
+                add(answer, said)
         except ModelError as error:
             self._failure = error
             self.done = True
-        if self._usages:
-            self._count(deltas)
-        return deltas
+        self._count(said)
+        return said[before:]
 
     def end(
         self, beginning: bytes = b"", *, complete: bool = False, broken: TransportError | None = None
@@ -238,6 +242,8 @@ class AnswerReader:
             self._named = True
             deltas.append(ModelDelta(answer.model or "", answer.id or "", self._service.provider))
         if answer.usage is not None:
+            if self._usages is None:
+                self._usages = []
             self._usages.append(answer.usage)
         for choice in answer.choices or ():
             if choice.error:
@@ -275,10 +281,13 @@ class AnswerReader:
 
     def _count(self, deltas: list[Delta]) -> None:
         """Give the tokens that were told last and make sense: which reads told of them must make no difference."""
-        usage = next((read for said in reversed(self._usages) if (read := read_usage(said)) is not None), None)
-        self._usages.clear()
-        if usage is not None:
-            deltas.append(UsageDelta(usage))
+        if self._usages is None:
+            return
+        for said in reversed(self._usages):
+            if (usage := read_usage(said)) is not None:
+                deltas.append(UsageDelta(usage))
+                break
+        self._usages = None
 
     def _read(self, data: bytes) -> _Answer:
         """Decode what the fast decoder refuses: lone surrogates are taken, and anything else is named."""
@@ -313,7 +322,7 @@ class AnswerReader:
 
     def _truncated(self, beginning: bytes, broken: TransportError | None) -> ModelError:
         commented = beginning.lstrip(b"\xef\xbb\xbf\r\n")[:1] == b":"  # sign enough that it is a stream of events
-        if broken is None and not self._batches and not commented:
+        if broken is None and not self._fed and not commented:
             return self._violation(beginning, what="sent no event in its stream")
         provider = self._service.provider
         how = f"the stream of {provider} ended before the answer did" if broken is None else str(broken)
@@ -328,13 +337,16 @@ def _think(said: _Said, progress: _Progress, number: int, deltas: list[Delta]) -
     if thought:
         deltas.append(ReasoningDelta(thought, number))
     if isinstance(said.annotations, list):
-        progress.annotations += said.annotations
-    for item in said.reasoning_details if isinstance(said.reasoning_details, list) else ():
-        last = progress.details[-1] if progress.details else None
+        progress.annotations = [*(progress.annotations or ()), *said.annotations]
+    if not isinstance(said.reasoning_details, list):
+        return
+    details = progress.details = progress.details or []
+    for item in said.reasoning_details:
+        last = details[-1] if details else None
         if isinstance(item, dict) and isinstance(last, dict) and _continues(item, last):
-            progress.details[-1] = _joined(last, item)
+            details[-1] = _joined(last, item)
         else:
-            progress.details.append(item)
+            details.append(item)
 
 
 def _continues(item: dict[str, Any], last: dict[str, Any]) -> bool:
@@ -363,26 +375,29 @@ def _grow(call: _Call, progress: _Progress, number: int, *, whole: bool) -> Tool
     if type(arguments) is not str:
         arguments = "" if arguments is None else to_json(arguments).decode()
     known: _Known | None = None
+    calls = progress.calls
+    if calls is None:
+        calls = progress.calls = {}
     if whole:  # the calls are in order, whatever their indexes say
         progress.last += 1
-        progress.calls[progress.last] = _Known(progress.last, new_id, name)
+        calls[progress.last] = _Known(progress.last, new_id, name)
         return ToolCallDelta(progress.last, new_id, name, arguments, number)
     if call.index is not None:
-        known = progress.calls.get(call.index)
+        known = calls.get(call.index)
         if known is not None and new_id and known.id and new_id != known.id and name:
             known = None
     elif new_id:
-        known = next((one for one in reversed(progress.calls.values()) if one.id == new_id), None)
-    elif not name and progress.calls:
-        known = next(reversed(progress.calls.values()))
+        known = next((one for one in reversed(calls.values()) if one.id == new_id), None)
+    elif not name and calls:
+        known = next(reversed(calls.values()))
     if known is not None and (not name or known.name in ("", name)):
         known.id, known.name = known.id or new_id, known.name or name
         return ToolCallDelta(known.index, new_id, name, arguments, number)
-    taken = {one.index for one in progress.calls.values()}
+    taken = {one.index for one in calls.values()}
     wanted = call.index
     index = wanted if wanted is not None and wanted >= 0 and wanted not in taken else progress.last + 1
     progress.last = max(progress.last, index)
-    progress.calls[index if wanted is None else wanted] = _Known(index, new_id, name)
+    calls[index if wanted is None else wanted] = _Known(index, new_id, name)
     return ToolCallDelta(index, new_id, name, arguments, number)
 
 
@@ -395,11 +410,16 @@ def read_usage(said: object) -> Usage | None:
         return None
     found: dict[str, Any] = {"input_tokens": sent, "output_tokens": received}
     if type(of_input := said.get("prompt_tokens_details")) is dict:
-        found["cache_read_tokens"] = token_count(of_input.get("cached_tokens")) or 0
-        found["cache_write_tokens"] = token_count(of_input.get("cache_write_tokens")) or 0
-    if type(of_output := said.get("completion_tokens_details")) is dict:
-        found["reasoning_tokens"] = token_count(of_output.get("reasoning_tokens")) or 0
-    cost = said.get("cost")
-    if isinstance(cost, int | float) and type(cost) is not bool and 0 <= cost < _MOST_DOLLARS:
-        found["cost"] = float(cost)
+        if read := token_count(of_input.get("cached_tokens")):
+            found["cache_read_tokens"] = read
+        if written := token_count(of_input.get("cache_write_tokens")):
+            found["cache_write_tokens"] = written
+    if type(of_output := said.get("completion_tokens_details")) is dict and (
+        thought := token_count(of_output.get("reasoning_tokens"))
+    ):
+        found["reasoning_tokens"] = thought
+    if "cost" in said:
+        cost = said["cost"]
+        if isinstance(cost, int | float) and type(cost) is not bool and 0 <= cost < _MOST_DOLLARS:
+            found["cost"] = float(cost)
     return assemble(Usage, found)

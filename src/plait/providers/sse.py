@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
+
 from plait.frozen import parse_json
 
 DONE: Final = b"[DONE]"
@@ -19,7 +21,7 @@ DONE: Final = b"[DONE]"
 _BOM: Final = b"\xef\xbb\xbf"
 
 
-class EventReader:
+class EventReader(msgspec.Struct, gc=False, eq=False):
     """Turns the bytes of one stream into the data of its events, however the bytes are cut.
 
     The time it takes is in proportion to the bytes, also for one line of 10 MB that arrives byte by byte.
@@ -28,16 +30,13 @@ class EventReader:
         size: the bytes held of an event that is not complete yet.
     """
 
-    __slots__ = ("_after_cr", "_begun", "_first", "_held", "_line", "_more", "size")
-
-    def __init__(self) -> None:
-        self.size = 0
-        self._line: list[bytes] = []  # the pieces of the last line, which has no end yet
-        self._first: bytes | None = None  # the first data line of the open event
-        self._more: list[bytes] = []  # its further data lines
-        self._held = 0  # the bytes of both
-        self._after_cr = False
-        self._begun = False
+    size: int = 0
+    _line: list[bytes] | None = None  # the pieces of the last line, which has no end yet
+    _first: bytes | None = None  # the first data line of the open event
+    _more: list[bytes] | None = None  # its further data lines
+    _held: int = 0  # the bytes of both
+    _after_cr: bool = False
+    _begun: bool = False
 
     def feed(self, part: bytes) -> list[bytes]:
         """Take in what one read gave; give the data of the events that are complete now."""
@@ -45,13 +44,15 @@ class EventReader:
             part = self._newlines(part)
         if b"\n" not in part:
             if part:
+                if self._line is None:
+                    self._line = []
                 self._line.append(part)
                 self.size += len(part)
             return []
-        if self._line:
+        if self._line is not None:
             self._line.append(part)
             part = b"".join(self._line)
-            self._line.clear()
+            self._line = None
         lines = part.split(b"\n")
         del part  # it may be large
         rest = lines.pop()
@@ -60,7 +61,7 @@ class EventReader:
             lines[0] = lines[0].removeprefix(_BOM)
         events = self._take(lines)
         if rest:
-            self._line.append(rest)
+            self._line = [rest]
         self.size = self._held + len(rest)
         return events
 
@@ -72,10 +73,10 @@ class EventReader:
                 value = line[6:]
             elif not line:
                 if first is not None:
-                    data = b"\n".join((first, *self._more)) if self._more else first
+                    data = first if self._more is None else b"\n".join((first, *self._more))
                     if data:
                         events.append(data)
-                    self._more.clear()
+                    self._more = None
                     self._held = 0
                     first = None
                 continue
@@ -89,6 +90,8 @@ class EventReader:
                 first = value
                 self._held = len(value)
             else:
+                if self._more is None:
+                    self._more = []
                 self._more.append(value)
                 self._held += len(value) + 1
         self._first = first

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from plait.errors import ConfigurationError, ModelError, ProviderError, TransportError, excerpt
@@ -67,6 +67,7 @@ class Endpoint:
             TransportError: there was no answer, or half of one.
             ProtocolViolation: the answer was no HTTP.
             LimitExceeded: the answer is larger than ``answer_bytes``.
+            ConfigurationError: the environment names a proxy that cannot be used.
         """
         exchange = await self._send(body, None)
         try:
@@ -87,7 +88,7 @@ class Endpoint:
             The stream, which must be closed; or the whole body, when the server says that it sent plain JSON.
 
         Raises:
-            ProviderError, TransportError, LimitExceeded: as `post`.
+            ProviderError, TransportError, LimitExceeded, ConfigurationError: as `post`.
             ProtocolViolation: the answer was no HTTP, or is an HTML page.
         """
         limits = self._limits
@@ -185,7 +186,7 @@ def address_of(url: str) -> str:
     """
     try:
         parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
+        host, port = _host_and_port(parts)
     except ValueError:
         host, port, parts = None, None, urlsplit("")
     if parts.username is not None or parts.password is not None:
@@ -198,10 +199,39 @@ def address_of(url: str) -> str:
     return f"{shown}:{port or (443 if parts.scheme == 'https' else 80)}"
 
 
+def _host_and_port(parts: SplitResult) -> tuple[str | None, int | None]:
+    """Give what the parts of an address name.
+
+    Raises:
+        ValueError: no connection can be opened to it; the resolver would say so with an error of its own.
+    """
+    host = parts.hostname
+    if host is not None:
+        host.encode("idna")
+    return host, parts.port
+
+
 def _proxy_for(url: str) -> str | None:
-    parts = urlsplit(url)
-    proxy = getproxies().get(parts.scheme)
-    return None if proxy is None or proxy_bypass(parts.netloc) else proxy
+    """Give the proxy for an address, if there is one.
+
+    Raises:
+        ConfigurationError: what the environment names is no proxy that can be asked.
+    """
+    wanted = urlsplit(url)
+    proxy = getproxies().get(wanted.scheme)
+    if not proxy or proxy_bypass(wanted.netloc):
+        return None
+    proxy = proxy if "://" in proxy else f"http://{proxy}"  # as other tools read it
+    try:
+        parts = urlsplit(proxy)
+        host, _ = _host_and_port(parts)
+    except ValueError:
+        host, parts = None, urlsplit("")
+    if parts.scheme not in ("http", "https") or not host:
+        name = f"{wanted.scheme.upper()}_PROXY"
+        msg = f"{name} names no proxy that can be used: it must begin with http:// or https:// and a host; correct it"
+        raise ConfigurationError(msg)  # without its words: a password may be in them
+    return proxy
 
 
 def _client_error() -> type[Exception]:
