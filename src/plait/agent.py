@@ -168,6 +168,7 @@ class Agent(Generic[Deps, Output]):
         "_settings",
         "_strategy",
         "_system",
+        "_told",
         "definition",
         "limits",
         "name",
@@ -213,7 +214,9 @@ class Agent(Generic[Deps, Output]):
         self._hooks = Hooks(hooks)
         self._sequential = sequential_tools
         self._debug = debug
-        self._definitions = tuple(prepare(tool).definition for tool in self.tools.values())
+        prepared = [prepare(tool) for tool in self.tools.values()]
+        self._definitions = tuple(one.definition for one in prepared)
+        self._told = any(one.injected for one in prepared)
         prompt = self.definition.compile()
         self._system = SystemMessage(text=prompt) if prompt else None
         self._given_store = store_of(store)
@@ -384,6 +387,7 @@ class Agent(Generic[Deps, Output]):
             # A run that may be stopped in the middle of an answer streams it, to have the text so far.
             stream=observed or stop is not None or limits.deadline is not None,
             observed=observed,
+            told=self._told,
             debug=self._debug,
         )
 

@@ -15,6 +15,7 @@ from collections import deque
 from contextlib import aclosing, closing
 from dataclasses import replace
 from functools import partial
+from operator import itemgetter
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("plait.tools")
 
 _TOGETHER_SECONDS: Final = 0.005
+_first: Final = itemgetter(0)
 _TEXT_OF_ONE: Final = r"^<secret:([^<>]+)>$"
 
 
@@ -80,7 +82,7 @@ def execute(
         errands: owns what the tools start, and ends it when the run ends; without one it ends with this generator.
 
     Returns:
-        An iterator of lists: the calls that have finished since the last one. Their order is the caller's to restore.
+        An iterator of lists: the calls that have finished since the last one, in the model's order.
     """
     waves = _waves(calls, tools, sequential=sequential)
     if errands is None:
@@ -139,7 +141,7 @@ async def _together(
     loop = asyncio.get_running_loop()
     waiting = deque(enumerate(calls))
     running: dict[int, asyncio.Task[None]] = {}
-    ended: list[Finished | BaseException] = []
+    ended: list[tuple[int, Finished | BaseException]] = []
     wake: asyncio.Future[None] | None = None
     for_all = False  # whether the end of one call is no reason to wake up
 
@@ -149,7 +151,7 @@ async def _together(
             outcome = await _carry_out(call, tools, context, errands)
         finally:
             del running[number]
-            ended.append(_cancelled(call) if outcome is None else outcome)
+            ended.append((number, _cancelled(call) if outcome is None else outcome))
             if wake is not None and not (for_all and running):
                 _set(wake)
 
@@ -160,8 +162,10 @@ async def _together(
                 for number, call in begun:
                     running[number] = loop.create_task(carry(number, call), name=f"plait: tool {call.name}")
                 await asyncio.sleep(0)  # now each has begun, and tells of its end itself
-                ended += [_cancelled(call) for number, call in begun if number in running and running[number].done()]
-                _drop_ended(running)
+                if running:
+                    lost = [one for one in begun if one[0] in running and running[one[0]].done()]
+                    ended += [(number, _cancelled(call)) for number, call in lost]
+                    _drop_ended(running)
             if not ended:
                 wake = loop.create_future()
                 await wake
@@ -172,7 +176,8 @@ async def _together(
                 await wake
                 timer.cancel()
             wake, for_all = None, False
-            batch = [_finished(outcome) for outcome in ended]
+            ended.sort(key=_first)
+            batch = [_finished(outcome) for _, outcome in ended]
             ended.clear()
             yield batch
     finally:
@@ -263,11 +268,6 @@ async def _carry_out(
         return error
     result = assemble(ToolResult, {"call_id": call.id, "name": call.name, "parts": parts, "is_error": is_error})
     return Finished(call, result, perf_counter() - started)
-
-
-def asks_for_context(calls: Iterable[ToolCall], tools: Mapping[str, Tool]) -> bool:
-    """Whether a tool of these calls receives anything of the run's context, so that it must be up to date."""
-    return any(prepare(tools[call.name]).injected for call in calls if call.name in tools)
 
 
 def error_result(call: ToolCall, text: str) -> ToolResult:

@@ -34,7 +34,7 @@ from plait.errors import (
     excerpt,
 )
 from plait.events import Fold, RunFinished, StopReason
-from plait.executor import Finished, asks_for_context, error_result
+from plait.executor import Finished, error_result
 from plait.hooks import AfterRequest, BeforeRequest, FunctionCallEnd, FunctionCallStart, HookName, Hooks, RunEnded, Veto
 from plait.log import REPAIR, says_something
 from plait.messages import AssistantMessage, Message, SystemMessage, TextPart, ToolCall, ToolResult, UserMessage
@@ -119,6 +119,7 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
         system: the agent's system prompt.
         stream: whether the provider is asked for a stream.
         observed: whether somebody reads the events, and not only the result.
+        told: whether any of the tools receives something of the context.
         debug: whether a watchdog reports tools that block the event loop.
     """
 
@@ -139,6 +140,7 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
     sequential: bool = False
     stream: bool = True
     observed: bool = True
+    told: bool = True
     debug: bool = False
     result: RunResult[Output] | None = None
     _fold: Fold | None = None
@@ -177,11 +179,11 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
                         case CallTools(calls, doubtful):
                             ready = await self._begun(calls, doubtful)
                             yield await thread.flush()
-                            context = self._context() if asks_for_context(ready, self.tools) else self.context
+                            context = self._context() if self.told else self.context
                             work = execute(ready, self.tools, context, sequential=self.sequential, errands=errands)
                             async with aclosing(work) as results:
                                 async for finished in results:
-                                    self._add_results(finished, ready)
+                                    self._add_results(finished)
                                     yield await thread.flush()
                                     if self.hooks:
                                         await self._told_calls(finished)
@@ -273,11 +275,7 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
                 ready.append(allowed)
         return ready
 
-    def _add_results(self, finished: list[Finished], ready: Sequence[ToolCall]) -> None:
-        """Put the results of calls that ended together into the log, in the order of the calls."""
-        if len(finished) > 1:
-            order = {call.id: number for number, call in enumerate(ready)}
-            finished.sort(key=lambda one: order[one.call.id])
+    def _add_results(self, finished: Sequence[Finished]) -> None:
         for one in finished:
             self._add_result(one.call, one.result, one.seconds)
 

@@ -174,6 +174,7 @@ class ChatProvider:
             yield reader.whole(await self._endpoint.post(body))
             return
         opened = await self._endpoint.open(body)
+        del body  # it may be large, and the stream long
         if isinstance(opened, bytes):  # some servers do not stream, whatever they are asked
             yield reader.whole(opened)
             return
@@ -190,6 +191,7 @@ class ChatProvider:
                 deltas = reader.feed(events)
                 if deltas:
                     yield deltas
+                del events, deltas  # they need not last until the next ones come
             yield reader.end(opened.beginning, broken=broken)
             await opened.finish()
         except (ModelError, LimitExceeded) as error:
@@ -246,5 +248,6 @@ def _secrets(key: str | None, headers: Mapping[str, str]) -> tuple[str, ...]:
     for name, value in headers.items():
         if any(word in name for word in _SECRET_HEADERS):
             found |= {value, value.rpartition(" ")[2]}
-    found |= {text.replace("/", r"\/") for text in found} | {to_json(text)[1:-1].decode() for text in found}  # as JSON
+    found |= {to_json(text)[1:-1].decode() for text in found}
+    found |= {text.replace("/", r"\/") for text in found}  # some write JSON so
     return tuple(sorted((text for text in found if len(text) >= _SHORTEST_SECRET), key=len, reverse=True))

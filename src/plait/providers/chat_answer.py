@@ -337,7 +337,8 @@ def _think(said: _Said, progress: _Progress, number: int, deltas: list[Delta]) -
     if thought:
         deltas.append(ReasoningDelta(thought, number))
     if isinstance(said.annotations, list):
-        progress.annotations = [*(progress.annotations or ()), *said.annotations]
+        annotations = progress.annotations = progress.annotations or []
+        annotations += said.annotations
     if not isinstance(said.reasoning_details, list):
         return
     details = progress.details = progress.details or []

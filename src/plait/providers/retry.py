@@ -10,9 +10,8 @@ import asyncio
 import logging
 import random as _random
 import time
-from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal, assert_never
+from typing import TYPE_CHECKING, Final, Literal, Self, assert_never
 
 from plait.errors import (
     ConfigurationError,
@@ -200,7 +199,6 @@ class Retrying:
         begun = self._clock()
         attempt = 0
         limit: _Deadline | None = None
-        given: list[list[Delta]] = []
         try:
             while True:
                 attempt += 1
@@ -208,14 +206,15 @@ class Retrying:
                 if limit is None and self.policy.deadline is not None and not (attempt == 1 and self._first_is_bounded):
                     limit = _Deadline(self.policy.deadline - (self._clock() - begun))
                 try:
-                    async with aclosing(self.provider.stream(request)) as batches:
-                        following = anext if limit is None else limit.next
-                        while (batch := await following(batches, None)) is not None:
+                    batches = self.provider.stream(request)
+                    try:
+                        async for batch in batches if limit is None else limit.over(batches):
                             spoke = spoke or any(type(delta) not in _PREAMBLE for delta in batch)
-                            if limit is not None:
-                                given.append(batch)
                             yield batch
+                            del batch  # it need not last until the next one comes
                         return
+                    finally:
+                        await batches.aclose()
                 except ModelError as error:
                     error.attempts = attempt
                     elapsed = self._clock() - begun
@@ -226,7 +225,7 @@ class Retrying:
                 except TimeoutError:
                     if limit is None or not limit.passed:
                         raise
-                    late = self._late(given if spoke else None)
+                    late = self._late(limit.given if spoke else None)
                     late.attempts = attempt
                     raise late from None
                 await self._sleep(delay)
@@ -256,27 +255,34 @@ class _Deadline:
     `asyncio.timeout` cannot stand round a ``yield``: it would cancel what the reader does between two batches.
     """
 
-    __slots__ = ("_cancelled", "_timer", "_waiting", "passed")
+    __slots__ = ("_batches", "_cancelled", "_timer", "_waiting", "given", "passed")
 
     def __init__(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
         self.passed = False
+        self.given: list[list[Delta]] = []
+        self._batches: AsyncIterator[list[Delta]] | None = None
         self._cancelled = False  # whether the wait was ended, which has to be taken back
         self._waiting: asyncio.Task[object] | None = None
         self._timer = loop.call_at(loop.time() + seconds, self._pass)
 
-    async def next(self, batches: AsyncIterator[list[Delta]], default: None) -> list[Delta] | None:
-        """Give the next batch, as `anext` does.
+    def over(self, batches: AsyncIterator[list[Delta]]) -> Self:
+        """Give these batches, until the deadline: an iteration raises TimeoutError when it passed."""
+        self._batches = batches
+        return self
 
-        Raises:
-            TimeoutError: the deadline passed before, or while, it was awaited.
-        """
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> list[Delta]:
+        if self._batches is None:
+            raise StopAsyncIteration
         if self.passed:
             raise TimeoutError
         task = self._waiting = asyncio.current_task()
         before = task.cancelling() if task is not None else 0
         try:
-            batch = await anext(batches, default)
+            batch = await anext(self._batches)
         except asyncio.CancelledError:
             if (left := self._take_back()) is not None and left <= before:
                 raise TimeoutError from None
@@ -285,6 +291,7 @@ class _Deadline:
             self._take_back()
             raise
         self._take_back()
+        self.given.append(batch)
         return batch
 
     def end(self) -> None:

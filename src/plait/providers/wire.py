@@ -29,12 +29,13 @@ class MessageBytes:
     every provider that sends messages in the same form.
     """
 
-    __slots__ = ("_encode", "_known")
+    __slots__ = ("_encode", "_forget", "_known")
 
     def __init__(self, encode: Callable[[Message], bytes]) -> None:
         """Take the function that encodes a message; it must depend on nothing but the message."""
         self._encode = encode
         self._known: dict[int, _Known] = {}
+        self._forget = self._gone  # bound once: each entry keeps it
 
     def all(self, messages: Sequence[Message]) -> list[bytes]:
         """Give the bytes of each message.
@@ -51,7 +52,7 @@ class MessageBytes:
         return found
 
     def _add(self, message: Message) -> bytes:
-        entry = _Known(message, self._gone)
+        entry = _Known(message, self._forget)
         entry.number = id(message)
         entry.data = self._encode(message)
         self._known[entry.number] = entry

@@ -10,6 +10,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from plait.errors import ModelError, TransportError
+from plait.frozen import EMPTY
 from plait.providers.http.failures import failure_of, violation
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Exchange:
         self._waiting: float | None = None  # since when the next piece is awaited
         self._failure: ModelError | None = None
         self.status = 0
-        self.headers: Mapping[str, str] = {}
+        self.headers: Mapping[str, str] = EMPTY
 
     async def begin(self, route: Route, body: bytes) -> None:
         """Write the request, and wait for the answer's status and headers.

@@ -17,6 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from plait.errors import ConfigurationError, ModelError, ProviderError, TransportError, excerpt
+from plait.frozen import EMPTY
 from plait.providers.http.exchange import Exchange
 from plait.providers.http.failures import failure_of, violation
 from plait.providers.http.reading import DEFAULT_LIMITS, EventStream, Framing, TransportLimits, read_whole
@@ -104,6 +105,7 @@ class Endpoint:
                 raise violation(self._service, what, page)
             if "json" in kind and not ("ndjson" in kind or "lines" in kind or "stream" in kind):
                 return await read_whole(exchange, limits.answer_bytes, self._service)
+            exchange.headers = EMPTY  # they need not last as long as the stream
             stream = EventStream(exchange, framing or EventReader(), limits, self._service)
             return stream
         finally:
