@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -260,7 +261,8 @@ def test_a_probe_measures_what_its_goals_name(url: str, name: str) -> None:
     assert names & set(raw["plait"])
     if case not in APART:
         assert names <= set(raw["plait"])
-    assert all(value >= 0 for found in raw.values() for value in found.values())
+    # How much it is, so small a measurement cannot say: a slope of noise may even fall.
+    assert all(isinstance(value, float | int) and isfinite(value) for found in raw.values() for value in found.values())
 
 
 def test_the_official_sdk_does_the_same_jobs(url: str) -> None:
