@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
@@ -83,7 +85,31 @@ class OpenAI(_Peer):
         return stream
 
 
-class PydanticAI(_Peer):
+class _Framework(_Peer, ABC):
+    """What has agents: how one is made, run and streamed."""
+
+    @abstractmethod
+    def _agent(self, model: str, *, tools: bool = False, form: bool = False) -> Any:
+        """Make an agent, with the tools, or with a `City` as its answer."""
+
+    @abstractmethod
+    async def _run(self, agent: Any) -> object:
+        """Ask it once."""
+
+    @abstractmethod
+    def _stream(self, agent: Any) -> AsyncIterator[str]:
+        """Ask it once, and give the pieces of the answer."""
+
+    def runner(self, model: str, *, tools: bool = False, form: bool = False) -> Callable[[], Awaitable[object]]:
+        """As `Side.runner`."""
+        return partial(self._run, self._agent(model, tools=tools, form=form))
+
+    def streamer(self, model: str) -> Callable[[], AsyncIterator[str]]:
+        """As `Side.streamer`."""
+        return partial(self._stream, self._agent(model))
+
+
+class PydanticAI(_Framework):
     """pydantic-ai."""
 
     def _agent(self, model: str, *, tools: bool = False, form: bool = False) -> Any:
@@ -93,28 +119,16 @@ class PydanticAI(_Peer):
             chat, system_prompt=ROLE, tools=TOOLS if tools else (), output_type=City if form else str
         )
 
-    def runner(self, model: str, *, tools: bool = False, form: bool = False) -> Callable[[], Awaitable[object]]:
-        """As `Side.runner`."""
-        agent = self._agent(model, tools=tools, form=form)
+    async def _run(self, agent: Any) -> object:
+        return (await agent.run(PROMPT)).output
 
-        async def run() -> object:
-            return (await agent.run(PROMPT)).output
-
-        return run
-
-    def streamer(self, model: str) -> Callable[[], AsyncIterator[str]]:
-        """As `Side.streamer`."""
-        agent = self._agent(model)
-
-        async def stream() -> AsyncIterator[str]:
-            async with agent.run_stream(PROMPT) as result:
-                async for text in result.stream_text(delta=True, debounce_by=None):
-                    yield text
-
-        return stream
+    async def _stream(self, agent: Any) -> AsyncIterator[str]:
+        async with agent.run_stream(PROMPT) as result:
+            async for text in result.stream_text(delta=True, debounce_by=None):
+                yield text
 
 
-class OpenAIAgents(_Peer):
+class OpenAIAgents(_Framework):
     """openai-agents; its tracing, which would post to its vendor, is off."""
 
     def __init__(self, base_url: str) -> None:
@@ -133,28 +147,16 @@ class OpenAIAgents(_Peer):
             output_type=City if form else None,
         )
 
-    def runner(self, model: str, *, tools: bool = False, form: bool = False) -> Callable[[], Awaitable[object]]:
-        """As `Side.runner`."""
-        agent = self._agent(model, tools=tools, form=form)
+    async def _run(self, agent: Any) -> object:
+        return (await self._agents.Runner.run(agent, PROMPT)).final_output
 
-        async def run() -> object:
-            return (await self._agents.Runner.run(agent, PROMPT)).final_output
-
-        return run
-
-    def streamer(self, model: str) -> Callable[[], AsyncIterator[str]]:
-        """As `Side.streamer`."""
-        agent = self._agent(model)
-
-        async def stream() -> AsyncIterator[str]:
-            async for event in self._agents.Runner.run_streamed(agent, PROMPT).stream_events():
-                if event.type == "raw_response_event" and event.data.type == "response.output_text.delta":
-                    yield event.data.delta
-
-        return stream
+    async def _stream(self, agent: Any) -> AsyncIterator[str]:
+        async for event in self._agents.Runner.run_streamed(agent, PROMPT).stream_events():
+            if event.type == "raw_response_event" and event.data.type == "response.output_text.delta":
+                yield event.data.delta
 
 
-class Agno(_Peer):
+class Agno(_Framework):
     """agno, without telemetry."""
 
     def _agent(self, model: str, *, tools: bool = False, form: bool = False) -> Any:
@@ -166,28 +168,16 @@ class Agno(_Peer):
             telemetry=False,
         )
 
-    def runner(self, model: str, *, tools: bool = False, form: bool = False) -> Callable[[], Awaitable[object]]:
-        """As `Side.runner`."""
-        agent = self._agent(model, tools=tools, form=form)
+    async def _run(self, agent: Any) -> object:
+        return (await agent.arun(PROMPT)).content
 
-        async def run() -> object:
-            return (await agent.arun(PROMPT)).content
-
-        return run
-
-    def streamer(self, model: str) -> Callable[[], AsyncIterator[str]]:
-        """As `Side.streamer`."""
-        agent = self._agent(model)
-
-        async def stream() -> AsyncIterator[str]:
-            async for event in agent.arun(PROMPT, stream=True):
-                if event.event == "RunContent" and event.content:
-                    yield event.content
-
-        return stream
+    async def _stream(self, agent: Any) -> AsyncIterator[str]:
+        async for event in agent.arun(PROMPT, stream=True):
+            if event.event == "RunContent" and event.content:
+                yield event.content
 
 
-class LangGraph(_Peer):
+class LangGraph(_Framework):
     """langgraph, by langchain's `create_agent`."""
 
     def _agent(self, model: str, *, tools: bool = False, form: bool = False) -> Any:
@@ -198,26 +188,14 @@ class LangGraph(_Peer):
             chat, tools=list(TOOLS) if tools else [], system_prompt=ROLE, response_format=City if form else None
         )
 
-    def runner(self, model: str, *, tools: bool = False, form: bool = False) -> Callable[[], Awaitable[object]]:
-        """As `Side.runner`."""
-        agent = self._agent(model, tools=tools, form=form)
+    async def _run(self, agent: Any) -> object:
+        state = await agent.ainvoke({"messages": [_MESSAGES[1]]})
+        return state["structured_response"] if "structured_response" in state else state["messages"][-1].content
 
-        async def run() -> object:
-            state = await agent.ainvoke({"messages": [_MESSAGES[1]]})
-            return state["structured_response"] if form else state["messages"][-1].content
-
-        return run
-
-    def streamer(self, model: str) -> Callable[[], AsyncIterator[str]]:
-        """As `Side.streamer`."""
-        agent = self._agent(model)
-
-        async def stream() -> AsyncIterator[str]:
-            async for message, _ in agent.astream({"messages": [_MESSAGES[1]]}, stream_mode="messages"):
-                if message.content:
-                    yield message.content
-
-        return stream
+    async def _stream(self, agent: Any) -> AsyncIterator[str]:
+        async for message, _ in agent.astream({"messages": [_MESSAGES[1]]}, stream_mode="messages"):
+            if message.content:
+                yield message.content
 
 
 class LiteLLM(_Peer):

@@ -28,52 +28,24 @@ class City(BaseModel):
     tags: list[str]
 
 
-async def look_up(x: int) -> str:
-    """Look up the record with this number.
+def _tool(name: str, does: str, x: str) -> Callable[..., Awaitable[str]]:
+    """Give a tool as its user would write it: an async function of one number, with a docstring."""
 
-    Args:
-        x: the number
-    """
-    return f"result {x}"
+    async def tool(x: int) -> str:
+        return f"result {x}"
 
-
-async def count_items(x: int) -> str:
-    """Count the items in this box.
-
-    Args:
-        x: the box
-    """
-    return f"result {x}"
+    tool.__name__ = tool.__qualname__ = name
+    tool.__doc__ = f"{does}\n\nArgs:\n    x: {x}\n"
+    return tool
 
 
-async def weigh(x: int) -> str:
-    """Weigh the parcel with this number.
-
-    Args:
-        x: the parcel
-    """
-    return f"result {x}"
-
-
-async def tell_colour(x: int) -> str:
-    """Tell the colour of this card.
-
-    Args:
-        x: the card
-    """
-    return f"result {x}"
-
-
-async def find_owner(x: int) -> str:
-    """Find the owner of this key.
-
-    Args:
-        x: the key
-    """
-    return f"result {x}"
-
-
-TOOLS: Final = (look_up, count_items, weigh, tell_colour, find_owner)
+TOOLS: Final = (
+    _tool("look_up", "Look up the record with this number.", "the number"),
+    _tool("count_items", "Count the items in this box.", "the box"),
+    _tool("weigh", "Weigh the parcel with this number.", "the parcel"),
+    _tool("tell_colour", "Tell the colour of this card.", "the card"),
+    _tool("find_owner", "Find the owner of this key.", "the key"),
+)
 
 
 class Side(Protocol):

@@ -40,8 +40,10 @@ from plait import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable
     from pathlib import Path
+
+    from plait.events import Delta
 
 
 def texts(agent: Agent[Any, Any]) -> list[str]:
@@ -326,6 +328,42 @@ async def test_an_agent_is_freed_without_the_garbage_collector() -> None:
         assert seen() is None
     finally:
         gc.enable()
+
+
+async def test_a_live_stream_is_few_objects_to_the_garbage_collector() -> None:
+    """A full collection looks at each of them, and the event loop stands still meanwhile."""
+    never = asyncio.Event()
+    begun: asyncio.Queue[str] = asyncio.Queue()
+    readers: list[asyncio.Task[None]] = []
+    told: list[str] = []
+
+    class Slow:
+        name = model = "slow"
+
+        async def stream(self, _request: Request) -> AsyncGenerator[list[Delta], None]:
+            yield [TextDelta("word")]
+            await never.wait()
+
+    agent = Agent(provider=Slow())
+
+    async def read(user_id: str) -> None:
+        async for piece in agent.stream("Hi", user_id):
+            begun.put_nowait(piece)
+
+    async def objects_with(count: int) -> int:
+        readers.extend(asyncio.create_task(read(f"user {n}")) for n in range(len(readers), count))
+        async with asyncio.timeout(10):
+            told.extend([await begun.get() for _ in range(count - len(told))])
+        gc.collect()
+        return len(gc.get_objects())
+
+    try:
+        few = await objects_with(10)
+        assert (await objects_with(60) - few) / 50 < 75
+    finally:
+        for reader in readers:
+            reader.cancel()
+        await asyncio.wait(readers)
 
 
 def use_store(url: str) -> Callable[[], object]:

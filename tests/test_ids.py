@@ -19,7 +19,6 @@ def test_no_id_is_given_twice_not_even_to_two_threads() -> None:
     assert len(set(made)) == 16 * 500
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_process_gives_ids_of_its_own() -> None:
     new_id("x")  # now some are drawn ahead

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from faults.aftermath import open_files
 from plait import Agent, ConfigurationError, Retrying, ToolCall
 from plait.providers.chat import ChatProvider
 from plait.testing import (
@@ -21,6 +22,7 @@ from plait.testing import (
     Asked,
     Call,
     Cut,
+    Exchange,
     FaultServer,
     Flood,
     Gate,
@@ -99,9 +101,10 @@ def test_a_call_of_no_name_calls_the_first_tool_that_is_offered() -> None:
         tool_calls()
 
 
-def test_a_function_may_answer() -> None:
-    with FaultServer(lambda asked: answer(f"{asked.number} {asked.tools}")) as server:
+def test_a_function_may_answer_with_a_reply_or_its_text() -> None:
+    with FaultServer(lambda asked: answer(f"{asked.number} {asked.tools}"), lambda asked: "just so") as server:
         assert b"1 ('weather',)" in ask(server)[1]
+        assert json.loads(ask(server)[1])["choices"][0]["message"]["content"] == "just so"
 
 
 def test_programs_that_look_for_the_models_find_one() -> None:
@@ -225,13 +228,112 @@ def test_a_port_that_is_taken_is_told() -> None:
         first.refuse()
 
 
+@pytest.mark.parametrize("port", [-1, 65_536, 70_000])
+def test_a_port_that_does_not_exist_is_refused(port: int) -> None:
+    with pytest.raises(ConfigurationError, match=rf"cannot listen on port {port}; give one from 1 to 65535"):
+        FaultServer(port=port)
+
+
+def test_what_fails_while_a_server_begins_is_raised_and_leaves_nothing() -> None:
+    before, files = threading.enumerate(), open_files()
+    missing: Any = "no-such"
+    with pytest.raises(FileNotFoundError):
+        FaultServer(tls=missing).start()
+    assert (threading.enumerate(), open_files()) == (before, files)
+
+
+def test_a_server_begins_once_until_it_was_stopped() -> None:
+    with FaultServer("one") as server:
+        with pytest.raises(ConfigurationError, match=rf"is running already, at http://127.0.0.1:{server.port}/v1"):
+            server.start()
+        assert ask(server)[0] == 200
+    with server:
+        assert ask(server)[0] == 200
+
+
+@pytest.mark.parametrize("wrong", [5, None, b"bytes", ["a"]])
+def test_what_is_no_script_is_refused_at_once(wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"entry 2 of the script is .*; give a Reply, the text of"):
+        FaultServer("fine", wrong)
+    with FaultServer("fine") as server:
+        with pytest.raises(ConfigurationError, match="entry 1 of the script is "):
+            server.play(wrong)
+        assert json.loads(ask(server)[1])["choices"][0]["message"]["content"] == "fine"
+
+
+def raising(asked: Asked) -> Reply:
+    message = f"no reply to {asked.number}"
+    raise LookupError(message)
+
+
+def ask_unheard(server: FaultServer) -> None:
+    with pytest.raises(http.client.RemoteDisconnected):
+        ask(server)
+
+
+def test_an_error_in_a_script_ends_the_exchange_and_is_raised_when_the_server_ends() -> None:
+    server = FaultServer(raising)
+    server.start()
+    ask_unheard(server)
+    ask_unheard(server)
+    assert server.wait_until_idle()
+    assert [exchange.ended for exchange in server.exchanges] == ["closed", "closed"]
+    with pytest.raises(LookupError, match="no reply to 1"):
+        server.stop()
+    server.stop()
+    server.play("well")
+    with server:  # it was told, and is told once
+        assert ask(server)[0] == 200
+
+
+def test_an_error_in_a_script_is_raised_over_the_client_s_and_under_an_interruption() -> None:
+    def run(then: BaseException | None) -> None:
+        with FaultServer(raising) as server:
+            ask_unheard(server)
+            if then is not None:
+                raise then
+
+    with pytest.raises(LookupError, match="no reply to 1"):
+        run(None)
+    with pytest.raises(LookupError, match="no reply to 1") as caught:
+        run(ConnectionError("the client's"))
+    assert repr(caught.value.__context__) == """ConnectionError("the client's")"""
+    with pytest.raises(KeyboardInterrupt):
+        run(KeyboardInterrupt())
+
+
+def test_a_function_of_a_script_that_gives_no_reply_is_told() -> None:
+    nothing: Any = {}.get
+    server = FaultServer(nothing)
+    server.start()
+    ask_unheard(server)
+    with pytest.raises(ConfigurationError, match="a function of the script gave None; give a Reply, the text of an"):
+        server.stop()
+
+
+def test_an_error_in_what_is_told_of_exchanges_is_raised_too() -> None:
+    def tell(exchange: Exchange) -> None:
+        raise LookupError(exchange.ended)
+
+    server = FaultServer(tell=tell)
+    server.start()
+    assert ask(server)[0] == 200
+    assert server.wait_until_left()
+    with pytest.raises(LookupError, match="complete"):
+        server.stop()
+
+
 def test_it_can_refuse_and_accept_again() -> None:
     with FaultServer() as server:
         server.refuse()
         with pytest.raises(ConnectionRefusedError):
             ask(server)
         server.accept()
+        server.accept()
         assert ask(server)[0] == 200
+        server.refuse()
+        with FaultServer(port=server.port), pytest.raises(ConfigurationError, match="in use; give another port"):
+            server.accept()
 
 
 async def test_a_gate_holds_a_reply_back() -> None:

@@ -3,8 +3,8 @@
 An entry is ``{v, n, id, at, run_id, kind, body}``. Knows nothing of what a log means (`plait.log`), or of where
 entries are stored.
 
-Entries are msgspec structs: a run makes some ten of them, and a pydantic model costs ten times as much. What they hold
-was checked when it was made, and is checked again when it is read.
+Entries are msgspec structs: a run makes some ten of them, and a pydantic model costs ten times as much. Making one
+checks nothing; the messages and results in it were checked when they were made. Reading one checks all of it.
 """
 
 from __future__ import annotations

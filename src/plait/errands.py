@@ -2,9 +2,9 @@
 
 While a tool works, an `Errand` is the current scope: promises made there are owned by it, and tasks made there copy
 the context variables it stands in. At first nothing else holds an errand. So one that is gone when its tool has
-returned left nothing behind, and nothing is looked for; of the others the event loop's tasks are asked, once, when the
-run ends. No task factory, no list of tasks: a tool that starts nothing costs two context variables and a weak
-reference. Knows nothing of how tools are called.
+returned left nothing behind, and nothing is looked for; of the others the event loop's tasks are asked when the run
+ends: at once, unless that takes long and was done a moment ago. No task factory, no list of tasks: a tool that starts
+nothing costs two context variables and a weak reference. Knows nothing of how tools are called.
 """
 
 # ruff: noqa: SLF001 - an errand is a scope, and scopes and those who look for them are of one kind
@@ -23,7 +23,7 @@ from weakref import WeakKeyDictionary, ref
 from plait.scopes import GRACE, Scope, _outlast, _scope, settle
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
 MAX_DEPTH: Final = 8
 """Agents within agents: how many tools, each of which called the agent that called the next, may be under way."""
@@ -31,14 +31,16 @@ MAX_DEPTH: Final = 8
 _CANCEL_AGAIN: Final = GRACE / 4
 """Seconds after which a task that took no notice of its cancellation is cancelled again."""
 _CHEAP: Final = 0.0002
+"""Looking through all tasks is done at once while it takes less than so many seconds. Else it is not done again"""
 _SHARE: Final = 20
-"""Looking through all tasks takes at most one part in so many of the event loop's time,"""
+"""before so many times its own time has gone by,"""
 _MOST: Final = 0.1
-"""and nobody waits longer than so many seconds for it."""
+"""or so many seconds, if that is less; who asks meanwhile waits, and shares the next look."""
 
 _log = logging.getLogger("plait.tools")
 
 Task = asyncio.Task[Any]
+_Asked = asyncio.Future["Mapping[Scope, list[Task]]"]
 
 
 class Errand(Scope):
@@ -67,7 +69,7 @@ class Errands:
     __slots__ = ("_left", "_loop", "_watched")
 
     def __init__(self, *, watched: bool = False) -> None:
-        self._left: list[ref[Errand]] = []
+        self._left: list[ref[Errand]] | None = None
         self._loop = asyncio.get_running_loop()
         self._watched = watched
         if watched:
@@ -90,6 +92,8 @@ class Errands:
             _scope.set(errand._outer)
         del errand
         if weak() is not None:
+            if self._left is None:
+                self._left = []
             self._left.append(weak)
 
     async def end(self) -> None:
@@ -101,10 +105,12 @@ class Errands:
         watched, self._watched = self._watched, False
         try:
             if self._left:
+                search = _search()
+                search.spare(self._left)
                 left = {errand for weak in self._left if (errand := weak()) is not None}
-                self._left.clear()
+                self._left = None
                 if left:
-                    await _end_all(left)
+                    await _end_all(left, search)
         finally:
             if watched:
                 from plait.watchdog import WATCHDOG
@@ -121,12 +127,12 @@ def depth_here() -> int:
     return depth
 
 
-async def _end_all(errands: set[Errand]) -> None:
+async def _end_all(errands: set[Errand], search: _Search) -> None:
     for errand in errands:
         errand.cancel()
-    search = _search()
-    if not search.is_cheap or _running(errands, search.look()):
-        await settle(lambda: _cancel_tasks(errands, search), GRACE * 2)
+    left = _running(errands, search.look()) if search.is_due else None
+    if left is None or left:
+        await settle(lambda: _cancel_tasks(errands, search, left), GRACE * 2)
 
 
 def _running(errands: Collection[Errand], found: Mapping[Scope, list[Task]]) -> dict[Task, Errand]:
@@ -136,68 +142,122 @@ def _running(errands: Collection[Errand], found: Mapping[Scope, list[Task]]) -> 
     return {task: errand for task, errand in left.items() if not task.done() and task is not here}
 
 
-async def _cancel_tasks(errands: set[Errand], search: _Search) -> None:
+async def _cancel_tasks(errands: set[Errand], search: _Search, left: dict[Task, Errand] | None) -> None:
+    """Cancel what runs of errands: what is left, if that is known, and what is found after it."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + GRACE
     told: set[Task] = set()
+    if left is None:
+        left = _running(errands, await search.tasks())
     # Again and again: a task may start others while it ends, or take no notice the first time.
-    while (left := _running(errands, await search.tasks())) and loop.time() < deadline:
+    while left and loop.time() < deadline:
         for task, errand in left.items():
             if task not in told:
                 _log.info("a task that the tool %r left behind ends with its run: %s", errand.tool, task.get_name())
                 told.add(task)
             task.cancel()
         await _outlast(set(left), min(_CANCEL_AGAIN, deadline - loop.time()))
+        left = _running(errands, await search.tasks())
     for (tool, run_id), count in Counter((errand.tool, errand.run_id) for errand in left.values()).items():
         said = (tool, run_id, count, GRACE)
         _log.warning("the tool %r of run %s left tasks behind that do not end: %d still run after %g s", *said)
 
 
-class _Search:
-    """Finds out which tasks of an event loop belong to errands, in one look for all who ask at about the same time."""
+class _Pace:
+    """When something that may take long is to be done again: see `_CHEAP`."""
 
-    __slots__ = ("_asked", "_cost", "_loop")
+    __slots__ = ("_cost", "_ended")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._cost = 0.0
-        self._asked: asyncio.Future[Mapping[Scope, list[Task]]] | None = None
+    def __init__(self) -> None:
+        self._cost = self._ended = 0.0
 
     @property
     def is_cheap(self) -> bool:
-        """Whether looking at once costs next to nothing."""
+        """Whether it takes next to nothing."""
         return self._cost < _CHEAP
 
+    @property
+    def wait(self) -> float:
+        """The seconds until it may be done."""
+        return 0.0 if self.is_cheap else self._ended + min(self._cost * _SHARE, _MOST) - perf_counter()
+
+    def did(self, began: float) -> None:
+        """Say that it was done just now, and when it began."""
+        self._ended = perf_counter()
+        self._cost = self._ended - began
+
+
+class _Search:
+    """Finds out which tasks of an event loop belong to errands, in one look for all who ask at about the same time.
+
+    Holds nothing that holds the event loop, which is what it is kept by.
+    """
+
+    __slots__ = ("_asked", "_look", "_spare")
+
+    def __init__(self) -> None:
+        self._look, self._spare = _Pace(), _Pace()
+        self._asked: ref[_Asked] | None = None
+
+    @property
+    def is_due(self) -> bool:
+        """Whether to look at once, rather than to wait for `tasks`."""
+        return self._look.is_cheap or (self._awaited is None and self._look.wait <= 0)
+
+    @property
+    def _awaited(self) -> _Asked | None:
+        """What others wait for."""
+        return None if self._asked is None else self._asked()
+
     async def tasks(self) -> Mapping[Scope, list[Task]]:
-        """Give the tasks that run, by errand; where there are many, after a while, and with others who ask."""
-        if self.is_cheap:
+        """Give the tasks that run, by errand; where there are many, maybe after a while, and with others who ask."""
+        if self.is_due:
             return self.look()
-        if self._asked is None:
-            self._asked = self._loop.create_future()
-            self._loop.call_later(min(self._cost * _SHARE, _MOST), self._answer, context=Context())
-        asked = self._asked
+        asked = self._awaited
+        if asked is None:
+            loop = asyncio.get_running_loop()
+            asked = loop.create_future()
+            self._asked = ref(asked)
+            loop.call_later(self._look.wait, self._answer, asked, context=Context())
         await asyncio.shield(asked)
         return asked.result()
 
-    def _answer(self) -> None:
-        asked, self._asked = self._asked, None
-        if asked is not None and not asked.done():
+    def _answer(self, asked: _Asked) -> None:
+        self._asked = None
+        if not asked.done():
             asked.set_result(self.look())
 
     def look(self) -> Mapping[Scope, list[Task]]:
         """Give the tasks that run, by errand; one that belongs to an errand within an errand stands under both."""
         began = perf_counter()
         found: dict[Scope, list[Task]] = {}
-        for task in asyncio.all_tasks(self._loop):
+        for task in asyncio.all_tasks():
             scope = _scope_of(task)
             while scope is not None:
                 if type(scope) is Errand:
                     found.setdefault(scope, []).append(task)
                 scope = scope._outer
-        self._cost = perf_counter() - began
+        self._look.did(began)
         return found
 
+    def spare(self, errands: Collection[ref[Errand]]) -> None:
+        """Where a look takes long, end errands that are held by nothing but timers that were cancelled.
 
+        Such as every time-out within a tool leaves behind: asyncio keeps a cancelled timer, and that its context, until
+        its time would have come (https://github.com/python/cpython/blob/3.13/Lib/asyncio/base_events.py, `_run_once`).
+        """
+        if self._look.is_cheap or self._spare.wait > 0 or not any(weak() is not None for weak in errands):
+            return
+        began = perf_counter()
+        loop = asyncio.get_running_loop()
+        timers: Iterable[Any] = getattr(loop, "_scheduled", ()) if isinstance(loop, asyncio.BaseEventLoop) else ()
+        for timer in timers:
+            if timer._cancelled:
+                timer._context = _NOWHERE
+        self._spare.did(began)
+
+
+_NOWHERE: Final = Context()
 _searches: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, _Search]] = WeakKeyDictionary()
 
 
@@ -205,7 +265,7 @@ def _search() -> _Search:
     loop = asyncio.get_running_loop()
     found = _searches.get(loop)
     if found is None:
-        found = _searches[loop] = _Search(loop)
+        found = _searches[loop] = _Search()
     return found
 
 

@@ -11,8 +11,7 @@ _AHEAD: Final = 64
 
 _drawn: list[str] = []  # taking one out is a single step, so threads need no lock
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_drawn.clear)  # a child must not use its parent's numbers
+os.register_at_fork(after_in_child=_drawn.clear)  # a child must not use its parent's numbers
 
 
 def new_id(prefix: str) -> str:

@@ -153,9 +153,11 @@ class Tail:
             self.messages[-1] = message
 
     def _result(self, result: ToolResult) -> None:
-        name = self._own_id(result.call_id, self._results)
+        name = result.call_id
         if name not in self.pending or name in self._results:
-            return  # a result nobody asked for, or a second one: never sent
+            name = self._own_id(name, self._results)
+            if name not in self.pending or name in self._results:
+                return  # a result nobody asked for, or a second one: never sent
         self._results[name] = result if name == result.call_id else result.model_copy(update={"call_id": name})
         if len(self._results) == len(self.pending):
             self._answer_pending()

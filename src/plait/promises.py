@@ -92,12 +92,13 @@ class Promise(Outcome[T_co]):
             self._state, self._whole = "resolved", prefill_result
             return
         loop = running_loop()
+        context = copy_context()  # it runs in its maker's context, whoever reads it first
         if owner is None:
-            owner = owner_here(loop)
+            owner = owner_here(loop, context)
         if loop is not None and start_soon:
-            self._start(loop, owner, None)
+            self._start(loop, owner, context)
         else:
-            self._later = owner, copy_context()  # it runs in its maker's context, whoever reads it first
+            self._later = owner, context
 
     def cancel(self) -> None:
         """Cancel the producer and all it started; readers get `Cancelled` after the pieces there are.
@@ -138,7 +139,7 @@ class Promise(Outcome[T_co]):
             msg = f"{self!r} belongs to another event loop; read it there, or await it there before reading it here"
             raise ConfigurationError(msg)
 
-    def _start(self, loop: asyncio.AbstractEventLoop, owner: Scope, context: Context | None) -> None:
+    def _start(self, loop: asyncio.AbstractEventLoop, owner: Scope, context: Context) -> None:
         if owner.closed:
             self._settle_cancelled(", for its owner has ended")
             return
@@ -384,6 +385,7 @@ class StreamedPromise(Promise[T_co], Generic[Piece_co, T_co]):
                             await future
                         finally:
                             window.room.pop(future, None)
+                    del batch  # it need not last until the next one comes
             finally:
                 await close_stream(stream)
         whole = self._whole_of(tuple(pieces) if window is None else NotKept())

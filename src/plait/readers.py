@@ -64,12 +64,14 @@ class Outcome(Generic[T_co]):
         self._whole: Any = None
         self._error: BaseException | None = None
         self._traceback: TracebackType | None = None
-        self._waiting: Waiting = {}
+        self._waiting: Waiting | None = None
 
     def __await__(self) -> Generator[Any, None, T_co]:
         if not self.done():
             self._begin()
             if self._state == "running":
+                if self._waiting is None:
+                    self._waiting = {}
                 waiting = self._waiting
                 future = join(waiting)
                 try:
@@ -112,7 +114,8 @@ class Outcome(Generic[T_co]):
         self._state, self._whole, self._error = state, whole, error
         if error is not None:
             self._traceback = error.__traceback__
-        wake(self._waiting)
+        if self._waiting is not None:
+            wake(self._waiting)
 
     def _raise(self) -> NoReturn:
         """Raise the error as it was when it was settled: each reader would else leave its frames in it."""
@@ -230,7 +233,7 @@ class PieceReader(Generic[Piece_co]):
         try:
             while self._position >= len(pieces):
                 if self._source is None:
-                    raise StopAsyncIteration
+                    raise StopAsyncIteration  # noqa: TRY301  # it was closed, perhaps while this waited
                 waiting = self._source._more()
                 future = join(waiting)
                 try:

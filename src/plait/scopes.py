@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextvars import ContextVar, copy_context
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 from weakref import WeakKeyDictionary
 
@@ -29,6 +29,9 @@ GRACE: Final = 1.0
 """Seconds a cancelled producer may take to clean up before it is reported."""
 
 _log = logging.getLogger("plait.promises")  # one name for promises and their owners
+
+_NONE: Final[dict[asyncio.Task[Any], Owned | asyncio.Task[Any]]] = {}
+"""What a scope owns that owns nothing yet, as most never will: never written to."""
 
 
 class Owned(Protocol):
@@ -61,7 +64,7 @@ class Scope:
     __slots__ = ("__weakref__", "_children", "_entered", "_outer", "_producing", "closed", "loop")
 
     def __init__(self) -> None:
-        self._children: dict[asyncio.Task[Any], Owned | asyncio.Task[Any]] = {}
+        self._children = _NONE
         self.closed = self._entered = False
         self.loop: asyncio.AbstractEventLoop | None = None
         self._outer: Scope | None = None
@@ -78,7 +81,7 @@ class Scope:
     def adopt(self, task: asyncio.Task[Any]) -> None:
         """Own a task of this event loop: it is waited for or cancelled as the promises are."""
         self.bind(task.get_loop())
-        self._children[task] = task
+        self._own(task, task)
         task.add_done_callback(self._disown)
         if self.closed:
             task.cancel()
@@ -117,6 +120,11 @@ class Scope:
         finally:
             await self._wind_up()
 
+    def _own(self, task: asyncio.Task[Any], child: Owned | asyncio.Task[Any]) -> None:
+        if self._children is _NONE:
+            self._children = {}
+        self._children[task] = child
+
     def _disown(self, task: asyncio.Task[Any]) -> None:
         self._children.pop(task, None)
 
@@ -136,7 +144,7 @@ class Producer(Scope):
         owner: the scope that owns it.
         loop: the event loop to work in, which the owner belongs to.
         name: the task's name.
-        context: the context to work in; a copy of the present one if None.
+        context: the context to work in.
     """
 
     __slots__ = ("_task",)
@@ -152,16 +160,14 @@ class Producer(Scope):
         owner: Scope,
         loop: asyncio.AbstractEventLoop,
         name: str,
-        context: Context | None,
+        context: Context,
     ) -> None:
         Scope.__init__(self)
         self.loop, self._outer, self._producing = loop, owner, promise
         self._task: asyncio.Task[None] | None = None
-        if context is None:
-            context = copy_context()
         task = self._task = loop.create_task(work(self), name=name, context=context)
-        owner._children[task] = promise
-        task.add_done_callback(ended, context=context)  # which would else copy one more
+        owner._own(task, promise)
+        task.add_done_callback(ended, context=context)
 
     def enter(self) -> None:
         """Be the current scope, in the task that works."""
@@ -246,11 +252,12 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-def owner_here(loop: asyncio.AbstractEventLoop | None) -> Scope:
+def owner_here(loop: asyncio.AbstractEventLoop | None, context: Context) -> Scope:
     """Give the owner of what is made here: the current scope, else the calling task's, else the event loop's.
 
     Args:
         loop: the running event loop, if there is one.
+        context: a copy of the present context.
     """
     if loop is None:
         return _loop_scope
@@ -265,7 +272,7 @@ def owner_here(loop: asyncio.AbstractEventLoop | None) -> Scope:
         return found
     made = _scope_of_task[task] = _TaskScope()
     made.bind(loop)
-    task.add_done_callback(made)
+    task.add_done_callback(made, context=context)  # which would else copy one more
     return made
 
 

@@ -42,7 +42,7 @@ class Guard:
         self._armed = False
         self._fired: StopReason | None = None
         self._failure: ConfigurationError | None = None
-        self._undo: list[Callable[[], object]] = []
+        self._undo: tuple[Callable[[], object], ...] = ()
 
     async def __aenter__(self) -> Self:
         loop = self._loop = asyncio.get_running_loop()
@@ -52,13 +52,13 @@ class Guard:
             raise RuntimeError(msg)
         self._task, self._base, self._armed = task, task.cancelling(), True
         if isinstance(self._stop, StopSignal):
-            self._undo.append(self._stop.on_set(self._fire))
+            self._undo += (self._stop.on_set(self._fire),)
         elif self._stop is not None:
             watcher = loop.create_task(self._stop.wait(), name="plait: stop event")
             watcher.add_done_callback(self._event_seen)
-            self._undo.append(watcher.cancel)
+            self._undo += (watcher.cancel,)
         if self._deadline is not None:
-            self._undo.append(loop.call_later(self._deadline, self._fire, "deadline").cancel)
+            self._undo += (loop.call_later(self._deadline, self._fire, "deadline").cancel,)
         return self
 
     def interrupt(self) -> None:

@@ -10,7 +10,7 @@ import logging
 import os
 from contextvars import Context
 from typing import TYPE_CHECKING, Final, Literal
-from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from plait.entries import Body, entry
 from plait.errors import PlaitError, StateConflict
@@ -65,8 +65,8 @@ class Thread:
         self.tail = Tail()
         self._desk = desk
         self._holding = False
-        self._staged: list[Entry] = []
-        self._events: list[Event] = []
+        self._staged: list[Entry] | None = None  # added, and not written yet
+        self._events: list[Event] | None = None  # what they stand for
         self._lease: Lease | None = None
         self._unsure = False
         self.observed = True
@@ -90,9 +90,13 @@ class Thread:
         """Append an entry to the log as this process sees it; `flush` before anyone else may rely on it."""
         made = entry(self.tail.n + 1, body, run_id)
         if self.observed:
+            if self._events is None:
+                self._events = []
             self._events += entry_events(self.tail, made, self.thread_id)
         else:
             self.tail.add(made)
+        if self._staged is None:
+            self._staged = []
         self._staged.append(made)
 
     async def flush(self) -> list[Event]:
@@ -104,29 +108,29 @@ class Thread:
             StateConflict: another writer was first; nothing was written.
             StoreUnavailable: the store cannot be reached; nothing was written.
         """
-        if self._unsure:
-            await self._find_out()
+        if self._unsure and self._staged:
+            self._staged = await self._unwritten(self._staged)
+            self._unsure = False
         if self._staged:
             self._unsure = True
             await self.store.append(self.thread_id, self._staged, lease=self._lease)
             self._unsure = False
-            self._staged = []
-        events, self._events = self._events, []
-        return events
+        self._staged = None
+        events, self._events = self._events, None
+        return [] if events is None else events
 
-    async def _find_out(self) -> None:
-        """Learn whether the last, disturbed flush was carried out."""
-        first = self._staged[0].n
-        found = await self.store.read(self.thread_id, after=first - 1)
-        if found and found[0].id == self._staged[0].id:
-            written = {item.id for item in found}
-            self._staged = [item for item in self._staged if item.id not in written]
-        self._unsure = False
+    async def _unwritten(self, staged: list[Entry]) -> list[Entry]:
+        """Learn whether the last, disturbed flush was carried out; give what is still to be written."""
+        found = await self.store.read(self.thread_id, after=staged[0].n - 1)
+        if not found or found[0].id != staged[0].id:
+            return staged
+        written = {item.id for item in found}
+        return [item for item in staged if item.id not in written]
 
     async def _catch_up(self) -> None:
         """Read what others wrote since; whatever a failed run of this process left unwritten is forgotten."""
         if self._staged or self._unsure:
-            self._staged, self._events, self._unsure = [], [], False
+            self._staged, self._events, self._unsure = None, None, False
             self.tail = Tail()
         for item in await self.store.read(self.thread_id, after=self.tail.n):
             self.tail.add(item)
@@ -146,6 +150,7 @@ class Thread:
         desk = self._desk
         if desk is None:
             return
+        desk.check_process()
         if if_busy == "reject" and desk.users:
             raise self._busy(desk.run_id)
         while not desk.serves(asyncio.get_running_loop()):  # noqa: ASYNC110  # no event reaches across event loops
@@ -225,14 +230,18 @@ class _Desk:
         users: how many runs hold the thread or wait for it.
     """
 
-    __slots__ = ("__weakref__", "_loop", "_owner", "interrupt", "lock", "run_id", "users")
+    __slots__ = ("__weakref__", "_loop", "_owner", "_process", "interrupt", "lock", "run_id", "users")
 
     def __init__(self) -> None:
-        self.reset()
-        _ALL_DESKS.add(self)
+        self._reset()
 
-    def reset(self) -> None:
-        """Begin with nobody here, as a forked child does: its runs are not its parent's, and queue behind those."""
+    def check_process(self) -> None:
+        """Begin with nobody here in a forked child: its runs are not its parent's, and queue behind those."""
+        if self._process != os.getpid():
+            self._reset()
+
+    def _reset(self) -> None:
+        self._process = os.getpid()
         self.lock = asyncio.Lock()
         self.users = 0
         self.run_id = ""
@@ -254,14 +263,6 @@ class _Desk:
         self._loop, self.lock, self.users, self.run_id, self.interrupt = loop, asyncio.Lock(), 0, "", None
         return True
 
-
-def _reset_all() -> None:
-    for desk in list(_ALL_DESKS):
-        desk.reset()
-
-
-_ALL_DESKS: Final[WeakSet[_Desk]] = WeakSet()
-os.register_at_fork(after_in_child=_reset_all)
 
 _DESKS: Final[WeakKeyDictionary[Store, WeakValueDictionary[str, _Desk]]] = WeakKeyDictionary()
 

@@ -96,9 +96,14 @@ class Watchdog:
                 self._thread.start()
 
     def leave(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Watch the event loop for one less; for the last one the thread ends."""
+        """Watch the event loop for one less; for the last one the thread ends.
+
+        Nothing happens when it is not watched: in a child that was forked while it was, or when it has been closed.
+        """
         with self._lock:
-            watched = self._watched[loop]
+            watched = self._watched.get(loop)
+            if watched is None:
+                return
             watched.users -= 1
             if not watched.users:
                 self._watched = {other: kept for other, kept in self._watched.items() if other is not loop}
@@ -112,6 +117,16 @@ class Watchdog:
         while not ended.wait(_BEAT_SECONDS):
             for watched in self._watched.values():
                 watched.look()
+            self._forget_closed(ended)
+
+    def _forget_closed(self, ended: threading.Event) -> None:
+        """Let go of event loops that were closed under a run, which will not leave; without others the thread ends."""
+        with self._lock:
+            if not ended.is_set() and any(loop.is_closed() for loop in self._watched):
+                self._watched = {loop: kept for loop, kept in self._watched.items() if not loop.is_closed()}
+                if not self._watched:
+                    self._thread = None
+                    ended.set()
 
 
 def _where(frame: FrameType) -> str:

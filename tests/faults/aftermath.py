@@ -15,7 +15,7 @@ from plait.tools import as_tool
 from plait.workers import WORKERS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     from plait import Request
     from plait.messages import Message
@@ -27,6 +27,7 @@ WITHIN = 20
 KEY = "sk-secret-0123456789abcdef"
 AGAIN = "Are you still there?"
 STILL_HERE = "Yes, I am."
+OPEN_FILES = "/dev/fd"
 _POOLS = ("plait: sync tool", "plait store")  # idle threads of a pool, and of a store that is closed meanwhile
 
 
@@ -78,14 +79,39 @@ async def ask(agent: Agent[Any, Any], how: How, prompt: str = "go", **options: A
 
 def assert_sendable(messages: Sequence[Message]) -> None:
     """Each tool call is followed by exactly one result, and no result stands alone."""
-    waiting: list[str] = []
+    _assert_answered(
+        ([call.id for call in message.tool_calls], [result.call_id for result in message.tool_results])
+        for message in messages
+    )
+
+
+def assert_sent_whole(messages: Sequence[dict[str, Any]]) -> None:
+    """See that the messages of a request in the chat dialect can be sent: as `assert_sendable`, and none is empty."""
+    _assert_answered(
+        (
+            [call["id"] for call in message.get("tool_calls", ())],
+            [message["tool_call_id"]] if message["role"] == "tool" else [],
+        )
+        for message in messages
+    )
+    ids = [call["id"] for message in messages for call in message.get("tool_calls", ())]
+    assert all(ids)
+    assert len({*ids}) == len(ids)
     for message in messages:
-        if message.role == "tool":
-            for result in message.tool_results:
-                waiting.remove(result.call_id)
-        else:
+        said = message["content"] or message.get("tool_calls") or message.get("refusal")
+        assert said or message["role"] != "assistant"
+
+
+def _assert_answered(messages: Iterable[tuple[list[str], list[str]]]) -> None:
+    """Take the ids of the calls and of the results in each message."""
+    waiting: list[str] = []
+    for made, answered in messages:
+        for name in answered:
+            assert name in waiting, f"a result of no call: {name}"
+            waiting.remove(name)
+        if not answered:
             assert waiting == [], f"calls without a result: {waiting}"
-            waiting = [call.id for call in message.tool_calls]
+            waiting = made
     assert waiting == [], f"calls without a result: {waiting}"
 
 
@@ -98,14 +124,24 @@ async def assert_goes_on(agent: Agent[Any, Any], thread: str | None = None) -> N
     assert_sendable(list(history(await agent.log(thread))))
 
 
-def _files() -> set[str]:
+def open_files() -> set[str]:
+    """Give the number, and what it stands for, of each open file and socket; nothing where they cannot be listed."""
     found = set()
-    for number in os.listdir("/proc/self/fd"):  # noqa: PTH208  # names that may be gone when they are read
+    for number in os.listdir(OPEN_FILES) if os.path.isdir(OPEN_FILES) else ():  # noqa: PTH112, PTH208  # may be gone soon
         try:
-            found.add(f"{number} {os.readlink(f'/proc/self/fd/{number}')}")  # noqa: PTH115
-        except OSError:
+            found.add(f"{number} {os.readlink(f'{OPEN_FILES}/{number}')}")  # noqa: PTH115
+        except FileNotFoundError:  # the listing itself
             continue
+        except OSError:  # where they are no links
+            found.add(number)
     return found
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Wait until something is so that no event tells of; fail when it does not come to be."""
+    async with asyncio.timeout(WITHIN):
+        while not is_so():  # noqa: ASYNC110  # it is about another thread, or the system
+            await asyncio.sleep(0.001)  # the loop must go on: it is what closes connections
 
 
 def _threads() -> set[threading.Thread]:
@@ -115,16 +151,16 @@ def _threads() -> set[threading.Thread]:
 @asynccontextmanager
 async def nothing_left() -> AsyncIterator[None]:
     """Fail when the block leaves a task, a thread, a blocking function, a socket or a file."""
-    tasks, threads, files, working = asyncio.all_tasks(), _threads(), _files(), WORKERS.left
+    tasks, threads, files, working = asyncio.all_tasks(), _threads(), open_files(), WORKERS.left
     yield
     for _ in range(5):  # what was cancelled just now ends at the next tick
         await asyncio.sleep(0)
     assert asyncio.all_tasks() - tasks == set()
     assert _threads() - threads == set()
     assert WORKERS.left <= working
-    if _files() - files:
+    if open_files() - files:
         gc.collect()
-    assert _files() - files == set()
+    assert open_files() - files == set()
 
 
 @asynccontextmanager

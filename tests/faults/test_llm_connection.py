@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -35,7 +34,7 @@ async def test_nobody_listens(way: Way) -> None:
         made.server.refuse()
         error = (await made.ask()).error
         assert (type(error), error.retryable, error.timeout, error.attempts) == (TransportError, True, False, 3)
-        assert f"cannot connect to 127.0.0.1:{made.server.port}: Connect" in str(error)
+        assert f"cannot connect to 127.0.0.1:{made.server.port}: connection refused; " in str(error)
         assert str(error).endswith("; check the network, and base_url if you gave one (after 3 tries)")
         made.server.accept()
 
@@ -244,23 +243,21 @@ async def test_a_chunk_size_that_never_ends(way: Way) -> None:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("raw", [b"", b"HTTP/1.1 200 OK\r\ncontent-ty", b"HTTP/1.1 100 Continue\r\n\r\n"])
 async def test_nothing_comes(raw: bytes, way: Way) -> None:
-    limits = TransportLimits(silence=0.2, total=0.2)
+    limits = TransportLimits(silence=0.05, total=0.05)
     policy = RetryPolicy(max_retries=1, initial_delay=0.0)
     async with trial(Reply(raw=(raw, "hold")), way=way, limits=limits, policy=policy) as made:
         error = (await made.ask()).error
         assert (type(error), error.timeout, error.attempts, made.sent) == (TransportError, True, 2, 2)
-        assert "no answer within 0.2 s" in str(error)
+        assert "no answer within 0.05 s" in str(error)
 
 
 @pytest.mark.fault("L15")
 @pytest.mark.parametrize("way", WAYS)
 async def test_one_deadline_bounds_all_tries(way: Way) -> None:
-    policy = RetryPolicy(max_retries=1000, initial_delay=0.01, deadline=0.5)
-    limits = TransportLimits(silence=0.1, total=0.15)
+    policy = RetryPolicy(max_retries=1000, initial_delay=0.01, deadline=0.25)
+    limits = TransportLimits(silence=0.05, total=0.07)
     async with trial(fault("no-answer"), way=way, limits=limits, policy=policy) as made:
-        began = time.monotonic()
-        error = (await made.ask()).error
-        assert time.monotonic() - began < 4.0
+        error = (await made.ask()).error  # which a thousand tries would not give in time
         assert (type(error), error.timeout) == (TransportError, True)
         assert 1 <= made.sent < 10
 
@@ -271,7 +268,7 @@ async def test_one_deadline_bounds_all_tries(way: Way) -> None:
 async def test_a_slow_drip(where: str, way: Way) -> None:
     slowly = [step for _ in range(300) for step in (b"a", 0.01)]
     drip = Reply(raw=(b"HTTP/1.1 200 OK\r\na: ", *slowly)) if where == "head" else fault("slow-drip")
-    limits = TransportLimits(silence=0.2, total=0.3)
+    limits = TransportLimits(silence=0.15, total=0.2)
     async with trial(drip, way=way, limits=limits, policy=ONCE) as made:
         outcome = await made.ask()
         assert isinstance(outcome.error, TransportError | StreamTruncated)
@@ -284,18 +281,16 @@ async def test_a_slow_drip(where: str, way: Way) -> None:
 
 @pytest.mark.fault("L16")
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("how", ["closed after", "closed before", "closed after a time"])
+@pytest.mark.parametrize("how", ["closed after", "closed while kept", "closed unseen"])
 async def test_a_kept_connection_has_gone_stale(how: str, way: Way) -> None:
     first: Scripted = fault("closed-after") if how == "closed after" else answer("one")
     async with trial(first, answer("two"), way=way, policy=ONCE) as made:
         assert (await made.ask()).error is None
-        if how == "closed after":
-            while made.server.open_connections:  # noqa: ASYNC110  # it lives on another thread
-                await asyncio.sleep(0.001)
-        else:
+        if how != "closed after":
             made.server.hang_up()
-        if how == "closed after a time":
-            await asyncio.sleep(0.02)
+        assert made.server.wait_until_left()
+        if how != "closed unseen":
+            await made.settle()
         outcome = await made.ask()
         assert (outcome.text, outcome.error) == ("two", None)
         assert (made.server.connections, made.sent) == (2, 2)
@@ -322,7 +317,8 @@ async def test_a_redirect_is_never_followed(status: int, way: Way) -> None:
         async with trial(Reply(status=status, headers=(location,), body=b""), way=way) as made:
             error = (await made.ask()).error
             assert (type(error), error.status, error.retryable, made.sent) == (ProviderError, status, False, 1)
-            assert f"redirects ({status}) to '127.0.0.1:{other.port}'" in str(error)
+            said = f"answered {status}" if status in {300, 304} else f"redirects ({status}) to '127.0.0.1:{other.port}'"
+            assert said in str(error)
             assert "word" not in str(error)
         assert other.connections == 0
 

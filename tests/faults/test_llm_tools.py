@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from faults.trials import AGENTS, STREAMED, WAYS, Way, assert_sendable, trial
+from faults.aftermath import assert_sent_whole
+from faults.trials import AGENTS, STREAMED, WAYS, Way, trial
 from plait import RunLimits, tool
 from plait.testing import Call, Reply, Said, answer, fault, tool_calls
 from plait.testing.chat import ChatDialect, chunk
@@ -53,7 +54,7 @@ async def test_wrong_arguments_are_told_to_the_model(arguments: str, way: Way) -
         assert made.calls == []
         assert "weather" in said or "argument" in said or "JSON" in said or "city" in said
         assert len(said) < 2000
-        assert_sendable(made.server.requests[1]["messages"])
+        assert_sent_whole(made.server.requests[1]["messages"])
 
 
 @pytest.mark.fault("L41")
@@ -138,7 +139,7 @@ async def test_each_call_runs_once_and_gets_its_own_result(ids: list[str], way: 
         assert (await made.ask()).text == "yes"
         assert sorted(made.calls) == ["A", "B", "C"]
         sent = made.server.requests[1]
-        assert_sendable(sent["messages"])
+        assert_sent_whole(sent["messages"])
         asked = {
             call["id"]: json.loads(call["function"]["arguments"])["city"] for call in sent["messages"][-4]["tool_calls"]
         }
@@ -167,7 +168,7 @@ async def test_ids_that_repeat_from_turn_to_turn(call_id: str, way: Way) -> None
         assert results(made.server.requests[3]) == ["sunny in A", "sunny in B", "sunny in C"]
         made.server.play(turns[0], answer("again"))
         assert (await made.ask()).text == "again"
-        assert_sendable(made.server.requests[-1]["messages"])
+        assert_sent_whole(made.server.requests[-1]["messages"])
         assert made.calls == ["A", "B", "C", "A"]
 
 
@@ -280,7 +281,7 @@ async def test_a_call_runs_whatever_the_reason_and_the_text_before_it(text: str 
         outcome = await made.ask()
         assert (outcome.error, made.calls, made.sent) == (None, ["A"], 2)
         assert outcome.text.endswith("yes")
-        assert_sendable(made.server.requests[1]["messages"])
+        assert_sent_whole(made.server.requests[1]["messages"])
 
 
 @pytest.mark.fault("L48")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import traceback
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from faults.aftermath import assert_sent_whole, nothing_left, open_files, until
 from plait import Agent, PlaitError, Request, Retrying, RetryPolicy, Tool, UserMessage, tool
 from plait.events import Answer, Fold
 from plait.providers.base import ToolDefinition
@@ -19,7 +18,7 @@ from plait.providers.http import TransportLimits
 from plait.testing import FaultServer, answer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from plait.testing.reply import Scripted
     from plait.testing.server import Certificate
@@ -34,7 +33,6 @@ QUICK = RetryPolicy(max_retries=2, initial_delay=0.001, max_delay=0.002, jitter=
 SHORT = TransportLimits(connect=2.0, silence=2.0, total=4.0)
 WITHIN = 8.0
 LONGEST_SENTENCE = 700
-OPEN_FILES = Path("/dev/fd")
 
 
 @dataclass
@@ -66,6 +64,7 @@ class Trial:
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._files = len(open_files())
         inner = ChatProvider("m1", name="acme", base_url=self.url, api_key=KEY, limits=self.limits)
         self.provider = Retrying(inner, self.policy)
         self.agent: Agent[Any, Any] = Agent(
@@ -117,6 +116,18 @@ class Trial:
                     made.text = fold.answer().message.text
                 made.answer = fold.answer()
 
+    async def settle(self) -> None:
+        """Wait until no exchange is under way, and both sides know which connections are closed."""
+        await until(lambda: self.server.wait_until_idle(0))
+        quiet = 0
+
+        def agreed() -> bool:  # twice, for what one side has closed, the other is told of a moment later
+            nonlocal quiet
+            quiet = quiet + 1 if len(open_files()) - self._files == 2 * self.server.open_connections else 0
+            return quiet == 2
+
+        await until(agreed)
+
     @property
     def sent(self) -> int:
         """How many requests the server got."""
@@ -146,42 +157,21 @@ async def trial(
         heals: whether the program can go on at this address once the server is healthy.
         options: further options of the agent.
     """
-    tasks, threads, before = asyncio.all_tasks(), set(threading.enumerate()), _open_files()
-    with FaultServer(*script, tls=tls) as server, _records() as records:
-        files = _open_files()
-        made = Trial(server, way, url or server.url, policy, limits, options=options)
-        yield made
-        await _let_it_settle(server, files)
-        assert asyncio.all_tasks() - tasks == set()
-        assert server.open_connections <= 1, "one question at a time needs one connection"
-        if heals:
-            await _goes_on(made)
-        for outcome in made.outcomes:
-            _keeps_the_secret(outcome.error)
-        assert KEY not in "\n".join(records.lines)
-        assert KEY not in repr((made.provider, made.agent, await made.agent.log()))
-    assert set(threading.enumerate()) - threads == set()
-    for _ in range(2000):  # what was kept for a next request ends with the server
-        if _open_files() <= before:
-            break
-        await asyncio.sleep(0.001)
-    assert _open_files() <= before, "a file or socket outlives the server"
-
-
-async def _let_it_settle(server: FaultServer, files: int) -> None:
-    """Wait for the server to see the ends of what the client closed; what is kept stays open, and idle."""
-    for _ in range(4000):
-        if server.wait_until_idle(0):
-            break
-        await asyncio.sleep(0.001)  # the loop must go on: it is what closes connections
-    assert server.wait_until_idle(0), f"still under way: {server.exchanges}"
-    quiet = 0
-    for _ in range(2000):  # what one side has closed, the other is told of a moment later
-        quiet = quiet + 1 if _open_files() - files == 2 * server.open_connections else 0
-        if quiet == 2:
-            break
-        await asyncio.sleep(0.001)
-    assert _open_files() - files == 2 * server.open_connections, "a file or socket is left"
+    tasks, before = asyncio.all_tasks(), len(open_files())
+    async with nothing_left():
+        with FaultServer(*script, tls=tls) as server, _records() as records:
+            made = Trial(server, way, url or server.url, policy, limits, options=options)
+            yield made
+            await made.settle()
+            assert asyncio.all_tasks() - tasks == set()
+            assert server.open_connections <= 1, "one question at a time needs one connection"
+            if heals:
+                await _goes_on(made)
+            for outcome in made.outcomes:
+                _keeps_the_secret(outcome.error)
+            assert KEY not in "\n".join(records)
+            assert KEY not in repr((made.provider, made.agent, await made.agent.log()))
+        await until(lambda: len(open_files()) <= before)  # what was kept for a next request ends with the server
 
 
 async def _goes_on(made: Trial) -> None:
@@ -191,29 +181,11 @@ async def _goes_on(made: Trial) -> None:
     server.play(answer("well"))
     if made.way in AGENTS:
         assert await asyncio.wait_for(made.agent.chat("and now?"), WITHIN) == "well"
-        assert_sendable(server.requests[-1]["messages"])
+        assert_sent_whole(server.requests[-1]["messages"])
     else:
         outcome = await made.ask()
         assert (outcome.text, outcome.error) == ("well", None)
     assert (len(server.requests), server.connections) == (earlier + 1, opened + 1 - kept)
-
-
-def assert_sendable(messages: list[dict[str, Any]]) -> None:
-    """Each tool call has exactly one result, right after its message; ids are unique."""
-    seen: set[str] = set()
-    waiting: list[str] = []
-    for message in messages:
-        if message["role"] == "tool":
-            assert message["tool_call_id"] in waiting
-            waiting.remove(message["tool_call_id"])
-            continue
-        assert waiting == [], f"no result of {waiting}"
-        waiting = [call["id"] for call in message.get("tool_calls", ())]
-        assert all(waiting)
-        assert len({*seen, *waiting}) == len(seen) + len(waiting)
-        seen |= {*waiting}
-        assert message["role"] != "assistant" or message["content"] or waiting or message.get("refusal")
-    assert waiting == []
 
 
 def _keeps_the_secret(error: BaseException | None) -> None:
@@ -230,25 +202,26 @@ def _keeps_the_secret(error: BaseException | None) -> None:
     assert KEY not in shown
 
 
-class _records:  # noqa: N801  # used as a function
+class _Lines(logging.Handler):
     """Keeps every log record as text."""
 
     def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
         self.lines: list[str] = []
 
-    def __enter__(self) -> Self:
-        self._handler = logging.Handler(logging.DEBUG)
-        self._handler.emit = lambda record: self.lines.append(f"{record.getMessage()} {vars(record)!r}")  # type: ignore[method-assign]
-        self._logger = logging.getLogger("plait")
-        self._level = self._logger.level
-        self._logger.setLevel(logging.DEBUG)
-        self._logger.addHandler(self._handler)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._logger.removeHandler(self._handler)
-        self._logger.setLevel(self._level)
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(f"{record.getMessage()} {vars(record)!r}")
 
 
-def _open_files() -> int:
-    return len(list(OPEN_FILES.iterdir())) if OPEN_FILES.is_dir() else 0
+@contextmanager
+def _records() -> Iterator[list[str]]:
+    """Give everything that the library logs in the block."""
+    kept, logger = _Lines(), logging.getLogger("plait")
+    level = logger.level
+    logger.setLevel(logging.DEBUG)
+    logger.addHandler(kept)
+    try:
+        yield kept.lines
+    finally:
+        logger.removeHandler(kept)
+        logger.setLevel(level)

@@ -983,3 +983,11 @@ async def test_a_key_that_is_echoed_is_cut_out(serve: Serve) -> None:
         with pytest.raises(ModelError) as caught:
             await ask(asked, stream=False)
         assert KEY not in f"{caught.value} {vars(caught.value)}"
+
+
+@pytest.mark.parametrize("echo", [r"sk-\"quoted\"/key\\end", r"sk-\"quoted\"\/key\\end"])
+async def test_a_key_that_is_echoed_in_json_is_cut_out(echo: str, serve: Serve) -> None:
+    server = await serve(serve.whole(b'{"error": {"message": "no %b"}}' % echo.encode(), 401))
+    with pytest.raises(ProviderError) as caught:
+        await ask(ChatProvider("m-1", name="acme", base_url=server.url, api_key='sk-"quoted"/key\\end'), stream=False)
+    assert "quoted" not in f"{caught.value} {vars(caught.value)}"

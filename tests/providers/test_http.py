@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import gc
 import gzip
 import json
 import os
@@ -9,11 +11,16 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
+import time
 import traceback
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import pytest
 
+from plait.errands import Errands
 from plait.errors import (
     ConfigurationError,
     LimitExceeded,
@@ -25,7 +32,7 @@ from plait.errors import (
 )
 from plait.providers.http import Endpoint, TransportLimits, address_of
 from plait.providers.status import Service
-from plait.testing import certificate
+from plait.testing import FaultServer, certificate
 
 if TYPE_CHECKING:
     from providers.conftest import Loopback, Serve, Step
@@ -151,7 +158,7 @@ async def test_other_framings_can_be_read(serve: Serve) -> None:
 # None stands for a pause, so that what is before and after arrives in two pieces.
 BROKEN: dict[str, tuple[list[Step | None], type[ModelError], str]] = {
     "closed at once": (["close"], TransportError, "closed the connection before it had answered"),
-    "reset at once": (["reset"], TransportError, "the connection to 127.0.0.1:PORT broke: Connection reset by peer"),
+    "reset at once": (["reset"], TransportError, "the connection to 127.0.0.1:PORT broke: connection reset by peer"),
     "cut headers": ([b"HTTP/1.1 200 OK\r\ncontent-ty", "close"], TransportError, "before it had answered"),
     "no HTTP": (
         [b"SSH-2.0-OpenSSH_9\r\n\r\n", "close"],
@@ -201,6 +208,75 @@ def assert_no_secret(error: BaseException) -> None:
     while one is not None:
         assert KEY not in f"{one} {one!r} {vars(one)!r} {one.args!r}"
         one = one.__cause__ or one.__context__
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (b"", "closed the connection before it had answered"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nabc", "ended in the middle of the answer"),
+        (b"HTTP/1.0 200 OK\r\n\r\nabc", "b'abc'"),
+    ],
+)
+async def test_an_end_seen_when_the_deadlines_are_looked_at_is_that_end(
+    said: bytes, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One round of the event loop is told of the connection's end, and looks at the deadlines before it is over."""
+    from aiohttp.client_proto import ResponseHandler
+
+    from plait.providers.http.connections import connections_of
+
+    lookout = (await connections_of(asyncio.get_running_loop())).lookout
+    told = ResponseHandler.eof_received
+
+    def eof_received(protocol: ResponseHandler) -> None:
+        asyncio.get_running_loop().call_soon(lookout._look)  # noqa: SLF001  # its timer would ring here by chance alone
+        told(protocol)
+
+    monkeypatch.setattr(ResponseHandler, "eof_received", eof_received)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"{}")
+        writer.write(said)
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        asked = endpoint(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        try:
+            outcome = repr(await asyncio.wait_for(asked.post(b"{}"), PATIENCE))
+        except TransportError as error:
+            outcome = str(error)
+    assert expected in outcome
+
+
+async def test_a_violation_that_came_while_nobody_read_is_one(serve: Serve) -> None:
+    go = asyncio.Event()
+    server = await serve([CHUNKED + b"9\r\ndata: 1\n\n\r\n", go, b"ZZ\r\n", "hold"])
+    opened = await endpoint(server.url).open(b"{}")
+    assert not isinstance(opened, bytes)
+    assert await opened.read() == [b"1"]
+    go.set()
+    await asyncio.wait_for(server.left.wait(), PATIENCE)
+    with pytest.raises(ProtocolViolation, match="rules of HTTP"):
+        await opened.read()
+    opened.close()
+
+
+async def test_a_server_that_ends_without_reading_the_request_is_not_waited_for() -> None:
+    """It says that it will say nothing, and takes no more: what is left to write never leaves us."""
+    over = asyncio.Event()
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write_eof()
+        await over.wait()
+        writer.transport.abort()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        asked = endpoint(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", total=60.0)
+        with pytest.raises(TransportError, match="closed the connection before it had answered"):
+            await asyncio.wait_for(asked.post(b"x" * 30_000_000), PATIENCE)
+        over.set()
 
 
 async def test_what_came_before_the_break_is_not_lost(serve: Serve) -> None:
@@ -295,11 +371,49 @@ async def test_an_error_status_is_the_error_its_body_tells(streamed: bool, serve
     assert_no_secret(error)
 
 
+@pytest.mark.parametrize("status", [300, 304, 305])
+async def test_what_is_no_redirect_is_an_error_as_any(status: int, serve: Serve) -> None:
+    answer = f"HTTP/1.1 {status} X\r\nlocation: http://other.test/\r\ncontent-length: 0\r\n\r\n".encode()
+    server = await serve([answer])
+    with pytest.raises(ProviderError, match=f"^acme answered {status}$") as caught:
+        await endpoint(server.url).post(b"{}")
+    assert (caught.value.status, caught.value.retryable) == (status, False)
+
+
+@pytest.mark.parametrize("status", [100, 102, 103, 199])
+async def test_what_is_said_before_the_answer_is_passed_over(status: int, serve: Serve) -> None:
+    (whole,) = serve.whole(b"answer")
+    assert isinstance(whole, bytes)
+    server = await serve([f"HTTP/1.1 {status} X\r\n\r\n".encode() + whole])
+    assert await endpoint(server.url).post(b"{}") == b"answer"
+
+
 async def test_html_instead_of_a_stream_is_a_violation(serve: Serve) -> None:
     server = await serve(serve.whole(b"<html>login</html>" + b"x" * 900, headers={"content-type": "text/html"}))
     with pytest.raises(ProtocolViolation, match=r"sent text/html instead of an event .*: <html>login") as caught:
         await read(endpoint(server.url))
     assert len(caught.value.excerpt) == 201
+
+
+async def test_nobody_listens_in_plain_words() -> None:
+    port = await free_port()
+    with pytest.raises(TransportError) as caught:
+        await endpoint(f"http://127.0.0.1:{port}").post(b"{}")
+    assert str(caught.value) == f"cannot connect to 127.0.0.1:{port}: connection refused; check base_url"
+
+
+async def test_a_program_error_is_not_taken_for_one_of_the_server(serve: Serve) -> None:
+    """Two read one stream at once, which cannot be: it is no violation of HTTP."""
+    server = await serve(serve.stream(b"data: 1\n\n", "hold", end=False))
+    opened = await endpoint(server.url).open(b"{}")
+    assert not isinstance(opened, bytes)
+    assert await opened.read() == [b"1"]
+    first = asyncio.create_task(opened.read())
+    await asyncio.sleep(0)
+    with pytest.raises(RuntimeError, match="already waiting"):
+        await opened.read()
+    first.cancel()
+    opened.close()
 
 
 # --- TLS -------------------------------------------------------------------------------------------------------------
@@ -331,6 +445,28 @@ async def test_a_connection_over_tls_is_kept(serve: Serve, monkeypatch: pytest.M
     twice = OVER_TLS.replace("return await", "await asked.post(b'{}'); return await")
     assert (await run(twice, server)).strip() == "b'two'"
     assert server.connections == 1
+
+
+@pytest.mark.parametrize(("kind", "trusted"), [("good", False), ("wrong-name", True)])
+async def test_why_a_certificate_is_refused_is_said_without_jargon(
+    kind: Any, trusted: bool, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate(kind))
+    server = await serve(serve.whole(b"one"), tls=context)
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate(kind)))
+    reason = "IP address mismatch, certificate is not valid for '127.0.0.1'" if trusted else "self-signed certificate"
+    said = (await run(OVER_TLS, server)).strip().removesuffix(".")
+    assert said == f"TransportError False the certificate of acme.test:443 is not valid for it: {reason}"
+
+
+async def test_what_speaks_no_tls_is_said_without_jargon() -> None:
+    with FaultServer() as plain:
+        url = plain.url.replace("http://", "https://")
+        with pytest.raises(TransportError) as caught:
+            await endpoint(url).post(b"{}")
+    assert str(caught.value) == f"{address_of(url)} does not speak TLS as it should: wrong version number"
 
 
 # --- deadlines and sizes ---------------------------------------------------------------------------------------------
@@ -477,6 +613,123 @@ async def test_after_the_last_event_the_rest_is_waited_for_only_a_moment(serve: 
     await asyncio.wait_for(server.left.wait(), PATIENCE)
 
 
+# --- connections belong to nobody ------------------------------------------------------------------------------------
+
+
+async def test_what_a_tool_began_for_all_does_not_end_with_it(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name of a server is looked up once for all who wait for it."""
+    loop = asyncio.get_running_loop()
+    looked_up, go = asyncio.Event(), asyncio.Event()
+    of_the_system = loop.getaddrinfo
+
+    async def getaddrinfo(host: str, port: int, **options: Any) -> Any:
+        looked_up.set()
+        await go.wait()
+        return await of_the_system("127.0.0.1", port, **options)
+
+    monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
+    server = await serve(serve.whole(b"answer"))
+    url = f"http://llm.test:{server.port}"
+    errands = Errands()
+
+    async def tool() -> asyncio.Task[bytes]:
+        weak = errands.begin("search", "run_1")
+        errand = weak()
+        left = asyncio.create_task(endpoint(url).post(b"{}"))
+        del errand
+        errands.finish(weak)
+        return left
+
+    left = await asyncio.create_task(tool())
+    await asyncio.wait_for(looked_up.wait(), PATIENCE)
+    other = asyncio.create_task(endpoint(url).post(b"{}"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await asyncio.wait_for(errands.end(), PATIENCE)
+    assert left.cancelled()
+    go.set()
+    assert await asyncio.wait_for(other, PATIENCE) == b"answer"
+
+
+async def test_a_kept_connection_does_not_keep_what_belonged_to_the_run_that_opened_it(serve: Serve) -> None:
+    class Large:
+        pass
+
+    server = await serve(serve.whole(b"answer"))
+    belongs: ContextVar[Large] = ContextVar("belongs")
+
+    async def ask() -> ref[Large]:
+        large = Large()
+        belongs.set(large)
+        assert await endpoint(server.url).post(b"{}") == b"answer"
+        return ref(large)
+
+    weak = await asyncio.create_task(ask())
+    await asyncio.sleep(0)  # the event loop itself lets go of the task
+    gc.collect()
+    assert weak() is None
+    assert server.open == 1
+
+
+async def test_of_many_free_connections_a_hundred_are_kept(serve: Serve) -> None:
+    go = asyncio.Event()
+    server = await serve([go, *serve.whole(b"one")])
+    asked = endpoint(server.url)
+    many = [asyncio.create_task(asked.post(b"{}")) for _ in range(110)]
+    while len(server.requests) < 110:
+        server.asked.clear()
+        await asyncio.wait_for(server.asked.wait(), PATIENCE)
+    go.set()
+    await asyncio.gather(*many)
+    deadline = time.monotonic() + PATIENCE
+    while server.open != 100:
+        assert time.monotonic() < deadline, server.open
+        await asyncio.sleep(0.01)
+    assert await asked.post(b"{}") == b"one"
+    assert server.connections == 110
+
+
+async def test_an_address_that_nobody_asks_any_more_is_forgotten(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    from plait.providers.http import connections
+
+    monkeypatch.setattr(connections, "_KEEP_ALIVE", 0.05)
+    server = await serve(serve.whole(b"one"))
+    asked = endpoint(server.url)
+    await asked.post(b"{}")
+    await asyncio.wait_for(server.left.wait(), PATIENCE)
+    here = await connections.connections_of(asyncio.get_running_loop())
+    assert here._kept == {}  # noqa: SLF001  # nothing else shows it
+    assert await asked.post(b"{}") == b"one"
+    assert server.connections == 2
+
+
+def test_a_loop_that_another_thread_forgot_meanwhile_does_no_harm() -> None:
+    from plait.providers.http.connections import _open, connections_of
+
+    async def begin() -> None:
+        await connections_of(asyncio.get_running_loop())
+
+    class Left(asyncio.SelectorEventLoop):
+        """While one thread asks whether it is closed, another one asks too, forgets it, and is done."""
+
+        asked = False
+
+        def is_closed(self) -> bool:
+            if super().is_closed() and not self.asked:
+                self.asked = True
+                quicker = threading.Thread(target=asyncio.run, args=(begin(),))
+                quicker.start()
+                quicker.join()
+            return super().is_closed()
+
+    left = Left()
+    left.run_until_complete(begin())
+    left.close()  # without ending its async generators, as careless programs do
+    asyncio.run(begin())
+    assert left.asked
+    assert left not in _open
+
+
 # --- loops, processes, addresses -------------------------------------------------------------------------------------
 
 PROGRAM = """
@@ -582,6 +835,32 @@ async def test_proxies_of_the_environment_are_used(serve: Serve, monkeypatch: py
     assert await endpoint("http://api.acme.test/v1").post(b"{}") == b"by proxy"
     assert await endpoint(direct.url).post(b"{}") == b"direct"
     assert proxy.requests[0].path == "http://api.acme.test/v1/ask"
+
+
+async def test_a_proxy_with_a_password_is_told_it_with_each_request(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also on a connection that another endpoint opened."""
+    proxy = await serve(serve.whole(b"by proxy"))
+    monkeypatch.setenv("HTTP_PROXY", f"http://me%40home:s%3Aecret@127.0.0.1:{proxy.port}")
+    for _ in range(2):
+        asked = endpoint("http://api.acme.test/v1")
+        assert [await asked.post(b"{}"), await asked.post(b"{}")] == [b"by proxy"] * 2
+    expected = "Basic " + base64.b64encode(b"me@home:s:ecret").decode()
+    assert [request.headers.get("proxy-authorization") for request in proxy.requests] == [expected] * 4
+    assert {request.headers["authorization"] for request in proxy.requests} == {f"Bearer {KEY}"}
+    assert proxy.connections == 1
+
+
+async def test_a_proxy_with_a_password_is_told_it_with_each_tunnel(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = await serve([b"HTTP/1.1 407 X\r\ncontent-length: 0\r\n\r\n", "close"])
+    monkeypatch.setenv("HTTPS_PROXY", f"http://me:secret@127.0.0.1:{proxy.port}")
+    with pytest.raises(TransportError, match=r"the proxy refused the connection to api.acme.test:443 \(407\)"):
+        await endpoint("https://api.acme.test/v1").post(b"{}")
+    assert proxy.requests[0].headers["proxy-authorization"] == "Basic " + base64.b64encode(b"me:secret").decode()
+    assert "authorization" not in proxy.requests[0].headers
 
 
 async def test_a_proxy_without_a_scheme_is_one(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

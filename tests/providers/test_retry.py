@@ -208,6 +208,16 @@ async def test_it_gives_up_with_the_last_error_and_the_number_of_requests() -> N
     assert (caught.value.attempts, script.asked) == (4, 4)
 
 
+@pytest.mark.parametrize("said", ["slow down", "slow down; it asks to wait 1,000,000,000 s"])
+async def test_a_wait_above_the_cap_is_said_to_be(said: str) -> None:
+    """Also of an error that a provider of somebody else's words in its own way."""
+    error = RateLimited(said, status=429, retry_after=1e9)
+    with pytest.raises(RateLimited) as caught:
+        await collect(Retrying(Script([error]), sleep=Sleeper()))
+    waits = "it asks to wait 1,000,000,000 s, above the limit of 60 s, so it was not waited for"
+    assert str(caught.value) == f"slow down; {waits}"
+
+
 async def test_without_retries_one_request_is_sent() -> None:
     script = Script([DOWN])
     with pytest.raises(ProviderError) as caught:

@@ -19,7 +19,7 @@ from soak.streams import ENDS, REFERENCES, Reference, Seen, in_pieces, seen
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from soak.progress import Proof
 
@@ -120,11 +120,7 @@ def positions(proof: Proof) -> None:
         if wrong := wrong_whole(reference, read([stream[:cut], stream[cut:]])):
             proof.differs(place, f"{reference.name} cut at {cut}: {wrong}")
         for clean in (True, False):
-            outcome = read([stream[:cut]] if cut else [], clean=clean)
-            there = seen(stream[:cut], clean=clean)
-            proof.counts["ends that were an answer" if there.finished else "ends that were none"] += 1
-            if wrong := wrong_cut(reference, outcome, there):
-                proof.differs(place, f"{reference.name} ended at {cut} ({'cleanly' if clean else 'broken'}): {wrong}")
+            _cut_off(proof, place, reference, [stream[:cut]] if cut else [], clean=clean)
         proof.did()
 
 
@@ -137,12 +133,18 @@ def cuts(proof: Proof) -> None:
         if wrong := wrong_whole(reference, read(in_pieces(stream, chance))):
             proof.differs(case, wrong)
         cut, clean = chance.randrange(len(stream)), chance.random() < 0.5
-        outcome = read(in_pieces(stream[:cut], chance), clean=clean)
-        there = seen(stream[:cut], clean=clean)
-        proof.counts["ends that were an answer" if there.finished else "ends that were none"] += 1
-        if wrong := wrong_cut(reference, outcome, there):
-            proof.differs(case, f"ended at {cut} ({'cleanly' if clean else 'broken'}): {wrong}")
+        _cut_off(proof, case, reference, in_pieces(stream[:cut], chance), clean=clean)
         proof.did()
+
+
+def _cut_off(proof: Proof, place: int, reference: Reference, pieces: Sequence[bytes], *, clean: bool) -> None:
+    """Read the beginning of a reference stream, and note what is wrong with the outcome."""
+    sent = b"".join(pieces)
+    there = seen(sent, clean=clean)
+    proof.counts["ends that were an answer" if there.finished else "ends that were none"] += 1
+    if wrong := wrong_cut(reference, read(pieces, clean=clean), there):
+        how = "cleanly" if clean else "broken"
+        proof.differs(place, f"{reference.name} ended at {len(sent)} ({how}): {wrong}")
 
 
 # --- through a socket ------------------------------------------------------------------------------------------------

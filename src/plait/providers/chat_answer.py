@@ -242,9 +242,7 @@ class AnswerReader:
             self._named = True
             deltas.append(ModelDelta(answer.model or "", answer.id or "", self._service.provider))
         if answer.usage is not None:
-            if self._usages is None:
-                self._usages = []
-            self._usages.append(answer.usage)
+            self._used(answer.usage)
         for choice in answer.choices or ():
             if choice.error:
                 raise self._error(choice.error)
@@ -278,6 +276,11 @@ class AnswerReader:
         if self._expected == 1 and not self._choices:
             self._first = number
         return 0 if number == self._first else number or self._first
+
+    def _used(self, usage: object) -> None:
+        if self._usages is None:
+            self._usages = []
+        self._usages.append(usage)
 
     def _count(self, deltas: list[Delta]) -> None:
         """Give the tokens that were told last and make sense: which reads told of them must make no difference."""

@@ -23,6 +23,7 @@ from plait.errors import (
     TransportError,
 )
 from plait.events import ModelDelta, TextDelta, UsageDelta
+from plait.providers.status import plain_seconds
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
@@ -220,6 +221,8 @@ class Retrying:
                     elapsed = self._clock() - begun
                     delay = None if spoke else plan(self.policy, error, attempt, elapsed, self._random)
                     if delay is None:
+                        if not spoke:
+                            self._say_if_too_long(error)
                         raise
                     self._note(error, attempt, delay)
                 except TimeoutError:
@@ -232,6 +235,15 @@ class Retrying:
         finally:
             if limit is not None:
                 limit.end()
+
+    def _say_if_too_long(self, error: ModelError) -> None:
+        """Add to the error's sentence that its provider asks to wait longer than the policy allows, if it does."""
+        asked = error.retry_after if isinstance(error, ProviderError) and error.retryable else None
+        cap = self.policy.retry_after_cap
+        if asked is not None and asked > cap:
+            wish = f"; it asks to wait {plain_seconds(asked)}"
+            said = str(error.args[0]).removesuffix(wish)
+            error.args = (f"{said}{wish}, above the limit of {plain_seconds(cap)}, so it was not waited for",)
 
     def _late(self, given: list[list[Delta]] | None) -> ModelError:
         """Make the error for a deadline that passed, before (None) or after an answer had begun."""

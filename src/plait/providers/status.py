@@ -59,6 +59,11 @@ class Service:
         return text
 
 
+def plain_seconds(number: float) -> str:
+    """Write seconds down for a person: ``0.02 s``, ``90 s``, ``1,000,000,000 s``."""
+    return f"{number:,.0f} s" if number >= 1000 else f"{round(number, 3):g} s"  # noqa: PLR2004  # where ``g`` counts digits
+
+
 def is_retryable(status: int) -> bool:
     """Whether a request that got this status may succeed when it is sent again."""
     return status in _RETRYABLE or status >= _SERVER_ERROR
@@ -147,7 +152,7 @@ def _error(
 
 def _advice(status: int | None, service: Service, wait: float | None) -> str:
     if wait is not None:
-        return f"; it asks to wait {wait:g} s"
+        return f"; it asks to wait {plain_seconds(wait)}"
     if status == _UNAUTHORIZED:
         variable = f" or {service.key_variable}" if service.key_variable else ""
         return f"; check the key given as api_key{variable}"

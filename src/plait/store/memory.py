@@ -38,8 +38,9 @@ class MemoryStore:
     def __init__(self) -> None:
         self.closed = False
         self._logs: dict[str, list[Entry]] = {}
-        self._named: dict[tuple[str, str], ThreadInfo] = {}
-        self._leases: dict[str, Lease] = {}
+        # Many stores hold one thread without a name, of one run. The garbage collector looks at all there is of a run.
+        self._named: dict[tuple[str, str], ThreadInfo] | None = None
+        self._leases: dict[str, Lease] | None = None
 
     def __repr__(self) -> str:
         return f"MemoryStore({len(self._logs)} threads)"
@@ -49,13 +50,16 @@ class MemoryStore:
         found = await self.find(name, user_id)
         if found is None:
             found = ThreadInfo(thread_id=new_id("thr"), name=name, user_id=user_id)
+            if self._named is None:
+                self._named = {}
             self._named[user_id, name] = found
         return found
 
     async def find(self, name: str, user_id: str = "default") -> ThreadInfo | None:
         """As `Store.find`."""
         self._check_open()
-        return self._named.get((check_name(user_id, "user id"), check_name(name)))
+        key = check_name(user_id, "user id"), check_name(name)
+        return None if self._named is None else self._named.get(key)
 
     async def new_thread(self, user_id: str = "default") -> ThreadInfo:
         """As `Store.new_thread`."""
@@ -95,51 +99,61 @@ class MemoryStore:
         if held is not None and held.owner != owner:
             return None
         lease = Lease(thread_id=thread_id, run_id=run_id, owner=owner, expires_at=time() + seconds)
-        self._leases[thread_id] = lease
+        self._keep(lease)
         return lease
 
     async def renew(self, leases: Sequence[Lease], seconds: float) -> list[Lease]:
         """As `Store.renew`."""
         self._check_open()
         held = [replace(lease, expires_at=time() + seconds) for lease in leases if self._holds(lease)]
-        self._leases.update((lease.thread_id, lease) for lease in held)
+        for lease in held:
+            self._keep(lease)
         return held
 
     async def release(self, lease: Lease) -> None:
         """As `Store.release`."""
         self._check_open()
-        if self._holds(lease):
+        if self._leases is not None and self._holds(lease):
             del self._leases[lease.thread_id]
 
     async def holder(self, thread_id: str) -> Lease | None:
         """As `Store.holder`."""
         self._check_open()
-        held = self._leases.get(thread_id)
+        held = self._held(thread_id)
         return held if held and held.expires_at > time() and not owner_is_dead(held.owner) else None
 
     def forget(self, thread_id: str) -> None:
         """Drop a thread and its lease; a run on a thread that nobody can name leaves nothing behind."""
         self._logs.pop(thread_id, None)
-        self._leases.pop(thread_id, None)
-        for key in [key for key, info in self._named.items() if info.thread_id == thread_id]:
-            del self._named[key]
+        if self._leases is not None:
+            self._leases.pop(thread_id, None)
+        if self._named is not None:
+            self._named = {key: info for key, info in self._named.items() if info.thread_id != thread_id}
 
     async def close(self) -> None:
         """Drop everything; every other method raises StoreUnavailable from here on."""
         self.closed = True
-        self._logs, self._named, self._leases = {}, {}, {}
+        self._logs, self._named, self._leases = {}, None, None
 
     def _check_open(self) -> None:
         if self.closed:
             raise store_closed()
 
+    def _keep(self, lease: Lease) -> None:
+        if self._leases is None:
+            self._leases = {}
+        self._leases[lease.thread_id] = lease
+
+    def _held(self, thread_id: str) -> Lease | None:
+        return None if self._leases is None else self._leases.get(thread_id)
+
     def _holds(self, lease: Lease) -> bool:
-        held = self._leases.get(lease.thread_id)
+        held = self._held(lease.thread_id)
         return held is not None and (held.owner, held.run_id) == (lease.owner, lease.run_id)
 
     def _check_lease(self, thread_id: str, lease: Lease) -> None:
         if lease.thread_id != thread_id or not self._holds(lease):
-            held = self._leases.get(thread_id)
+            held = self._held(thread_id)
             raise lease_conflict(lease, held.run_id if held else None)
 
     def _check_repeated(self, thread_id: str, log: list[Entry], entries: Sequence[Entry]) -> None:

@@ -91,11 +91,17 @@ class Connection(asyncio.Protocol):
             while (request := await self._request()) is not None:
                 exchange = self._ledger.began(self._number, request)
                 self.busy = True
-                how = await self._play(self._answer(exchange), exchange)
+                try:
+                    how = await self._play(self._answer(exchange), exchange)
+                except Exception as error:  # noqa: BLE001  # a function of the script; raised when the server ends
+                    self._ledger.failed(error)
+                    how = "closed"
                 self.busy = False
                 self._ledger.ended(exchange, how)
                 if how != "complete":
                     return
+        except Exception as error:  # noqa: BLE001  # whoever is told of exchanges
+            self._ledger.failed(error)
         finally:
             self._transport.close()
 

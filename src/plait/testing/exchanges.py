@@ -74,12 +74,20 @@ class Exchange:
 
 
 class Ledger:
-    """The exchanges and connections of a server, and waiting for something to be true of them."""
+    """The exchanges and connections of a server, and waiting for something to be true of them.
+
+    Attributes:
+        exchanges: every request, oldest first.
+        connections: how many there were.
+        open: the numbers of those that are open.
+        failure: the first error in a script, or in what is told of exchanges.
+    """
 
     def __init__(self, tell: Callable[[Exchange], None] | None) -> None:
         self.exchanges: list[Exchange] = []
         self.connections = 0
         self.open: set[int] = set()
+        self.failure: Exception | None = None
         self._tell = tell
         self._changed = threading.Condition()
 
@@ -113,6 +121,11 @@ class Ledger:
             self._changed.notify_all()
         if self._tell is not None:
             self._tell(exchange)
+
+    def failed(self, error: Exception) -> None:
+        """Note what went wrong in code that the server calls."""
+        if self.failure is None:
+            self.failure = error
 
     def wait(self, is_so: Callable[[], bool], seconds: float) -> bool:
         """Wait until something is so; says whether it came to be."""

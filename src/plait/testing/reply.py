@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
+from plait.errors import ConfigurationError, excerpt
 from plait.testing.said import WORDS, Call, Said
 
 if TYPE_CHECKING:
@@ -175,15 +176,44 @@ class Asked:
     url: str = ""
 
 
-Scripted = Reply | str | Callable[[Asked], Reply]
-"""One entry of a script: a reply, the text of an answer, or a function that gives a reply to a request."""
+Scripted = Reply | str | Callable[[Asked], "Reply | str"]
+"""One entry of a script: a reply, the text of an answer, or a function that gives one of them to a request."""
 
+_ENTRIES: Final = "give a Reply, the text of an answer, or a function that gives one of them to a request"
 _NO_CALLS: Final = "tool_calls() needs at least one call: a Call, or a name and its arguments"
 
 
 def answer(text: str | None = WORDS, *, piece: int | None = None, **said: Any) -> Reply:
     """Give a reply that says a text; see `Said` for what else it may say."""
     return Reply(said=Said(text=text, piece=piece, **said))
+
+
+def checked(script: tuple[Scripted, ...]) -> tuple[Scripted, ...]:
+    """Give a script as it is; an empty one is one answer of a few words.
+
+    Raises:
+        ConfigurationError: something else is in it.
+    """
+    for number, entry in enumerate(script, 1):
+        if not (isinstance(entry, Reply | str) or callable(entry)):
+            msg = f"entry {number} of the script is {excerpt(repr(entry), 80)}; {_ENTRIES}"
+            raise ConfigurationError(msg)
+    return script or (answer(),)
+
+
+def reply_of(scripted: Scripted, asked: Asked) -> Reply:
+    """Give the reply that an entry of a script has for a request.
+
+    Raises:
+        ConfigurationError: a function gave something else.
+    """
+    given = scripted(asked) if callable(scripted) else scripted
+    if isinstance(given, str):
+        return answer(given)
+    if not isinstance(given, Reply):
+        msg = f"a function of the script gave {excerpt(repr(given), 80)}; {_ENTRIES}"
+        raise ConfigurationError(msg)
+    return given
 
 
 def tool_calls(*calls: Call | tuple[str, Mapping[str, Any] | str], text: str | None = None) -> Reply:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Self
 
@@ -13,7 +15,7 @@ from plait.errors import ConfigurationError
 from plait.testing.chat import ChatDialect
 from plait.testing.connection import Connection
 from plait.testing.exchanges import Ledger
-from plait.testing.reply import Reply, answer
+from plait.testing.reply import Reply, checked, reply_of
 from plait.testing.writing import steps_of
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ Certificate = Literal["good", "expired", "wrong-name"]
 PATIENCE: Final = 5.0
 """Seconds that a wait for something takes at most, if nothing else is said."""
 
+_LAST_PORT: Final = 65_535
 _MODELS: Final = b'{"object": "list", "data": [{"id": "fault-1", "object": "model", "owned_by": "plait"}]}'
 
 
@@ -36,7 +39,8 @@ class FaultServer:
 
     ``with FaultServer(answer("hi"), fault("L20", at=3)) as server:`` and the program under test asks
     ``server.url``. It has a thread and an event loop of its own, so that sync programs, async programs and programs
-    whose loop is blocked are served alike; nothing of it is left when the block ends.
+    whose loop is blocked are served alike; nothing of it is left when the block ends. An error in a function of the
+    script closes that request's connection, and is raised when the block ends.
 
     Attributes:
         url: the ``base_url`` of its API.
@@ -57,13 +61,20 @@ class FaultServer:
 
         Args:
             *script: what each request gets, in turn; the last entry again and again. A text is an answer that says
-                it. Without a script every answer is the same short text.
+                it. A function is called with each request, on the server's thread, and gives one of the two. Without
+                a script every answer is the same short text.
             dialect: how answers are written; OpenAI's chat dialect by itself.
             tls: speak TLS, with this certificate of 127.0.0.1; see `certificate`.
             port: where to listen; a free port by itself.
             tell: called with each exchange when it has ended, on the server's thread.
+
+        Raises:
+            ConfigurationError: there is no such port, or something in the script is no entry of one.
         """
-        self.script: tuple[Scripted, ...] = script or (answer(),)
+        if not 0 <= port <= _LAST_PORT:
+            msg = f"the fault server cannot listen on port {port!r}; give one from 1 to {_LAST_PORT}, or 0 for any"
+            raise ConfigurationError(msg)
+        self.script = checked(script)
         self._dialect = dialect or ChatDialect()
         self._tls: Certificate | None = tls
         self.port = port
@@ -74,7 +85,7 @@ class FaultServer:
         self._listening: socket.socket | None = None
         self._welcomes: set[asyncio.Task[None]] = set()
         self._connections: set[Connection] = set()
-        self._failure: OSError | None = None
+        self._failure: Exception | None = None
 
     def __repr__(self) -> str:
         return f"FaultServer({self.url!r}, {len(self.exchanges)} exchanges)"
@@ -108,36 +119,57 @@ class FaultServer:
         self.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.stop()
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        failure = self._end()
+        if failure is not None and (error is None or isinstance(error, Exception)):
+            raise failure
 
     def start(self) -> None:
         """Begin to listen.
 
         Raises:
-            ConfigurationError: the port is taken, or may not be used.
+            ConfigurationError: the port is taken, or may not be used; or the server is running already.
         """
+        if self._thread is not None:
+            msg = f"the fault server is running already, at {self.url}; make another one, or stop it first"
+            raise ConfigurationError(msg)
+        self._failure = self._ledger.failure = None
         begun = threading.Event()
-        self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._main(begun)), name="plait: fault server", daemon=True
-        )
-        self._thread.start()
+        thread = threading.Thread(target=self._run, args=(begun,), name="plait: fault server", daemon=True)
+        thread.start()
         begun.wait()
         if self._failure is not None:
-            self._thread.join()
-            msg = f"the fault server cannot listen on port {self.port}: {self._failure.strerror}; give another port"
-            raise ConfigurationError(msg) from self._failure
+            thread.join()
+            raise self._failure
+        self._thread = thread
 
     def stop(self) -> None:
-        """End every connection at once, and the thread."""
+        """End every connection at once, and the thread.
+
+        Raises:
+            Exception: the first that a function of the script has raised since the start.
+        """
+        failure = self._end()
+        if failure is not None:
+            raise failure
+
+    def _end(self) -> Exception | None:
+        """End all; gives what went wrong in code that the server called."""
         thread, self._thread = self._thread, None
-        if thread is not None and self._loop is not None:
+        if thread is None or self._loop is None:
+            return None
+        with suppress(RuntimeError):  # it has ended by itself, for a reason that is told now
             self._loop.call_soon_threadsafe(self._stopping.set)
-            thread.join()
+        thread.join()
+        return self._failure or self._ledger.failure
 
     def play(self, *script: Scripted) -> None:
-        """Go on with another script, from its beginning; what is under way is not changed."""
-        self.script = script or (answer(),)
+        """Go on with another script, from its beginning; what is under way is not changed.
+
+        Raises:
+            ConfigurationError: something in the script is no entry of one.
+        """
+        self.script = checked(script)
         self._asked = 0
 
     def refuse(self) -> None:
@@ -145,7 +177,11 @@ class FaultServer:
         self._do(self._unlisten())
 
     def accept(self) -> None:
-        """Listen again, on the same port."""
+        """Listen again, on the same port.
+
+        Raises:
+            ConfigurationError: somebody else has taken it.
+        """
         self._do(self._listen())
 
     def hang_up(self) -> None:
@@ -166,16 +202,19 @@ class FaultServer:
 
     # --- on the server's thread ---
 
+    def _run(self, begun: threading.Event) -> None:
+        try:
+            asyncio.run(self._main(begun))
+        except Exception as error:  # noqa: BLE001  # raised in the thread that began or ends this one
+            self._failure = error
+        finally:
+            begun.set()
+
     async def _main(self, begun: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        try:
-            await self._listen()
-        except OSError as error:
-            self._failure = error
-            return
-        finally:
-            begun.set()
+        await self._listen()
+        begun.set()
         await self._stopping.wait()
         await self._unlisten()
         await asyncio.sleep(0)  # who was let in just now is welcomed first
@@ -186,13 +225,20 @@ class FaultServer:
         await asyncio.gather(*(connection.end() for connection in self._connections))
 
     async def _listen(self) -> None:
-        listener = socket.create_server(("127.0.0.1", self.port), backlog=512)
-        listener.setblocking(False)  # noqa: FBT003  # its one parameter
-        self.port = listener.getsockname()[1]
+        if self._listening is not None:
+            return
         context = None
         if self._tls is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate(self._tls))
+        try:
+            listener = socket.create_server(("127.0.0.1", self.port), backlog=512)
+        except OSError as error:
+            why = os.strerror(error.errno) if error.errno else str(error)
+            msg = f"the fault server cannot listen on port {self.port}: {why}; give another port"
+            raise ConfigurationError(msg) from error
+        listener.setblocking(False)  # noqa: FBT003  # its one parameter
+        self.port = listener.getsockname()[1]
         self._listening = listener
         # asyncio's own server, and its own accept, lose a connection that comes while they are closed.
         asyncio.get_running_loop().add_reader(listener, self._let_in, listener, context)
@@ -239,11 +285,7 @@ class FaultServer:
             scripted = self.script[min(self._asked, len(self.script) - 1)]
             self._asked += 1
             number = exchange.number
-            asked = self._read(exchange, number)
-            if isinstance(scripted, str):
-                reply = answer(scripted)
-            else:
-                reply = scripted if isinstance(scripted, Reply) else scripted(asked)
+            reply = reply_of(scripted, self._read(exchange, number))
         return steps_of(reply, self._dialect, self._read(exchange, number))
 
     def _read(self, exchange: Exchange, number: int) -> Asked:

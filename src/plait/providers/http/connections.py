@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import select
+from asyncio import CancelledError
+from base64 import b64encode
 from contextvars import Context
 from typing import TYPE_CHECKING, Final
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from aiohttp.connector import Connection
 
 _KEEP_ALIVE: Final = 30.0  # seconds an idle connection is kept
+_MOST_KEPT: Final = 1000  # idle connections to one address
 _PER_REQUEST: Final = frozenset({"content-length", "transfer-encoding"})  # what the head of a request says of its body
 
 
@@ -38,16 +41,16 @@ class Line:
         idle_since: when it was last used, in the loop's time.
     """
 
-    __slots__ = ("_connection", "_connections", "_kept", "_poll", "idle_since", "protocol")
+    __slots__ = ("_connection", "_connections", "_key", "_poll", "idle_since", "protocol")
 
-    def __init__(self, connection: Connection, connections: Connections, kept: list[Line]) -> None:
+    def __init__(self, connection: Connection, connections: Connections, key: ConnectionKey) -> None:
         protocol = connection.protocol
         assert protocol is not None  # noqa: S101  # a connection that was just opened has one
         self.protocol: ResponseHandler = protocol
         self.idle_since = 0.0
         self._connection = connection
         self._connections = connections
-        self._kept = kept
+        self._key = key
         self._poll: select.poll | None = None
 
     def keep(self) -> None:
@@ -55,14 +58,15 @@ class Line:
         if self.protocol.should_close or self._connections.closed:
             self.close()
         else:
-            self._connections.keep(self, self._kept)
+            self._connections.keep(self, self._key)
 
     def fit(self) -> bool:
-        """Whether another request may be written to it: its server has not ended it, and has said nothing unasked.
+        """Whether another request may be written to it: its server has not ended it, and nothing unasked waits there.
 
         What has arrived since the event loop last looked is seen here, right before a request is written: nothing was
         sent yet, so taking another connection is no second try. The end of a connection that crosses the request on its
-        way cannot be told from a server that dropped the request, and is an error.
+        way cannot be told from a server that dropped the request, and is an error. Nor is half an answer seen that came
+        together with the last one's end: aiohttp has swallowed it, and its other half, if it comes, is an error.
         """
         transport = self.protocol.transport
         if transport is None or transport.is_closing() or self.protocol.should_close:
@@ -70,8 +74,6 @@ class Line:
         number = transport.get_extra_info("socket").fileno()
         if number < 0:
             return False
-        if not hasattr(select, "poll"):  # on Windows, where select takes any number
-            return not select.select([number], [], [], 0)[0]
         if self._poll is None:
             self._poll = select.poll()
             self._poll.register(number, select.POLLIN)
@@ -106,21 +108,42 @@ class Connections:
         """Whether the loop was closed, or the process forked, since."""
         return self._connector.closed
 
-    def kept(self, key: ConnectionKey) -> list[Line]:
-        """Give the list of those that are free, to one address; the last is the one used last."""
-        return self._kept.setdefault(key, [])
+    def take(self, key: ConnectionKey) -> Line | None:
+        """Give a free one to an address, the one used last, if there is one that may still be used."""
+        kept = self._kept.get(key)
+        while kept:
+            line = kept.pop()
+            if line.fit():
+                return line
+            line.close()
+        return None
 
-    def keep(self, line: Line, kept: list[Line]) -> None:
-        """Put one into its list."""
+    def keep(self, line: Line, key: ConnectionKey) -> None:
+        """Put one to those that are free; the oldest goes when they are too many."""
         line.idle_since = self.loop.time()
+        kept = self._kept.get(key)
+        if kept is None:
+            kept = self._kept[key] = []
         kept.append(line)
+        if len(kept) > _MOST_KEPT:
+            kept.pop(0).close()
         if self._timer is None:
             # In a context of its own: it must not keep alive what belongs to the run that asked last.
             self._timer = self.loop.call_later(_KEEP_ALIVE, self._close_old, context=Context())
 
-    async def open(self, request: aiohttp.ClientRequest, timeout: aiohttp.ClientTimeout, kept: list[Line]) -> Line:  # noqa: ASYNC109  # aiohttp's own
-        """Open one; see `Route.connect`."""
-        return Line(await self._connector.connect(request, [], timeout), self, kept)
+    async def open(self, request: aiohttp.ClientRequest, timeout: aiohttp.ClientTimeout, key: ConnectionKey) -> Line:  # noqa: ASYNC109  # aiohttp's own
+        """Open one; see `Route.connect`.
+
+        In a context of its own: aiohttp looks up a name once for all who wait for it, in the context of the first, and
+        a connection keeps the one it was opened in. Neither may belong to a run, nor end with what a tool left behind.
+        """
+        opening = self.loop.create_task(self._connector.connect(request, [], timeout), context=Context())
+        try:
+            return Line(await opening, self, key)
+        except CancelledError:
+            if opening.done() and not opening.cancelled() and opening.exception() is None:
+                Line(opening.result(), self, key).close()  # it came at the same moment
+            raise
 
     async def close(self) -> None:
         """Close what is free, and what is still in use."""
@@ -145,12 +168,13 @@ class Connections:
     def _close_old(self) -> None:
         self._timer = None
         now = self.loop.time()
-        oldest = now
-        for kept in self._kept.values():
+        for key, kept in list(self._kept.items()):
             while kept and kept[0].idle_since + _KEEP_ALIVE <= now:
                 kept.pop(0).close()
-            oldest = min([oldest, *(line.idle_since for line in kept[:1])])
-        if oldest < now:
+            if not kept:
+                del self._kept[key]
+        if self._kept:
+            oldest = min(kept[0].idle_since for kept in self._kept.values())
             self._timer = self.loop.call_at(oldest + _KEEP_ALIVE, self._close_old, context=Context())
 
 
@@ -165,7 +189,7 @@ class Route:
         head: the request's first bytes, up to the number of its ``content-length``.
     """
 
-    __slots__ = ("_kept", "_request", "_timeout", "connections", "head")
+    __slots__ = ("_key", "_request", "_timeout", "connections", "head")
 
     def __init__(
         self, connections: Connections, url: str, *, headers: Mapping[str, str], proxy: str | None, seconds: float
@@ -176,20 +200,21 @@ class Route:
             connections: those of the event loop.
             url: the address.
             headers: what every request says.
-            proxy: the address of a proxy to go through, if any.
+            proxy: the address of a proxy to go through, if any, with the user name and password it asks for.
             seconds: within which a connection must stand.
         """
+        target, through, sent = URL(url), None if proxy is None else URL(proxy), CIMultiDict(headers)
+        if through is not None and target.scheme == "http":
+            # aiohttp tells a proxy who asks when it opens a connection: to one that reads each request, only once.
+            if through.user is not None or through.password is not None:
+                who = b64encode(f"{through.user or ''}:{through.password or ''}".encode()).decode()
+                sent.setdefault("Proxy-Authorization", f"Basic {who}")
+            through = through.with_user(None)
         self.connections = connections
-        self.head = b""
         self._timeout = aiohttp.ClientTimeout(total=None, connect=seconds)
-        self._request = aiohttp.ClientRequest(
-            "POST",
-            URL(url),
-            headers=CIMultiDict(headers),
-            loop=connections.loop,
-            proxy=None if proxy is None else URL(proxy),
-        )
-        self._kept = connections.kept(self._request.connection_key)
+        self._request = aiohttp.ClientRequest("POST", target, headers=sent, loop=connections.loop, proxy=through)
+        self._key = self._request.connection_key
+        self.head = self._head()
 
     async def connect(self) -> Line:
         """Give a kept connection, or open one.
@@ -198,19 +223,10 @@ class Route:
             TimeoutError: it does not stand in time.
             aiohttp.ClientError, OSError: it cannot be opened.
         """
-        kept = self._kept
-        while kept:
-            line = kept.pop()
-            if line.fit():
-                self.head = self.head or self._head()
-                return line
-            line.close()
-        line = await self.connections.open(self._request, self._timeout, kept)
-        self.head = self.head or self._head()
-        return line
+        line = self.connections.take(self._key)
+        return line or await self.connections.open(self._request, self._timeout, self._key)
 
     def _head(self) -> bytes:
-        """Write the head down; after a connection was opened, when a proxy's own header is known."""
         request = self._request
         whole = request.proxy is not None and not request.is_ssl()  # what a proxy passes on names its host
         target = str(request.url) if whole else request.url.raw_path_qs
@@ -226,8 +242,9 @@ async def connections_of(loop: AbstractEventLoop) -> Connections:
     known = _open.get(loop)
     if known is not None and not known[0].closed:
         return known[0]
-    for other in [one for one in _open if one.is_closed()]:
-        _open.pop(other)[0].forget()
+    for other in list(_open):  # other threads, with loops of their own, do the same at the same time
+        if other.is_closed() and (left := _open.pop(other, None)) is not None:
+            left[0].forget()
     connections = Connections(loop)
     keeper = _keep(connections)
     _open[loop] = (connections, keeper)
@@ -249,6 +266,5 @@ def _forget_all() -> None:
         _open.popitem()[1][0].forget()
 
 
-if hasattr(os, "register_at_fork"):
-    # A child shares its parent's sockets and selector: it must use, and close, none of them.
-    os.register_at_fork(after_in_child=_forget_all)
+# A child shares its parent's sockets and selector: it must use, and close, none of them.
+os.register_at_fork(after_in_child=_forget_all)

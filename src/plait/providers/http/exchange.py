@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from aiohttp import StreamReader
     from aiohttp.client_proto import ResponseHandler
 
+    from plait.errors import ProtocolViolation
     from plait.providers.http.connections import Line, Route
     from plait.providers.http.lookout import Lookout
     from plait.providers.status import Service
@@ -27,7 +28,7 @@ _LINGER: Final = 0.25  # seconds to wait for the end of a body whose last event 
 _ERROR_BYTES: Final = 65_536  # of an error's body; its beginning is all we show
 _ERROR_SECONDS: Final = 5.0  # without a byte of an error's body before we do without the rest
 _LARGE: Final = 65_536  # bytes of a body that are not worth copying for one write less
-_INTERIM: Final = range(102, 200)  # and 100: answers before the answer
+_INTERIM: Final = frozenset(range(100, 200)) - {101}  # answers before the answer
 
 
 class Exchange:
@@ -116,7 +117,7 @@ class Exchange:
             else:
                 transport.write(b"%b%d\r\n\r\n%b" % (route.head, len(body), body))
             message, content = await protocol.read()
-            while message.code == 100 or message.code in _INTERIM:  # noqa: PLR2004  # 100 Continue
+            while message.code in _INTERIM:
                 message, content = await protocol.read()
         except _breakages() as error:
             failure, cause = self._explain(error)
@@ -144,6 +145,11 @@ class Exchange:
             return await content.readany()
         except _breakages() as error:
             failure, cause = self._explain(error)
+        except RuntimeError:
+            # "Connection closed.": aiohttp closed it, before the reader asked, and did not tell it why.
+            if not _is_violated(self._protocol):
+                raise
+            failure, cause = self._violation(), None
         finally:
             self._waiting = None
         failure.__cause__ = cause
@@ -213,9 +219,13 @@ class Exchange:
         if now >= silent:
             what = "no answer within" if self._content is None else "no byte for"
             return self._wake(self._late(f"{what} {silence:g} s"))
-        if not self._protocol.is_connected():
-            # aiohttp closed the connection for a violation of HTTP without telling the reader.
-            return self._wake(violation(self._service, "broke the rules of HTTP in the middle of its answer", b""))
+        content = self._content
+        if content is not None and not content.is_eof() and _is_violated(self._protocol):
+            # aiohttp closed the connection without telling the reader.
+            return self._wake(self._violation())
+        transport = self._protocol.transport
+        if transport is not None and transport.is_closing():
+            transport.abort()  # the server ended it: nobody waits for it to take the rest of what we say
         return min(self._until, silent)
 
     def _late(self, what: str) -> TransportError:
@@ -229,10 +239,12 @@ class Exchange:
         if isinstance(error, ModelError):
             return error, None
         failure, cause = failure_of(error, self._service)
-        broken = isinstance(failure, TransportError) and self._content is not None and _is_violated(self._protocol)
-        if broken or isinstance(error, RuntimeError):
-            return violation(self._service, "broke the rules of HTTP in the middle of its answer", b""), None
+        if isinstance(failure, TransportError) and self._content is not None and _is_violated(self._protocol):
+            return self._violation(), None
         return failure, cause
+
+    def _violation(self) -> ProtocolViolation:
+        return violation(self._service, "broke the rules of HTTP in the middle of its answer", b"")
 
 
 def _is_violated(protocol: ResponseHandler) -> bool:
@@ -247,4 +259,4 @@ def _breakages() -> tuple[type[Exception], ...]:
     from aiohttp import ClientError
     from aiohttp.http_exceptions import HttpProcessingError
 
-    return ClientError, HttpProcessingError, ModelError, OSError, RuntimeError
+    return ClientError, HttpProcessingError, ModelError, OSError

@@ -6,6 +6,7 @@ Knows who was asked, and nothing of requests: no error made here can show a head
 from __future__ import annotations
 
 import ast
+import os
 import re
 from typing import TYPE_CHECKING, Final
 
@@ -40,6 +41,23 @@ def _shown(message: str) -> bytes:
     return found if isinstance(found, bytes) else b""
 
 
+def _reason(error: BaseException) -> str:
+    """Say why, in the system's words: asyncio puts its own in their place, and ``ssl`` puts its names round them."""
+    import ssl
+
+    number = (error.errno or 0) if isinstance(error, OSError) else 0
+    if isinstance(error, ssl.SSLCertVerificationError) and error.verify_message:
+        said = error.verify_message.rstrip(".")
+    elif isinstance(error, ssl.SSLError) and error.reason:
+        said = error.reason.replace("_", " ").lower()
+    elif number > 0 and not isinstance(error, ssl.SSLError):  # names that are not found have numbers below
+        said = os.strerror(number)
+    else:
+        said = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    first = said.split(" ", 1)[0]
+    return excerpt(said if first.isupper() else said[:1].lower() + said[1:], 120)
+
+
 def failure_of(error: BaseException, service: Service) -> tuple[ModelError, BaseException | None]:
     """Give our error for aiohttp's, and the cause to name: the innermost one, which holds no request headers."""
     import aiohttp
@@ -58,20 +76,19 @@ def failure_of(error: BaseException, service: Service) -> tuple[ModelError, Base
             return violation(service, "sent a body that is not in the encoding it declares", inner.message), inner
         said = f"the connection to {where} ended in the middle of the answer"
     elif isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ServerFingerprintMismatch):
-        said = f"the certificate of {where} is not valid for it: {excerpt(str(inner or error), 120)}"
+        said = f"the certificate of {where} is not valid for it: {_reason(inner or error)}"
         retryable = False
     elif isinstance(error, aiohttp.ClientConnectorSSLError):
-        said = f"{where} does not speak TLS as it should: {excerpt(str(inner or error), 120)}"
+        said = f"{where} does not speak TLS as it should: {_reason(inner or error)}"
     elif isinstance(error, aiohttp.ClientConnectorDNSError):
-        reason = excerpt(str(error.os_error.strerror), 80)
-        said = f"the name of {where} cannot be resolved: {reason}; {service.unreachable}"
+        said = f"the name of {where} cannot be resolved: {_reason(error.os_error)}; {service.unreachable}"
     elif isinstance(error, aiohttp.ClientProxyConnectionError):
-        said = f"the proxy on the way to {where} cannot be reached: {excerpt(str(error.os_error.strerror), 80)}"
+        said = f"the proxy on the way to {where} cannot be reached: {_reason(error.os_error)}"
     elif isinstance(error, aiohttp.ClientConnectorError):
-        said = f"cannot connect to {where}: {excerpt(str(error.os_error.strerror), 80)}; {service.unreachable}"
+        said = f"cannot connect to {where}: {_reason(error.os_error)}; {service.unreachable}"
     elif isinstance(error, aiohttp.ServerDisconnectedError):
         said = f"{where} closed the connection before it had answered"
     else:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
-        said = f"the connection to {where} broke: {excerpt(reason, 80)}"
+        reason = _reason(error) if isinstance(error, OSError) and error.strerror else type(error).__name__
+        said = f"the connection to {where} broke: {reason}"
     return TransportError(said, provider=service.provider, retryable=retryable), inner or error

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("plait.providers.http")
 
-_REDIRECTS: Final = range(300, 400)
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _FIRST_ERROR: Final = 300
 
 
