@@ -17,6 +17,8 @@ from plait import (
     AssistantMessage,
     Cancelled,
     ConfigurationError,
+    Delta,
+    FinishDelta,
     MemoryStore,
     NothingToResume,
     OfflineProvider,
@@ -537,3 +539,20 @@ def test_an_attribute_an_agent_does_not_have_cannot_be_set() -> None:
     agent = Agent(provider="offline")
     with pytest.raises(AttributeError):
         agent.role = "other"  # type: ignore[attr-defined]
+
+
+class TwoAtOnce:
+    """A provider that gives two choices, whose pieces come by turns."""
+
+    name, model = "two", "m"
+
+    async def stream(self, _request: Request) -> AsyncGenerator[list[Delta], None]:
+        yield [TextDelta("A", 0), TextDelta("B", 1), TextDelta("a", 0), TextDelta("b", 1)]
+        yield [FinishDelta("stop", 0), FinishDelta("stop", 1)]
+
+
+async def test_of_several_choices_the_stream_gives_the_first() -> None:
+    agent = Agent(provider=TwoAtOnce(), settings=Settings(n=2))
+    stream = agent.stream("hi")
+    assert [text async for text in agent.stream("hi")] == ["A", "a"]
+    assert await stream == "Aa"

@@ -556,3 +556,9 @@ def test_construct_makes_what_a_factory_makes() -> None:
 
     assert Numbered.model_construct() == Numbered() == Numbered(number=7)
     assert Numbered().to_json() == {"number": 7}
+
+
+def test_half_a_surrogate_pair_is_written_as_its_escape() -> None:
+    point = Everything(word="a\ud800b")
+    assert json.loads(point.model_dump_json())["word"] == "a\ud800b"
+    assert json.loads(point.model_dump_json(indent=2)) == json.loads(point.model_dump_json())

@@ -101,7 +101,7 @@ class TextStream(_OfRun[str, str, Any]):
         super().__init__(make, name)
 
     def _pieces_of(self, batch: Sequence[Event]) -> Sequence[str]:
-        if found := [event.text for event in batch if type(event) is TextDelta]:
+        if found := [event.text for event in batch if type(event) is TextDelta and not event.choice]:
             if self._between:
                 found.insert(0, self._between)
                 self._between = ""

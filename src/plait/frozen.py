@@ -19,7 +19,7 @@ from typing import get_origin as origin_of
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
-from pydantic_core import CoreSchema, ErrorDetails, core_schema
+from pydantic_core import CoreSchema, ErrorDetails, PydanticSerializationError, core_schema
 
 from plait.errors import EXCERPT_LENGTH, ConfigurationError, excerpt
 
@@ -411,8 +411,13 @@ class Frozen(BaseModel):
         return super().model_dump(**{"warnings": False, "serialize_as_any": True, **options})
 
     def model_dump_json(self, **options: Any) -> str:
-        """As pydantic's, with the differences of `model_dump`."""
-        return super().model_dump_json(**{"warnings": False, "serialize_as_any": True, **options})
+        """As pydantic's, with the differences of `model_dump`; half a surrogate pair is written as its escape."""
+        try:
+            return super().model_dump_json(**{"warnings": False, "serialize_as_any": True, **options})
+        except PydanticSerializationError:
+            indent = options.pop("indent", None)
+            plain = self.model_dump(mode="json", **options)
+            return json.dumps(plain, indent=indent, separators=None if indent else (",", ":"))
 
     def model_post_init(self, _context: Any, /) -> None:
         """Freeze the fields whose declared type is mutable (pydantic calls this after validation)."""

@@ -671,22 +671,25 @@ async def test_a_kept_connection_does_not_keep_what_belonged_to_the_run_that_ope
     assert server.open == 1
 
 
-async def test_of_many_free_connections_a_hundred_are_kept(serve: Serve) -> None:
+async def test_of_many_free_connections_not_all_are_kept(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    from plait.providers.http import connections
+
+    monkeypatch.setattr(connections, "_MOST_KEPT", 10)
     go = asyncio.Event()
     server = await serve([go, *serve.whole(b"one")])
     asked = endpoint(server.url)
-    many = [asyncio.create_task(asked.post(b"{}")) for _ in range(110)]
-    while len(server.requests) < 110:
+    many = [asyncio.create_task(asked.post(b"{}")) for _ in range(12)]
+    while len(server.requests) < 12:
         server.asked.clear()
         await asyncio.wait_for(server.asked.wait(), PATIENCE)
     go.set()
     await asyncio.gather(*many)
     deadline = time.monotonic() + PATIENCE
-    while server.open != 100:
+    while server.open != 10:
         assert time.monotonic() < deadline, server.open
         await asyncio.sleep(0.01)
     assert await asked.post(b"{}") == b"one"
-    assert server.connections == 110
+    assert server.connections == 12
 
 
 async def test_an_address_that_nobody_asks_any_more_is_forgotten(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
