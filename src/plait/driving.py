@@ -29,7 +29,8 @@ class TimeUp(Exception):
     """The coroutine was cancelled because its time was up."""
 
 
-async def drive(coroutine: Coroutine[Any, Any, Any], seconds: float) -> Any:
+@types.coroutine
+def drive(coroutine: Coroutine[Any, Any, Any], seconds: float) -> Generator[Any, None, Any]:
     """Await a foreign coroutine, in this task, for so long at most.
 
     A coroutine that takes no notice of its cancellation is cancelled again, and closed in the end. One that ends in
@@ -40,13 +41,40 @@ async def drive(coroutine: Coroutine[Any, Any, Any], seconds: float) -> Any:
         CancelledError: this task was cancelled from outside.
         BaseException: the coroutine's own.
     """
-    watch = _Watch(seconds)
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101  # a coroutine that asyncio runs is in a task
+    before = task.cancelling()
+    try:
+        waits_for = coroutine.send(None)
+    except StopIteration as stop:
+        if task.cancelling() == before:
+            return stop.value  # it waited for nothing, so nobody could come between
+        ended = _judged(_Watch(task, before, seconds), stop.value, None)
+    except BaseException as error:
+        if task.cancelling() == before and not isinstance(error, asyncio.CancelledError):
+            raise
+        ended = _judged(_Watch(task, before, seconds), None, error)
+    else:
+        ended = _watched(_Watch(task, before, seconds), coroutine, waits_for)
+    return (yield from ended.__await__())
+
+
+async def _watched(watch: _Watch, coroutine: Coroutine[Any, Any, Any], waits_for: object) -> Any:
+    """Await the rest of a coroutine that has begun to wait."""
     failure: BaseException | None = None
     value = None
     try:
-        value = await watch.drive(coroutine)
+        value = await watch.drive(coroutine, waits_for)
     except BaseException as error:  # noqa: BLE001  # raised again below, once it is known who cancelled
         failure = error
+    try:
+        return await _judged(watch, value, failure)
+    finally:
+        del failure  # its traceback holds this frame
+
+
+async def _judged(watch: _Watch, value: object, failure: BaseException | None) -> Any:
+    """Give a coroutine's value, or raise what it failed with, by whose cancellations there were."""
     cancelled = isinstance(failure, asyncio.CancelledError)
     others = await watch.take_back() if cancelled or watch.own or watch.expired else False
     if failure is None:
@@ -72,39 +100,42 @@ class _Watch:
     _timer: asyncio.TimerHandle | None = None
     _hurry: asyncio.TimerHandle | None = None
 
-    def __init__(self, seconds: float) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101  # a coroutine that asyncio runs is in a task
+    def __init__(self, task: asyncio.Task[Any], before: int, seconds: float) -> None:
         self._task = task
-        self._before = task.cancelling()
+        self._before = before
         self._seconds = seconds
+        self._ran(before)
+
+    def _ran(self, before: int) -> None:
+        """Count the cancellations that came while the coroutine ran."""
+        if (more := self._task.cancelling() - before) > 0:
+            self.own += max(0, more - self._interrupts())
 
     @types.coroutine
-    def drive(self, coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, None, Any]:
-        """Await the coroutine; the clock runs from the first time it waits for something."""
-        task, thrown = self._task, None
+    def drive(self, coroutine: Coroutine[Any, Any, Any], waits_for: object) -> Generator[Any, None, Any]:
+        """Await the coroutine, which waits for something the first time: from then on the clock runs."""
+        task = self._task
+        if self._seconds < inf:
+            self._timer = task.get_loop().call_later(self._seconds, self._expire, context=Context())
         try:
             while True:
-                before = task.cancelling()
-                try:
-                    waits_for = coroutine.send(None) if thrown is None else coroutine.throw(thrown)
-                except StopIteration as stop:
-                    return stop.value
-                finally:
-                    if (more := task.cancelling() - before) > 0:
-                        self.own += max(0, more - self._interrupts())
-                if self._timer is None and self._seconds < inf:
-                    self._timer = self._task.get_loop().call_later(self._seconds, self._expire, context=Context())
+                thrown: BaseException | None = None
                 try:
                     yield waits_for
-                    thrown = None
                 except BaseException as error:
                     if isinstance(error, GeneratorExit) or self.expired > _TRIES:
                         _close(coroutine)
                         raise
                     thrown = error
                     if self._hurry is None and isinstance(error, asyncio.CancelledError):
-                        self._hurry = self._task.get_loop().call_later(_GRACE, self._insist, context=Context())
+                        self._hurry = task.get_loop().call_later(_GRACE, self._insist, context=Context())
+                before = task.cancelling()
+                try:
+                    waits_for = coroutine.send(None) if thrown is None else coroutine.throw(thrown)
+                except StopIteration as stop:
+                    return stop.value
+                finally:
+                    self._ran(before)
         finally:
             for timer in (self._timer, self._hurry):
                 if timer is not None:

@@ -279,7 +279,7 @@ def hang_in_a_thread():
 
 async def busy():
     print("there", flush=True)
-    end = time.monotonic() + 0.3
+    end = time.monotonic() + 0.15
     while time.monotonic() < end:
         pass
     await asyncio.Event().wait()

@@ -243,19 +243,19 @@ async def test_a_chunk_size_that_never_ends(way: Way) -> None:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("raw", [b"", b"HTTP/1.1 200 OK\r\ncontent-ty", b"HTTP/1.1 100 Continue\r\n\r\n"])
 async def test_nothing_comes(raw: bytes, way: Way) -> None:
-    limits = TransportLimits(silence=0.05, total=0.05)
+    limits = TransportLimits(silence=0.12, total=0.12)
     policy = RetryPolicy(max_retries=1, initial_delay=0.0)
     async with trial(Reply(raw=(raw, "hold")), way=way, limits=limits, policy=policy) as made:
         error = (await made.ask()).error
         assert (type(error), error.timeout, error.attempts, made.sent) == (TransportError, True, 2, 2)
-        assert "no answer within 0.05 s" in str(error)
+        assert "no answer within 0.12 s" in str(error)
 
 
 @pytest.mark.fault("L15")
 @pytest.mark.parametrize("way", WAYS)
 async def test_one_deadline_bounds_all_tries(way: Way) -> None:
-    policy = RetryPolicy(max_retries=1000, initial_delay=0.01, deadline=0.25)
-    limits = TransportLimits(silence=0.05, total=0.07)
+    policy = RetryPolicy(max_retries=1000, initial_delay=0.01, deadline=0.4)
+    limits = TransportLimits(silence=0.08, total=0.12)
     async with trial(fault("no-answer"), way=way, limits=limits, policy=policy) as made:
         error = (await made.ask()).error  # which a thousand tries would not give in time
         assert (type(error), error.timeout) == (TransportError, True)

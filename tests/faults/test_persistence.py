@@ -180,7 +180,7 @@ async def test_a_lock_is_waited_for_and_then_the_store_is_busy(how: How, lock: s
         call = ToolCall(id="1", name="pay", arguments='{"amount": 3}')
         return last.tool_results[0].text if last.role == "tool" else call
 
-    store = DatabaseStore("sqlite:///plait.db", busy_seconds=0.2)
+    store = DatabaseStore("sqlite:///plait.db", busy_seconds=0.05)
     async with nothing_left():
         agent: Agent[Any, Any] = Agent(provider=OfflineProvider(function=answer), tools=[pay], store=store)
         await assert_goes_on(agent, "t")
@@ -229,7 +229,7 @@ async def test_a_lock_in_the_middle_of_a_run_loses_nothing(how: How) -> None:
             return STILL_HERE
         return "All is paid." if request.messages[-1].role == "tool" else ToolCall(id="1", name="pay")
 
-    store = DatabaseStore("sqlite:///plait.db", busy_seconds=0.2)
+    store = DatabaseStore("sqlite:///plait.db", busy_seconds=0.05)
     agent: Agent[Any, Any] = Agent(provider=OfflineProvider(function=answer), tools=[pay], store=store)
     with pytest.raises(StoreUnavailable, match="is busy"):
         await ask(agent, how, thread="t")
