@@ -212,7 +212,8 @@ async def test_readers_that_gave_up_are_forgotten() -> None:
             await tick()
             task.cancel()
             await tick()
-    assert (len(promise._waiting), len(promise._stalled)) == (0, 0)
+    assert not promise._waiting
+    assert not promise._stalled
     await promise._end()
 
 

@@ -14,6 +14,7 @@ import logging
 from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic
 
 import msgspec
@@ -98,10 +99,11 @@ def next_step(tail: Tail, limits: RunLimits) -> Ask | CallTools | Finish:
     if run is None:
         return Finish("response")
     if tail.pending and (waiting := tail.waiting):
-        doubtful = tuple(call for call in waiting if call.id in tail.started)
+        started = tail.started
+        doubtful = [call for call in waiting if call.id in started]
         left = max(0, limits.max_tool_calls - run.tool_calls)
-        ready = tuple(call for call in waiting if call.id not in tail.started)[:left]
-        return CallTools(ready, doubtful) if ready or doubtful else Finish("max_tool_calls")
+        ready = [call for call in waiting if call.id not in started][:left]
+        return CallTools(tuple(ready), tuple(doubtful)) if ready or doubtful else Finish("max_tool_calls")
     last = tail.messages[-1] if tail.messages else None
     if last is not None and last.role == "assistant" and not (run.last and run.last.cut):
         return Finish("response")
@@ -171,10 +173,13 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
                             if (request := await self._request(turn)) is None:
                                 continue
                             fold = self._fold = Fold(self.provider.name, self.provider.model)
-                            async with aclosing(self.provider.stream(request)) as answers:
+                            answers = self.provider.stream(request)
+                            try:
                                 async for deltas in answers:
                                     fold.add(deltas)
                                     yield deltas  # type: ignore[misc]  # a list of deltas is a list of events
+                            finally:
+                                await answers.aclose()
                             await self._take(fold, turn)
                         case CallTools(calls, doubtful):
                             ready = await self._begun(calls, doubtful)
@@ -195,14 +200,16 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
             yield await self._end(guard.stopped, held=held)
         except BaseException as error:
             if held:
-                failure = error
-                await settle(lambda: self._failed(failure))
+                await settle(partial(self._failed, error))
             raise
         finally:
-            try:
-                await errands.end()
-            finally:
-                await thread.leave()
+            await self._leave(errands)
+
+    async def _leave(self, errands: Errands) -> None:
+        try:
+            await errands.end()
+        finally:
+            await self.thread.leave()
 
     def _check_depth(self) -> None:
         if depth_here() > MAX_DEPTH:
