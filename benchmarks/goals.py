@@ -67,7 +67,7 @@ GOALS: Final = (
     Goal(case="imports", name="heavy", label="heavy modules this imports", unit="", rule="value", most=0),
     Goal(case="build", name="build", label="agent with five known tools", rule="value", most=50),
     Goal(case="store", name="one", label="durable append of 1, CPU a commit", most=4),
-    Goal(case="store", name="fifty", label="durable append of 50, CPU a commit", most=2.5),
+    Goal(case="store", name="fifty", label="durable append of 50, CPU a commit", most=4.0),
     Goal(case="store", name="crowd", label="16 appends at once, wall an entry", most=1),
     Goal(case="store", name="one_rate", label="appends of 1, entries a second", unit="/s"),
     Goal(case="store", name="fifty_rate", label="appends of 50, entries a second", unit="/s"),

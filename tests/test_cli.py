@@ -181,7 +181,7 @@ def test_wrong_usage(plait: Runner, arguments: list[str], sentence: str) -> None
         (["run", "hi", "-p", "openai"], "provider 'openai' needs a key: set OPENAI_API_KEY"),
         (["chat", "-p", "opnai"], "there is no provider 'opnai'"),
         (["run", "hi", *OFFLINE, "-t", "calc"], "there is no tool 'calc'"),
-        (["run", "hi", *OFFLINE, "--thread", "x", "--store", "x.db"], "there is no store for 'x.db' URLs"),
+        (["run", "hi", *OFFLINE, "--thread", "x", "--store", "x.db"], "'x.db' is no URL of a store; for a file"),
         (["run", "hi", "--base-url", "nonsense"], "'nonsense' is no address"),
         (["run", "hi", "there"], "got unexpected extra argument"),
         (["run", "hi", "--provider"], "option '--provider' requires an argument"),

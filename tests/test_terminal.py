@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from rich.cells import cell_len
 
+from plait.errors import TransportError
 from plait.events import (
     Event,
     FinishDelta,
@@ -154,6 +155,22 @@ async def until(out: io.StringIO, *texts: str, after: int = 0) -> None:
     """Wait until all these texts were written, each after so many characters."""
     while not all(text in out.getvalue()[after:] for text in texts):  # noqa: ASYNC110  # a stream tells nobody
         await asyncio.sleep(0.01)
+
+
+async def test_a_run_that_fails_leaves_no_moving_line_for_its_error_to_be_written_on() -> None:
+    out, failure = StringTerminal(), TransportError("no connection")
+
+    async def run() -> AsyncIterator[list[Event]]:
+        await until(out, "thinking")
+        yield []
+        raise failure
+
+    view = View(out)
+    async with asyncio.timeout(10):
+        with pytest.raises(TransportError):
+            await view.show(run())
+    out.write("plait: no connection")
+    assert screen(out.getvalue()) == ["plait: no connection"]
 
 
 async def test_tools_at_once_move_together_and_leave_only_their_lines() -> None:

@@ -148,8 +148,8 @@ class Agent(Generic[Deps, Output]):
         hooks: callables by hook name (see `plait.hooks`).
         settings: further settings of the model (see `Settings`).
         sequential_tools: carries the tool calls of one turn out one after the other.
-        debug: while a run is under way, a watchdog logs a warning when a tool blocks the event loop, with its name and
-            the line of code.
+        debug: while a run is under way, a watchdog logs a warning (to ``plait.tools``) when a tool has blocked the
+            event loop for 0.25 s, with its name and the line of code.
 
     Raises:
         ConfigurationError: an argument is of the wrong type, or names something unknown; the sentence says which.

@@ -450,7 +450,9 @@ def _raise_refusal(last: MessageEntry) -> None:
     message = last.message
     if message.refusal or last.finish_reason == "content_filter":
         text = message.refusal or message.text
-        said = f": {excerpt(text)}" if text else ""
         provider = message.provider if isinstance(message, AssistantMessage) else None
-        msg = f"the model declined to answer{said}"
+        if message.refusal or not text:
+            msg = f"the model declined to answer{': ' if text else ''}{excerpt(text)}"
+        else:
+            msg = f"the provider's content filter cut the answer short, after: {excerpt(text)}"
         raise Refused(msg, text=text, provider=provider)

@@ -143,6 +143,8 @@ class View:
                 ticker.cancel()
                 with suppress(asyncio.CancelledError):
                     await ticker
+            if self._status is not None:
+                self._status.clear()  # an error may be said next, by someone else
             self._write_pieces()
             self._release(final=True)
             self._end_line()

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from plait.errors import ConfigurationError
+from plait.errors import ConfigurationError, excerpt
 from plait.store.memory import MemoryStore
 
 if TYPE_CHECKING:
@@ -35,8 +35,12 @@ def open_store(url: str | None = None) -> Store:
         path = named.removeprefix("sqlite:///")
         key = (os.getpid(), f"sqlite:///{Path(path).absolute()}")
     else:
-        scheme = named.partition(":")[0]
-        msg = f"there is no store for {scheme!r} URLs; use 'sqlite:///file.db', or 'memory://' for this process only"
+        scheme, colon, _ = named.partition("://")
+        if colon:
+            msg = f"there is no store for {excerpt(scheme, 40)!r} URLs; use 'sqlite:///file.db', or 'memory://'"
+        else:
+            name = excerpt(named, 60)
+            msg = f"{name!r} is no URL of a store; for a file of this name write 'sqlite:///{name}'"
         raise ConfigurationError(msg)
     found = _OPEN.get(key)
     if found is None or found.closed:
