@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from benchmarks.__main__ import APART, arguments, own_row, peer_row, server, server_cpu
+from benchmarks.__main__ import APART, arguments, bettered, own_row, peer_row, server, server_cpu
 from benchmarks.clock import Ticker, cost, race
 from benchmarks.goals import (
     GOALS,
@@ -270,3 +270,9 @@ def test_the_official_sdk_does_the_same_jobs(url: str) -> None:
     names = ["chunk", "run", "short", "tools"]
     assert {side: sorted(found) for side, found in raw.items()} == {"floor": names, "openai SDK": names, "plait": names}
     assert PEERS["openai SDK"].is_installed
+
+
+def test_of_two_measurements_the_least_counts_and_of_rates_the_most() -> None:
+    first = {"floor": {"run": 2.0, "one_rate": 5.0}, "plait": {"run": 3.0, "one_rate": 4.0}}
+    again = {"floor": {"run": 1.0, "one_rate": 6.0}, "plait": {"run": 4.0, "one_rate": 3.0}}
+    assert bettered(first, again) == {"floor": {"run": 1.0, "one_rate": 6.0}, "plait": {"run": 3.0, "one_rate": 4.0}}

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,9 +27,12 @@ from plait.testing import (
     FaultServer,
     Flood,
     Gate,
+    Injected,
     OfflineProvider,
     Recorder,
     Reply,
+    Said,
+    Style,
     Wire,
     answer,
     certificate,
@@ -40,7 +44,7 @@ from plait.testing.chat import ChatDialect
 from plait.testing.writing import steps_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
     from plait.testing.reply import Scripted
 
@@ -97,14 +101,34 @@ def test_a_call_of_no_name_calls_the_first_tool_that_is_offered() -> None:
         ("call_1_0", {"name": "weather", "arguments": '{"city": "A"}'}),
         ("call_1_1", {"name": "other", "arguments": "junk"}),
     ]
-    with pytest.raises(ValueError, match="at least one call"):
-        tool_calls()
 
 
-def test_a_function_may_answer_with_a_reply_or_its_text() -> None:
-    with FaultServer(lambda asked: answer(f"{asked.number} {asked.tools}"), lambda asked: "just so") as server:
+def test_one_call_may_be_given_by_itself_and_calls_as_agents_know_them() -> None:
+    one = Reply(said=Said(calls=(Call(name="weather", arguments={"city": "x"}),)))
+    assert tool_calls("weather", {"city": "x"}) == tool_calls(("weather", {"city": "x"})) == one
+    assert tool_calls("weather").said.calls == (Call(name="weather"),)
+    assert tool_calls(ToolCall(id="a", name="f", arguments="junk")).said.calls == (
+        Call(name="f", arguments="junk", id="a"),
+    )
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [(), ({"name": "f", "arguments": {}},), ("f", {}, "g"), ("f", ["x"]), (("f",), 5), (("f", {}), "g"), (None,)],
+)
+def test_what_is_no_call_is_refused(wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r'a Call, a ToolCall, or a pair such as \("weather", \{"city"'):
+        tool_calls(*wrong)
+
+
+def test_a_function_may_answer_with_a_reply_its_text_or_a_fault() -> None:
+    def chosen(asked: Asked) -> Injected:
+        return fault("overloaded")
+
+    with FaultServer(lambda asked: answer(f"{asked.number} {asked.tools}"), lambda asked: "just so", chosen) as server:
         assert b"1 ('weather',)" in ask(server)[1]
         assert json.loads(ask(server)[1])["choices"][0]["message"]["content"] == "just so"
+        assert ask(server)[0] == 529
 
 
 def test_programs_that_look_for_the_models_find_one() -> None:
@@ -129,6 +153,63 @@ def test_requests_in_chunks_and_after_a_question_are_read() -> None:
         raw.sendall(b'3\r\n{"a\r\n4;x=y\r\n":1}\r\n0\r\n\r\n')
         assert raw.recv(1000).startswith(b"HTTP/1.1 200 OK")
         assert server.requests == [{"a": 1}]
+
+
+# --- values ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_reply_may_be_given_in_shorter_forms() -> None:
+    assert Reply(said="hello") == Reply(said=Said(text="hello")) == answer("hello")
+    assert Reply(headers={"Retry-After": "1"}).headers == (("Retry-After", "1"),)
+    assert Reply(raw=[b"a", "fin"], events=[b"x"]) == Reply(raw=(b"a", "fin"), events=(b"x",))
+
+
+_STEPS = "bytes to send, seconds to wait, a Gate, a Flood, 'fin', 'rst' or 'hold'"
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "why"),
+    [
+        (Reply, {"raw": b"HTTP"}, f"raw of a Reply is b'HTTP'; give a tuple of steps, each {_STEPS}"),
+        (Reply, {"raw": ()}, f"raw of a Reply is (); give a tuple of steps, each {_STEPS}"),
+        (Reply, {"raw": (b"a", "close")}, f"step 2 of raw of a Reply is 'close'; give {_STEPS}"),
+        (Reply, {"raw": ("HTTP/1.1", "fin")}, f"step 1 of raw of a Reply is 'HTTP/1.1'; give {_STEPS}"),
+        (Reply, {"raw": (-1,)}, f"step 1 of raw of a Reply is -1; give {_STEPS}"),
+        (Reply, {"body": "hello"}, "the body of a Reply is 'hello'; give bytes"),
+        (Reply, {"events": b"x"}, "events of a Reply is b'x'; give a tuple of bytes, the data of each event"),
+        (Reply, {"status": "503"}, "the status of a Reply is '503'; give a whole number from 100 to 999"),
+        (Reply, {"status": 42}, "the status of a Reply is 42; give a whole number from 100 to 999"),
+        (
+            Reply,
+            {"headers": {"Retry-After": 1}},
+            "headers of a Reply is {'Retry-After': 1}; give pairs of texts, or a mapping: {'Retry-After': '1'}",
+        ),
+        (
+            Reply,
+            {"wire": Cut()},
+            "the wire of a Reply is Cut(head=None, byte=None, event=None, then='fin'); give a Wire(...)",
+        ),
+        (Reply, {"said": b"x"}, "said of a Reply is b'x'; give a Said(...), or the text of the answer"),
+        (Cut, {"then": "reset"}, "then of a Cut is 'reset'; give 'fin', 'rst', 'hold' or 'end'"),
+        (Cut, {"event": "3"}, "event of a Cut is '3'; give a whole number from 0"),
+        (Style, {"newline": "x"}, "the newline of a Style is 'x'; give '\\n', '\\r\\n', '\\r' or 'mixed'"),
+        (Style, {"bom": "no"}, "bom of a Style is 'no'; give True or False"),
+        (Wire, {"piece": 0}, "the piece of a Wire is 0; give a whole number from 1"),
+        (Wire, {"gzip": True}, "gzip of a Wire is True; give 'true' or 'false'"),
+        (Wire, {"then": "close"}, "then of a Wire is 'close'; give 'fin', 'rst', 'hold' or 'keep'"),
+        (Wire, {"pause": "1"}, "the pause of a Wire is '1'; give seconds, from 0"),
+        (Wire, {"delay": float("nan")}, "the delay of a Wire is nan; give seconds, from 0"),
+        (Flood, {"data": b""}, "the data of a Flood is b''; give at least one byte, as bytes"),
+        (Said, {"text": b"x"}, "the text of a Said is b'x'; give a text or None"),
+        (Said, {"calls": ("f",)}, "calls of a Said is ('f',); give a tuple of Call(...)"),
+        (Said, {"piece": 0}, "the piece of a Said is 0; give a whole number from 1"),
+        (Call, {"arguments": ["x"]}, "arguments of a Call is ['x']; give a mapping, or the model's own text"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_when_it_is_made(kind: Any, given: dict[str, Any], why: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        kind(**given)
+    assert str(caught.value) == why
 
 
 # --- the wire --------------------------------------------------------------------------------------------------------
@@ -236,9 +317,8 @@ def test_a_port_that_does_not_exist_is_refused(port: int) -> None:
 
 def test_what_fails_while_a_server_begins_is_raised_and_leaves_nothing() -> None:
     before, files = threading.enumerate(), open_files()
-    missing: Any = "no-such"
-    with pytest.raises(FileNotFoundError):
-        FaultServer(tls=missing).start()
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigurationError, match="already in use"):
+        FaultServer(port=taken.getsockname()[1]).start()
     assert (threading.enumerate(), open_files()) == (before, files)
 
 
@@ -253,12 +333,31 @@ def test_a_server_begins_once_until_it_was_stopped() -> None:
 
 @pytest.mark.parametrize("wrong", [5, None, b"bytes", ["a"]])
 def test_what_is_no_script_is_refused_at_once(wrong: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"entry 2 of the script is .*; give a Reply, the text of"):
+    with pytest.raises(ConfigurationError, match=r'entry 2 of the script is .*; give .*, fault\("name"\), or'):
         FaultServer("fine", wrong)
     with FaultServer("fine") as server:
         with pytest.raises(ConfigurationError, match="entry 1 of the script is "):
             server.play(wrong)
         assert json.loads(ask(server)[1])["choices"][0]["message"]["content"] == "fine"
+
+
+def test_a_text_that_is_a_fault_s_name_is_taken_for_a_mistake() -> None:
+    with pytest.raises(ConfigurationError, match=r'entry 2 .* write fault\("closed-midway"\) for the fault, or answer'):
+        FaultServer("fine", "closed-midway")
+
+
+def test_a_server_that_was_not_started_has_no_address() -> None:
+    server = FaultServer("fine")
+    with pytest.raises(ConfigurationError, match=r"not started; use `with FaultServer\(\.\.\.\) as server:`"):
+        server.url  # noqa: B018  # a property
+    assert repr(server) == "FaultServer(not started, 0 exchanges)"
+
+
+@pytest.mark.parametrize("make", [lambda name: FaultServer(tls=name), certificate])
+@pytest.mark.parametrize("wrong", ["bad", True])
+def test_a_certificate_that_does_not_exist_is_refused(make: Callable[[Any], object], wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match="give 'good', 'expired' or 'wrong-name'"):
+        make(wrong)
 
 
 def raising(asked: Asked) -> Reply:
@@ -376,9 +475,33 @@ def test_every_fault_can_be_written(name: str, stream: bool) -> None:
 
 
 def test_a_fault_that_does_not_exist() -> None:
-    with pytest.raises(ConfigurationError, match="there is no fault 'closed-midwy'; did you mean 'closed-midway'"):
+    with pytest.raises(ConfigurationError, match=r"no fault 'closed-midwy'; did you mean 'closed-midway'\? 'python -m"):
         fault("closed-midwy")
-    assert fault("L20") == fault("closed-midway")
+    with pytest.raises(ConfigurationError, match=r"no fault 'T04'; 'python -m plait\.testing --list' shows all"):
+        fault("T04")
+    assert fault("L20") == fault("l20") == fault("closed-midway")
+    wrong: Any = 429
+    with pytest.raises(ConfigurationError, match="the name of a fault is 429; give a name such as 'rate-limited'"):
+        fault(wrong)
+
+
+def test_what_a_fault_would_have_said_may_be_a_text() -> None:
+    assert fault("L20", said="abc") == fault("L20", said=Said(text="abc"))
+
+
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        ({"at": "3"}, "at of a fault is '3'; give a whole number from 0"),
+        ({"at": -1}, "at of a fault is -1; give a whole number from 0"),
+        ({"byte": 2.0}, "byte of a fault is 2.0; give a whole number from 0"),
+        ({"said": b"x"}, "said of a fault is b'x'; give a Said(...), or the text of the answer"),
+    ],
+)
+def test_a_place_that_is_none_is_refused(place: dict[str, Any], why: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        fault("L20", **place)
+    assert str(caught.value) == why
 
 
 # --- the record ------------------------------------------------------------------------------------------------------
@@ -483,6 +606,16 @@ def test_faults_before_a_request_are_served_too(name: str, tmp_path: Path) -> No
     assert asyncio.run(chat()) == "failed"
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=10)[0].endswith("ended after 0 requests\n")
+
+
+def test_the_whole_test_of_the_page_passes(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "testing.md").read_text("utf-8")
+    code = page.partition("### A whole test")[2].partition("```python\n")[2].partition("```")[0]
+    (tmp_path / "test_page.py").write_text(code, "utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_page.py"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, "1 passed" in done.stdout) == (0, True), done.stdout
 
 
 def test_importing_it_loads_nothing_heavy() -> None:

@@ -87,7 +87,8 @@ class Matrix:
         part = len(self.outcomes) * 10 // max(1, self.total)
         if self._live is None and part > self._told:
             self._told = part
-            self.console.print(f"plait: {len(self.outcomes)} of {self.total} tests, {self._seconds()}", highlight=False)
+            done = f"{len(self.outcomes)} of {_counted(self.total, 'test')}"
+            self.console.print(f"plait: {done}, {self._seconds()}", highlight=False)
 
     def pytest_sessionfinish(self) -> None:
         if self._live is not None:
@@ -99,7 +100,7 @@ class Matrix:
     def _progress(self) -> Group:
         done = len(self.outcomes)
         failed = sum(outcome == "failed" for outcome in self.outcomes.values())
-        line = f"{done} of {self.total} tests, {self._seconds()}" if self.total else "looking for tests"
+        line = f"{done} of {_counted(self.total, 'test')}, {self._seconds()}" if self.total else "looking for tests"
         text = Text(line + (f", {failed} failed" if failed else ""), style="red" if failed else "")
         return Group(ProgressBar(total=max(1, self.total), completed=done, width=min(60, self.console.width)), text)
 
@@ -138,17 +139,27 @@ class Matrix:
             self.console.print(why, markup=False, highlight=False)
         counts = {verdict: sum(self.verdict(row) == verdict for row in self.wanted) for verdict in _STYLES}
         said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
-        self.console.print(f"{len(self.wanted)} rows: {said}; {self.total} tests in {self._seconds()}", highlight=False)
+        line = f"{_counted(len(self.wanted), 'row')}: {said}; {_counted(self.total, 'test')} in {self._seconds()}"
+        self.console.print(line, highlight=False)
         return counts["holds"] == len(self.wanted) and not self.failures
 
 
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def main(names: Sequence[str]) -> int:
-    """Run the tests of the named rows (``"T"`` for all that begin so), else of all; gives the exit code."""
+    """Run the tests of the named rows (``"T"`` for all that begin so), else of all; gives the exit code.
+
+    It is 0 when every row holds, 1 when one does not, and 2, with nothing run, when a name is no row's.
+    """
+    unknown = [name for name in names if not any(row.id.startswith(name) for row in ROWS)]
     wanted = [row for row in ROWS if not names or row.id.startswith(tuple(names))]
     with os.fdopen(os.dup(sys.stdout.fileno()), "w") as out:  # pytest captures the descriptor itself
         console = Console(width=None if out.isatty() else PIPE_COLUMNS, file=out)
-        if not wanted:
-            console.print(f"no row is called {' or '.join(names)}", highlight=False)
+        if unknown:
+            line = f"no row is called {' or '.join(unknown)}; the rows are {', '.join(row.id for row in ROWS)}"
+            console.print(line, highlight=False)
             return 2
         matrix = Matrix(console, wanted)
         options: list[Any] = [

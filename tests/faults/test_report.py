@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from faults.matrix import Row
+from faults.matrix import ROWS, Row
 from faults.report import Matrix, Outcome, Verdict, main
 
 ROW = Row("T99", "a fault", "what must happen")
@@ -44,8 +44,10 @@ def test_a_row_holds_when_its_tests_passed(outcomes: list[Outcome | None], verdi
         *verdict.split(),
     ]
     assert "\x1b" not in shown.getvalue()
+    assert shown.getvalue().splitlines()[-1].startswith("1 row: 1 ")
 
 
 def test_rows_that_are_none_are_refused(capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["Z99"]) == 2
-    assert capfd.readouterr().out == "no row is called Z99\n"
+    assert main(["Z99", "T04", "L999"]) == 2
+    said = " ".join(capfd.readouterr().out.split())
+    assert said == f"no row is called Z99 or L999; the rows are {', '.join(row.id for row in ROWS)}"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from plait.testing.checks import of_kind, whole
 from plait.testing.reply import Asked, Cut, Reply
+from plait.testing.said import Said
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from plait.testing.said import Said
 
 Setting = Literal["", "refused", "no such host", "not tls", "expired", "wrong-name"]
 """What a server must be for a fault that happens before there is a request."""
@@ -25,12 +25,22 @@ class Place:
         byte: bytes of the body, for those faults that cut one.
         said: what the answer would have said.
         to: where a redirect leads.
+
+    Raises:
+        ConfigurationError: one of them is something else.
     """
 
     at: int | None = None
     byte: int | None = None
     said: Said | None = None
     to: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("at", "byte"):
+            if getattr(self, name) is not None:
+                whole(f"{name} of a fault", getattr(self, name))
+        of_kind("said of a fault", self.said, (Said, type(None)), "a Said(...), or the text of the answer")
+        of_kind("to of a fault", self.to, str, "an address, as a text")
 
     def number(self, usual: int) -> int:
         """Give the place, or the usual one."""

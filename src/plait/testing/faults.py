@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Final
 from plait.errors import ConfigurationError, excerpt
 from plait.testing.answer_faults import ANSWER_FAULTS
 from plait.testing.chat_faults import CHAT_FAULTS
+from plait.testing.checks import of_kind
 from plait.testing.fault import Fault, Injected, Place
+from plait.testing.said import Said
 from plait.testing.wire_faults import BODY_FAULTS, CONNECTION_FAULTS, STATUS_FAULTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from plait.testing.said import Said
 
 _ALL: Final = sorted(
     (*STATUS_FAULTS, *CONNECTION_FAULTS, *BODY_FAULTS, *ANSWER_FAULTS, *CHAT_FAULTS), key=lambda one: one.row
@@ -30,19 +30,20 @@ def find_fault(name: str) -> Fault:
     Raises:
         ConfigurationError: there is none of that name.
     """
-    found = FAULTS.get(name) or next((one for one in _ALL if one.row == name), None)
+    of_kind("the name of a fault", name, str, "a name such as 'rate-limited', or the number of a row such as 'L05'")
+    found = FAULTS.get(name.lower()) or next((one for one in _ALL if one.row == name.upper()), None)
     if found is None:
         from difflib import get_close_matches
 
         close = get_close_matches(name, FAULTS, 1)
-        meant = f"; did you mean {close[0]!r}?" if close else ""
-        msg = f"there is no fault {excerpt(name, 60)!r}{meant} 'python -m plait.testing --list' shows all"
+        meant = f"did you mean {close[0]!r}? " if close else ""
+        msg = f"there is no fault {excerpt(name, 60)!r}; {meant}'python -m plait.testing --list' shows all"
         raise ConfigurationError(msg)
     return found
 
 
 def fault(
-    name: str, *, at: int | None = None, byte: int | None = None, said: Said | None = None, to: str = ""
+    name: str, *, at: int | None = None, byte: int | None = None, said: Said | str | None = None, to: str = ""
 ) -> Injected:
     """Put a fault into a script.
 
@@ -50,12 +51,12 @@ def fault(
         name: its name in `FAULTS`, or the number of a row, which stands for the first fault of it.
         at: where it happens, as the fault counts (see its sentence); without it, where it is most telling.
         byte: after how many bytes of the body, for faults that cut one.
-        said: what the answer would have said.
+        said: what the answer would have said; a text will do.
         to: where a redirect leads.
 
     Raises:
         ConfigurationError: there is no such fault; or it is none of a reply (nobody listens, a bad certificate), and
-            the server must be made so.
+            the server must be made so; or a place is something else.
     """
     found = find_fault(name)
     if found.setting:
@@ -64,7 +65,8 @@ def fault(
             f"{_SETTINGS[found.setting]}"
         )
         raise ConfigurationError(msg)
-    return Injected(found, Place(at=at, byte=byte, said=said, to=to))
+    spoken = Said(text=said) if isinstance(said, str) else said
+    return Injected(found, Place(at=at, byte=byte, said=spoken, to=to))
 
 
 _SETTINGS: Final = {

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from json import dumps
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from plait.testing.checks import of_kind, refuse, whole
 
 BY_ITSELF: Final = "(by itself)"
 """The finish reason that fits what is said."""
 
+_PAIR: Final = 2
 WORDS: Final = "Hello from the fault server: this answer has a few words."
 
 
@@ -23,11 +24,19 @@ class Call:
         name: the tool's name; the empty text stands for the first tool that the request offers.
         arguments: what is passed, as a mapping; or the model's own text, which may be no JSON at all.
         id: the call's id; None has one made that no other call has.
+
+    Raises:
+        ConfigurationError: one of them is of another type.
     """
 
     name: str = ""
     arguments: Mapping[str, Any] | str = "{}"
     id: str | None = None
+
+    def __post_init__(self) -> None:
+        of_kind("the name of a Call", self.name, str, "the tool's name")
+        of_kind("arguments of a Call", self.arguments, (str, Mapping), "a mapping, or the model's own text")
+        of_kind("the id of a Call", self.id, (str, type(None)), "a text, or None to have one made")
 
     @property
     def text(self) -> str:
@@ -46,6 +55,9 @@ class Said:
         finish_reason: why the model stopped; by itself ``"tool_calls"`` or ``"stop"``; None says nothing of it.
         usage: tokens sent and received; None has them left out.
         piece: characters of text in each event of a stream; without a number, a word.
+
+    Raises:
+        ConfigurationError: one of them is of another type.
     """
 
     text: str | None = None
@@ -54,6 +66,17 @@ class Said:
     finish_reason: str | None = BY_ITSELF
     usage: tuple[int, int] | None = (9, 12)
     piece: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("text", "refusal", "finish_reason"):
+            of_kind(f"the {name} of a Said", getattr(self, name), (str, type(None)), "a text or None")
+        if not isinstance(self.calls, tuple | list) or not all(isinstance(call, Call) for call in self.calls):
+            refuse("calls of a Said", self.calls, "a tuple of Call(...)")
+        object.__setattr__(self, "calls", tuple(self.calls))
+        if self.usage is not None and not (isinstance(self.usage, tuple | list) and len(self.usage) == _PAIR):
+            refuse("the usage of a Said", self.usage, "(tokens sent, tokens received), or None")
+        if self.piece is not None:
+            whole("the piece of a Said", self.piece, 1)
 
     @property
     def reason(self) -> str | None:

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Final, Literal, Self
 
 from plait.errors import ConfigurationError
 from plait.testing.chat import ChatDialect
+from plait.testing.checks import one_of
 from plait.testing.connection import Connection
 from plait.testing.exchanges import Ledger
-from plait.testing.reply import Reply, checked, reply_of
+from plait.testing.reply import Reply
+from plait.testing.script import checked, reply_of
 from plait.testing.writing import steps_of
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from plait.testing.reply import Asked, Scripted, Step
 
 Certificate = Literal["good", "expired", "wrong-name"]
+_CERTIFICATES: Final = ("good", "expired", "wrong-name")
 PATIENCE: Final = 5.0
 """Seconds that a wait for something takes at most, if nothing else is said."""
 
@@ -61,16 +64,18 @@ class FaultServer:
 
         Args:
             *script: what each request gets, in turn; the last entry again and again. A text is an answer that says
-                it. A function is called with each request, on the server's thread, and gives one of the two. Without
-                a script every answer is the same short text.
+                it. A function is called with each request, on the server's thread, and gives a `Reply`, a text or a
+                fault. Without a script every answer is the same short text.
             dialect: how answers are written; OpenAI's chat dialect by itself.
             tls: speak TLS, with this certificate of 127.0.0.1; see `certificate`.
             port: where to listen; a free port by itself.
             tell: called with each exchange when it has ended, on the server's thread.
 
         Raises:
-            ConfigurationError: there is no such port, or something in the script is no entry of one.
+            ConfigurationError: there is no such port or certificate, or something in the script is no entry of one.
         """
+        if tls is not None:
+            one_of("tls of a FaultServer", tls, _CERTIFICATES)
         if not 0 <= port <= _LAST_PORT:
             msg = f"the fault server cannot listen on port {port!r}; give one from 1 to {_LAST_PORT}, or 0 for any"
             raise ConfigurationError(msg)
@@ -88,11 +93,19 @@ class FaultServer:
         self._failure: Exception | None = None
 
     def __repr__(self) -> str:
-        return f"FaultServer({self.url!r}, {len(self.exchanges)} exchanges)"
+        where = repr(self.url) if self.port else "not started"
+        return f"FaultServer({where}, {len(self.exchanges)} exchanges)"
 
     @property
     def url(self) -> str:
-        """The ``base_url`` to give to whatever is tested."""
+        """The ``base_url`` to give to whatever is tested.
+
+        Raises:
+            ConfigurationError: it has no port yet, as it was not started.
+        """
+        if not self.port:
+            msg = "the fault server has no address: it was not started; use `with FaultServer(...) as server:`"
+            raise ConfigurationError(msg)
         return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}/v1"
 
     @property
@@ -305,5 +318,9 @@ def certificate(name: Certificate = "good") -> Path:
 
     A made-up authority each, of 127.0.0.1 (``"wrong-name"``: of another host), whose key is public: trust it in
     tests and nowhere else, for example with the environment variable ``SSL_CERT_FILE``.
+
+    Raises:
+        ConfigurationError: there is no such certificate.
     """
+    one_of("the name of a certificate", name, _CERTIFICATES)
     return Path(__file__).parent / "certificates" / f"{name}.pem"
