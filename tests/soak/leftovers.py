@@ -31,7 +31,7 @@ async def tasks_left(before: set[asyncio.Task[object]], seconds: float) -> list[
         left = asyncio.all_tasks() - before - {asyncio.current_task()}
         if not left or time.monotonic() > deadline:
             return sorted(task.get_name() for task in left)
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.001)  # not 0, which would keep a store's threads from the interpreter
 
 
 async def soon(true: Callable[[], bool], seconds: float) -> bool:
