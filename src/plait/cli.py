@@ -372,12 +372,14 @@ def main(arguments: list[str] | None = None) -> None:
     """
     _sound_streams()
     code = _code(arguments)
+    lost = code == PIPE_CLOSED
     try:
         sys.stdout.flush()
         sys.stderr.flush()
-    except OSError as error:  # what is left to write cannot be written, now or when the process ends
+    except OSError as error:
         code = code or (PIPE_CLOSED if isinstance(error, BrokenPipeError) else FAILED)
-    if code == PIPE_CLOSED:
+        lost = True
+    if lost:  # what is left to write cannot be written, and Python would try it once more when the process ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.exit(code)
 
