@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.floor import FORMAT, tool_schemas
 from benchmarks.sides import KEY, PROMPT, ROLE, TOOLS, City
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from benchmarks.sides import Side
 
@@ -38,12 +39,14 @@ class _Peer:
             await self._client.close()
 
 
-class OpenAI(_Peer):
-    """The official SDK, with a hand-written loop."""
+class _Client(_Peer, ABC):
+    """What only sends requests, with a hand-written loop."""
 
-    def __init__(self, base_url: str) -> None:
-        super().__init__(base_url)
-        self._client = import_module("openai").AsyncOpenAI(base_url=base_url, api_key=KEY)
+    _streamed: Mapping[str, Any] = MappingProxyType({"stream": True})
+
+    @abstractmethod
+    def _ask(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> Awaitable[Any]:
+        """Send a request of the chat dialect, with the ``model`` among its options."""
 
     def runner(self, model: str, *, tools: bool = False, form: bool = False) -> Callable[[], Awaitable[object]]:
         """As `Side.runner`."""
@@ -57,8 +60,7 @@ class OpenAI(_Peer):
         async def run() -> object:
             messages: list[dict[str, Any]] = list(_MESSAGES)
             while True:
-                answer = await self._client.chat.completions.create(messages=messages, **options)
-                message = answer.choices[0].message
+                message = (await self._ask(messages, **options)).choices[0].message
                 if not message.tool_calls:
                     return City.model_validate_json(message.content) if form else message.content
                 messages.append(message.model_dump(exclude_none=True))
@@ -75,14 +77,37 @@ class OpenAI(_Peer):
         """As `Side.streamer`."""
 
         async def stream() -> AsyncIterator[str]:
-            chunks = await self._client.chat.completions.create(
-                model=model, messages=list(_MESSAGES), stream=True, stream_options={"include_usage": True}
-            )
-            async for chunk in chunks:
+            async for chunk in await self._ask(_MESSAGES, model=model, **self._streamed):
                 if chunk.choices and (text := chunk.choices[0].delta.content):
                     yield text
 
         return stream
+
+
+class OpenAI(_Client):
+    """The official SDK."""
+
+    _streamed = MappingProxyType({"stream": True, "stream_options": {"include_usage": True}})
+
+    def __init__(self, base_url: str) -> None:
+        super().__init__(base_url)
+        self._client = import_module("openai").AsyncOpenAI(base_url=base_url, api_key=KEY)
+
+    def _ask(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> Awaitable[Any]:
+        created: Awaitable[Any] = self._client.chat.completions.create(messages=list(messages), **options)
+        return created
+
+
+class LiteLLM(_Client):
+    """litellm."""
+
+    def __init__(self, base_url: str) -> None:
+        super().__init__(base_url)
+        self._complete: Callable[..., Awaitable[Any]] = import_module("litellm").acompletion
+
+    def _ask(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> Awaitable[Any]:
+        options["model"] = f"openai/{options['model']}"
+        return self._complete(messages=list(messages), api_base=self.base_url, api_key=KEY, **options)
 
 
 class _Framework(_Peer, ABC):
@@ -196,53 +221,6 @@ class LangGraph(_Framework):
         async for message, _ in agent.astream({"messages": [_MESSAGES[1]]}, stream_mode="messages"):
             if message.content:
                 yield message.content
-
-
-class LiteLLM(_Peer):
-    """litellm, with a hand-written loop."""
-
-    def __init__(self, base_url: str) -> None:
-        super().__init__(base_url)
-        self._complete: Any = import_module("litellm").acompletion
-
-    def runner(self, model: str, *, tools: bool = False, form: bool = False) -> Callable[[], Awaitable[object]]:
-        """As `Side.runner`."""
-        functions = {function.__name__: function for function in TOOLS}
-        options: dict[str, Any] = {"model": f"openai/{model}", "api_base": self.base_url, "api_key": KEY}
-        if tools:
-            options["tools"] = tool_schemas()
-        if form:
-            options["response_format"] = FORMAT
-
-        async def run() -> object:
-            messages: list[dict[str, Any]] = list(_MESSAGES)
-            while True:
-                message = (await self._complete(messages=messages, **options)).choices[0].message
-                if not message.tool_calls:
-                    return City.model_validate_json(message.content) if form else message.content
-                messages.append(message.model_dump(exclude_none=True))
-                for call in message.tool_calls:
-                    result = await functions[call.function.name](**json.loads(call.function.arguments))
-                    messages.append({"role": "tool", "tool_call_id": call.id, "content": result})
-
-        return run
-
-    def streamer(self, model: str) -> Callable[[], AsyncIterator[str]]:
-        """As `Side.streamer`."""
-
-        async def stream() -> AsyncIterator[str]:
-            chunks = await self._complete(
-                model=f"openai/{model}",
-                api_base=self.base_url,
-                api_key=KEY,
-                messages=list(_MESSAGES),
-                stream=True,
-            )
-            async for chunk in chunks:
-                if chunk.choices and (text := chunk.choices[0].delta.content):
-                    yield text
-
-        return stream
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The recorded exchanges of the chat dialect, and the ways in which the replay server serves them."""
+"""The recorded exchanges, and the ways in which the replay server serves them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-FAMILIES: Final = {"openai-chat": "openai", "ollama-openai": "ollama", "openrouter-chat": "openrouter"}
+FAMILIES: Final = {"openai-chat": "openai", "ollama-openai": "ollama-chat", "openrouter-chat": "openrouter"}
 DELIVERIES: Final = {
     "as recorded": (),
     "byte by byte": ("--rechunk", "1"),
@@ -21,11 +21,11 @@ DELIVERIES: Final = {
 }
 
 
-def read_recordings(shared: Path) -> list[dict[str, Any]]:
-    """Give every recording of the dialect, in the order of their ids."""
+def read_recordings(shared: Path, *families: str) -> list[dict[str, Any]]:
+    """Give every recording of these kinds of endpoints, in the order of their ids; those of the chat dialect by itself."""
     found = [
         json.loads(path.read_text("utf-8"))
-        for family in FAMILIES
+        for family in families or FAMILIES
         for path in (shared / "recordings" / family).iterdir()
     ]
     return sorted(found, key=lambda recording: str(recording["id"]))
@@ -34,14 +34,12 @@ def read_recordings(shared: Path) -> list[dict[str, Any]]:
 @contextmanager
 def replay_servers(shared: Path) -> Iterator[dict[str, str]]:
     """Start one replay server for each delivery; gives where each listens."""
-    kinds = [part for family in FAMILIES for part in ("--provider", family)]
     command = [
         sys.executable,
         str(shared / "tools/replay_server.py"),
         str(shared / "recordings"),
         "--port",
         "0",
-        *kinds,
     ]
     with ExitStack() as stack:
         made = {}

@@ -113,18 +113,23 @@ async def test_leaving_a_stream_half_read_ends_its_run() -> None:
 
     class Endless(OfflineProvider):
         async def stream(self, request: Request) -> Any:
-            del request
             try:
-                while True:
+                while request.messages[-1].text == "go":
                     yield [TextDelta("more ")]
                     await asyncio.sleep(0)
             finally:
                 closed.set()
+            yield [TextDelta("done"), FinishDelta("stop")]
 
     agent = Agent(provider=Endless())
-    async for _ in agent.stream("go"):
+    read = []
+    async for text in agent.stream("go"):
+        read.append(text)
         break
     await asyncio.wait_for(closed.wait(), 5)
+    assert read == ["more "]
+    assert await asyncio.wait_for(agent.chat("and?"), 5) == "done"
+    assert texts(agent) == ["go", "more ", "and?", "done"]
 
 
 async def test_a_run_is_read_by_many_early_and_late() -> None:
@@ -197,17 +202,20 @@ async def test_an_agent_within_a_tool_belongs_to_the_run() -> None:
         return ""
 
     started = asyncio.Event()
+    runs: list[Any] = []
 
     async def ask_a_colleague() -> str:
-        inner = Agent(provider=OfflineProvider(function=never)).run("think")
+        runs.append(Agent(provider=OfflineProvider(function=never)).run("think"))
         started.set()
-        return str((await inner).output)
+        return str((await runs[0]).output)
 
     outer = Agent(provider=OfflineProvider([ToolCall(id="1", name="ask_a_colleague")]), tools=[ask_a_colleague])
     async with outer.run("go"):
         await asyncio.wait_for(started.wait(), 5)
         await asyncio.sleep(0.01)
-    await asyncio.wait_for(inner_ended.wait(), 5)
+    assert inner_ended.is_set()
+    with pytest.raises(Cancelled):
+        await runs[0]
 
 
 async def test_tools_in_every_form() -> None:

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import plait.builtin
+from executing import executing
 from plait.builtin import READY_MADE, TextIndex, calculate, get_current_time, search_documents
 from plait.errors import ConfigurationError, ToolError
-from plait.executor import execute
 from plait.messages import ToolCall
 from plait.run import RunContext
 from plait.toolbase import prepare
@@ -165,7 +165,8 @@ def test_documents_that_are_no_texts_are_refused() -> None:
 
 async def said(made: Tool, arguments: str) -> tuple[str, bool]:
     call = ToolCall(id="1", name=made.name, arguments=arguments)
-    [[done]] = [batch async for batch in execute([call], {made.name: made}, RunContext(deps=None))]
+    async with executing([call], {made.name: made}, RunContext(deps=None)) as batches:
+        [[done]] = [batch async for batch in batches]
     return done.result.text, done.result.is_error
 
 

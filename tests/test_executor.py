@@ -5,14 +5,13 @@ import contextvars
 import json
 import logging
 import threading
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
 
+from executing import executing
 from plait.errors import ToolError
-from plait.executor import Finished, execute
 from plait.interrupts import Secret
 from plait.messages import ImagePart, TextPart, ToolCall, ToolResult
 from plait.run import RunContext
@@ -20,6 +19,8 @@ from plait.tools import Tool, as_tool, find_tools
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
+
+    from plait.executor import Finished
 
 CONTEXT: RunContext[None] = RunContext(deps=None, user_id="ann", thread_id="thr_1", run_id="run_1", agent_name="Helper")
 WITHIN = 10  # seconds that a test may take before it has failed
@@ -31,7 +32,7 @@ def call(name: str, arguments: str = "", number: int = 1) -> ToolCall:
 
 async def run(calls: list[ToolCall], *forms: Any, context: RunContext[Any] = CONTEXT, **options: Any) -> list[Finished]:
     found: list[Finished] = []
-    async with asyncio.timeout(WITHIN), aclosing(execute(calls, find_tools(forms), context, **options)) as batches:
+    async with asyncio.timeout(WITHIN), executing(calls, find_tools(forms), context, **options) as batches:
         async for batch in batches:
             found += batch
     return found
@@ -91,7 +92,7 @@ async def test_a_result_is_given_when_it_is_there() -> None:
 
     order: list[list[str]] = []
     calls = [call("slow", number=1), call("quick", number=2)]
-    async with asyncio.timeout(WITHIN), aclosing(execute(calls, find_tools([slow, quick]), CONTEXT)) as batches:
+    async with asyncio.timeout(WITHIN), executing(calls, find_tools([slow, quick]), CONTEXT) as batches:
         async for batch in batches:
             order.append([one.result.text for one in batch])
             go.set()
@@ -450,7 +451,7 @@ async def test_closing_half_way_cancels_what_runs() -> None:
             ended.set()
 
     calls = [call("quick", number=1), call("hang", number=2)]
-    async with asyncio.timeout(WITHIN), aclosing(execute(calls, find_tools([quick, hang]), CONTEXT)) as batches:
+    async with asyncio.timeout(WITHIN), executing(calls, find_tools([quick, hang]), CONTEXT) as batches:
         async for batch in batches:
             assert [one.call.name for one in batch] == ["quick"]
             break

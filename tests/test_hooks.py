@@ -317,6 +317,20 @@ def test_hooks_are_a_mapping() -> None:
         Hooks([print])  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("hook", [print, dict, [].append, lambda *args, **kwargs: None, lambda event, more=1: None])
-async def test_anything_that_takes_one_value_is_a_hook(hook: Callable[..., Awaitable[Any] | Any]) -> None:
-    await Hooks({"on_manual_stop": hook}).call("on_manual_stop", ENDED)
+@pytest.mark.parametrize(
+    ("hook", "logged"),
+    [
+        (print, []),
+        (dict, ["the hook on_manual_stop failed and is ignored: TypeError"]),  # it takes one value, but not this one
+        ([].append, []),
+        (lambda *args, **kwargs: None, []),
+        (lambda event, more=1: None, []),
+    ],
+)
+async def test_anything_that_takes_one_value_is_a_hook(
+    hook: Callable[..., Awaitable[Any] | Any], logged: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    hooks = Hooks({"on_manual_stop": hook})
+    assert "on_manual_stop" in hooks
+    assert await hooks.call("on_manual_stop", ENDED) is None
+    assert caplog.messages == logged

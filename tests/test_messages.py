@@ -187,7 +187,7 @@ ROLES = "role: input should be 'system', 'user', 'assistant' or 'tool'"
             Message,
             {"parts": [{"type": "video"}]},
             (
-                "parts.0: the type should be one of 'text', 'reasoning', 'tool_call', 'tool_result', 'image', 'audio', "
+                "parts.0: the type should be one of 'text', 'reasoning', 'tool_call', 'tool_result', 'server_tool', 'image', 'audio', "
                 "'file' (given: {'type': 'video'})"
             ),
         ),

@@ -258,12 +258,19 @@ async def test_an_error_passes_through_a_chain_of_promises() -> None:
 @pytest.mark.fault("C09")
 @both
 async def test_an_error_nobody_reads_makes_no_noise(start_soon: bool) -> None:
+    ran = []
+
     async def culprit() -> NoReturn:
+        ran.append(1)
         raise LookupError
 
     promise = Promise(culprit, start_soon=start_soon)
     await tick()
-    del promise  # _no_noise sees what the loop was told
+    assert ran == ([1] if start_soon else [])
+    held = weakref.ref(promise)
+    del promise
+    gc.collect()
+    assert held() is None  # so the loop has been told all it will be told of it, and `_no_noise` sees that
 
 
 async def test_a_resolver_that_cannot_be_called_is_an_error_for_readers() -> None:

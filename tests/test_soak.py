@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from soak.cancellations import WAYS, Way, cancellations, steps
+from soak.cancellations import KINDS, WAYS, Way, cancellations, steps
 from soak.cuts import cuts, expected, junk, positions, read, said, sockets
 from soak.memory import failures, memory
 from soak.progress import Proof, table
 from soak.streams import ENDS, REFERENCES, Reference, seen
+from soak.world import STORES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +58,9 @@ def test_a_stream_cut_at_any_position() -> None:
 
 @pytest.mark.fault("L22", "L23", "L26", "L27", "L28", "L29", "L34")
 def test_streams_written_down_and_cut_at_random() -> None:
-    proven(cuts, 700)
+    proof = proven(cuts, 700)
+    assert set(proof.counts) == {"ends that were an answer", "ends that were none"}
+    assert min(proof.counts.values()) > 20
 
 
 @pytest.mark.fault("L20", "L21", "L22", "L26")
@@ -74,7 +77,10 @@ def test_spoilt_streams_give_a_result_or_a_typed_error() -> None:
 
 @pytest.mark.fault("C01")
 def test_runs_cancelled_at_random_moments() -> None:
-    proven(cancellations, 60)
+    proof = proven(cancellations, 60)
+    cancelled = [what.split(" on ") for what in proof.counts if what != "ended before"]
+    assert {kind for kind, _ in cancelled} == set(KINDS)
+    assert {store for _, store in cancelled} == set(STORES)
 
 
 @pytest.mark.fault("C01")

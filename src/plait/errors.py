@@ -18,6 +18,7 @@
     ├── LimitExceeded                     a size, count or rate limit (``limit``)
     ├── Cancelled                         what readers of a cancelled promise get
     ├── NotReplayable                     a bounded stream was read a second time
+    ├── ReplayMismatch                    a recording does not hold what was asked (``where``, ``recorded``, ``asked``)
     ├── DeadlockError                     an agent waits for its own answer
     ├── StoreError
     │   ├── StoreUnavailable              the store cannot be reached, or is busy
@@ -65,6 +66,11 @@ def excerpt(text: str | bytes, length: int = EXCERPT_LENGTH) -> str:
     line = " ".join(whole[: length * 4].split())
     safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in line)
     return safe if len(safe) <= length and len(whole) <= length * 4 else safe[:length] + "…"
+
+
+def plain_seconds(number: float) -> str:
+    """Write seconds down for a person: ``0.02 s``, ``90 s``, ``1,000,000,000 s``."""
+    return f"{number:,.0f} s" if number >= 1000 else f"{round(number, 3):g} s"  # noqa: PLR2004  # where ``g`` counts digits
 
 
 class PlaitError(Exception):
@@ -123,8 +129,12 @@ class ModelError(PlaitError):
         self.attempts = 1
 
     def __str__(self) -> str:
-        said = super().__str__()
-        return f"{said} (after {self.attempts} tries)" if self.attempts > 1 else said
+        tries = f" (after {self.attempts} tries)" if self.attempts > 1 else ""
+        return f"{super().__str__()}{self._more()}{tries}"
+
+    def _more(self) -> str:
+        """What the error's fields say beside its message."""
+        return ""
 
 
 class TransportError(ModelError):
@@ -145,6 +155,7 @@ class ProviderError(ModelError):
         code: the provider's own word for it, such as ``"insufficient_quota"``.
         body: at most 200 characters of what the provider wrote.
         retry_after: the seconds it asked to wait before the next try, or None.
+        longest_wait: the most seconds that would have been waited, where it asked for more; else None.
     """
 
     def __init__(
@@ -162,6 +173,15 @@ class ProviderError(ModelError):
         self.code = code
         self.body = body
         self.retry_after = retry_after
+        self.longest_wait: float | None = None
+
+    def _more(self) -> str:
+        if self.retry_after is None:
+            return ""
+        wish = f"; it asks to wait {plain_seconds(self.retry_after)}"
+        if self.longest_wait is None:
+            return wish
+        return f"{wish}, above the limit of {plain_seconds(self.longest_wait)}, so it was not waited for"
 
 
 class RateLimited(ProviderError):
@@ -231,6 +251,23 @@ class Cancelled(PlaitError):
 
 class NotReplayable(PlaitError):
     """A bounded stream keeps no history: it has one reader, and this would be a second."""
+
+
+class ReplayMismatch(PlaitError):
+    """A recording was asked what it does not hold.
+
+    Attributes:
+        where: the first place in which the request differs from the recorded one, such as ``messages[1].parts[0].text``;
+            empty when the recording is used up, or ends in the middle of an answer.
+        recorded: what was recorded there, at most 80 characters.
+        asked: what was asked instead, at most 80 characters.
+    """
+
+    def __init__(self, message: str, *, where: str = "", recorded: str = "", asked: str = "") -> None:
+        super().__init__(message)
+        self.where = where
+        self.recorded = recorded
+        self.asked = asked
 
 
 class DeadlockError(PlaitError):

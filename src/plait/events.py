@@ -6,12 +6,21 @@ providers make deltas, the loop makes the other events.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
 from plait.frozen import EMPTY, Frozen, FrozenDict, assemble
-from plait.messages import AssistantMessage, Message, ReasoningPart, TextPart, ToolCall, ToolResult
+from plait.messages import (
+    AssistantMessage,
+    ImagePart,
+    Message,
+    ReasoningPart,
+    ServerToolPart,
+    TextPart,
+    ToolCall,
+    ToolResult,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,6 +29,16 @@ StopReason = Literal[
     "response", "max_turns", "max_tool_calls", "budget", "user_stop", "interrupt", "guardrail", "deadline"
 ]
 """Why a run ended. Failures are exceptions, not stop reasons."""
+
+
+CUT: Final = frozenset({"length", "max_tokens", "max_output_tokens", "model_context_window_exceeded"})
+"""The finish reasons of answers that reached a limit of tokens, in the words of all providers."""
+
+DECLINED: Final = frozenset({"content_filter", "refusal"})
+"""The finish reasons of answers that the model, or the provider's filter, declined to give or to finish."""
+
+PAUSED: Final = frozenset({"pause_turn"})
+"""The finish reasons of answers that the provider goes on with when they are sent back as they are."""
 
 
 class Usage(Frozen):
@@ -109,6 +128,24 @@ class ToolCallDelta(_Struct, frozen=True, tag="tool_call"):
     name: str = ""
     arguments: str = ""
     choice: int = 0
+    details: dict[str, Any] | None = None
+
+
+class PartDelta(_Struct, frozen=True, tag="part"):
+    """A whole part of the answer, with the provider's own details.
+
+    It takes the place of the pieces of its kind that came since the last whole part, whose text it repeats; what comes
+    after it begins new parts. So a signature finds the thoughts it signs, and parts keep their order.
+    """
+
+    part: TextPart | ReasoningPart | ServerToolPart | ImagePart
+    choice: int = 0
+
+
+class AttemptDelta(_Struct, frozen=True, tag="attempt"):
+    """The answer begins anew: what came of it before is void. ``attempt`` is the number of the request, from 2."""
+
+    attempt: int
 
 
 class DetailsDelta(_Struct, frozen=True, tag="details"):
@@ -139,7 +176,18 @@ class FinishDelta(_Struct, frozen=True, tag="finish"):
     choice: int = 0
 
 
-Delta = TextDelta | RefusalDelta | ReasoningDelta | ToolCallDelta | DetailsDelta | UsageDelta | ModelDelta | FinishDelta
+Delta = (
+    TextDelta
+    | RefusalDelta
+    | ReasoningDelta
+    | ToolCallDelta
+    | PartDelta
+    | DetailsDelta
+    | UsageDelta
+    | ModelDelta
+    | FinishDelta
+    | AttemptDelta
+)
 
 # Run events: what the loop says around the deltas.
 
@@ -210,6 +258,7 @@ class Fold(msgspec.Struct, gc=False, eq=False):
     response_id: str = ""
     usage: Usage | None = None
     _choices: dict[int, _Choice] = msgspec.field(default_factory=dict)
+    _void: Usage | None = None  # the tokens of attempts that were superseded
 
     def add(self, deltas: Iterable[Delta]) -> None:
         """Take in the deltas of one socket read."""
@@ -217,15 +266,18 @@ class Fold(msgspec.Struct, gc=False, eq=False):
         for delta in deltas:
             kind = type(delta)
             if kind is UsageDelta:
-                self.usage = delta.usage  # type: ignore[union-attr]  # the exact type was asked for
+                used = delta.usage  # type: ignore[union-attr]  # the exact type was asked for
+                self.usage = used if self._void is None else self._void + used
             elif kind is ModelDelta:
                 self._named(delta)  # type: ignore[arg-type]
+            elif kind is AttemptDelta:
+                self._begin_anew()
             else:
                 number = delta.choice  # type: ignore[union-attr]
                 choice = choices.get(number)
                 if choice is None:
                     choice = choices[number] = _Choice()
-                if kind is TextDelta:  # nearly all of them
+                if kind is TextDelta and choice.text is not None:  # nearly all of them
                     choice.text.append(delta.text)  # type: ignore[union-attr]
                 else:
                     choice.add(delta)
@@ -234,6 +286,14 @@ class Fold(msgspec.Struct, gc=False, eq=False):
         self.model = delta.model or self.model
         self.provider = delta.provider or self.provider
         self.response_id = delta.response_id or self.response_id
+
+    def _begin_anew(self) -> None:
+        """Drop what came of the answer, but not what it cost: where that was not told, the cost is not known."""
+        self._choices.clear()
+        if self.usage is None or self.usage is self._void:  # the last attempt told nothing of its tokens
+            untold = Usage()
+            self.usage = untold if self._void is None else self._void + untold
+        self._void = self.usage
 
     @property
     def finished(self) -> bool:
@@ -272,9 +332,11 @@ class Fold(msgspec.Struct, gc=False, eq=False):
 
 
 class _Choice(msgspec.Struct, gc=False, eq=False):
-    text: list[str] = msgspec.field(default_factory=list)
-    refusal: list[str] | None = None  # the rest is made when it is needed, which is seldom
-    reasoning: list[str] | None = None
+    """One answer that grows: its parts in the order in which they began, and those that are open for more."""
+
+    parts_begun: list[Any] = msgspec.field(default_factory=list)  # whole parts, and what grows into one
+    text: list[str] | None = None  # the pieces of the text that is open
+    open: dict[type | None, _Pieces] | None = None  # what is open, by the kind of its pieces
     calls: dict[int, _Call] | None = None
     details: dict[str, Any] | None = None
     finish_reason: str | None = None
@@ -282,47 +344,95 @@ class _Choice(msgspec.Struct, gc=False, eq=False):
     def add(self, delta: Any) -> None:
         kind = type(delta)
         if kind is ToolCallDelta:
-            if self.calls is None:
-                self.calls = {}
-            call = self.calls.get(delta.index)
-            if call is None:
-                call = self.calls[delta.index] = _Call()
-            call.id = call.id or delta.id
-            call.name = call.name or delta.name
-            call.arguments.append(delta.arguments)
-        elif kind is ReasoningDelta:
-            if self.reasoning is None:
-                self.reasoning = []
-            self.reasoning.append(delta.text)
-        elif kind is RefusalDelta:
-            if self.refusal is None:
-                self.refusal = []
-            self.refusal.append(delta.text)
+            self._call(delta)
+        elif kind in _PIECES:
+            self._pieces(kind).said.append(delta.text)
+        elif kind is PartDelta:
+            self._whole(delta.part)
         elif kind is FinishDelta:
             self.finish_reason = delta.finish_reason
         elif kind is DetailsDelta:
             self.details = (self.details or {}) | delta.details
 
-    def parts(self, *, calls: bool) -> tuple[ReasoningPart | TextPart | ToolCall, ...]:
-        made: list[ReasoningPart | TextPart | ToolCall] = []
-        if reasoning := "".join(self.reasoning or ()):
-            made.append(assemble(ReasoningPart, {"text": reasoning}))
-        if text := "".join(self.text):
-            made.append(assemble(TextPart, {"text": text}))
-        if refusal := "".join(self.refusal or ()):
-            made.append(TextPart(text=refusal, refusal=True))
-        if calls and self.calls is not None:
-            made.extend(
-                assemble(ToolCall, {"id": call.id, "name": call.name, "arguments": "".join(call.arguments)})
-                for _, call in sorted(self.calls.items())
-            )
+    def _pieces(self, kind: type) -> _Pieces:
+        if self.open is None:
+            self.open = {}
+        pieces = self.open.get(kind)
+        if pieces is None:
+            pieces = self.open[kind] = _Pieces(kind)
+            self.parts_begun.append(pieces)
+            if kind is TextDelta:
+                self.text = pieces.said
+        return pieces
+
+    def _call(self, delta: ToolCallDelta) -> None:
+        if self.calls is None:
+            self.calls = {}
+        call = self.calls.get(delta.index)
+        if call is None:
+            call = self.calls[delta.index] = _Call()
+            self.parts_begun.append(call)
+        call.id = call.id or delta.id
+        call.name = call.name or delta.name
+        call.arguments.append(delta.arguments)
+        if delta.details:
+            call.details = (call.details or {}) | delta.details
+
+    def _whole(self, part: Any) -> None:
+        grown = self.open.get(_kind_of(part)) if self.open else None
+        if grown is None:
+            self.parts_begun.append(part)
+        else:
+            at = next(at for at, begun in enumerate(self.parts_begun) if begun is grown)
+            self.parts_begun[at] = part
+        self.open = self.text = None
+
+    def parts(self, *, calls: bool) -> tuple[Any, ...]:
+        made = []
+        in_order = iter([call for _, call in sorted((self.calls or {}).items())])
+        for begun in self.parts_begun:
+            kind = type(begun)
+            if kind is _Pieces:
+                if text := "".join(begun.said):
+                    made.append(begun.part(text))
+            elif kind is not _Call:
+                made.append(begun)
+            elif calls:  # they stand where calls began, in the order of their numbers
+                made.append(next(in_order).part())
         return tuple(made)
+
+
+class _Pieces(msgspec.Struct, gc=False, eq=False):
+    """A part that comes in pieces."""
+
+    kind: type
+    said: list[str] = msgspec.field(default_factory=list)
+
+    def part(self, text: str) -> TextPart | ReasoningPart:
+        if self.kind is ReasoningDelta:
+            return assemble(ReasoningPart, {"text": text})
+        return assemble(TextPart, {"text": text} if self.kind is TextDelta else {"text": text, "refusal": True})
 
 
 class _Call(msgspec.Struct, gc=False, eq=False):
     id: str = ""
     name: str = ""
     arguments: list[str] = msgspec.field(default_factory=list)
+    details: dict[str, Any] | None = None
+
+    def part(self) -> ToolCall:
+        fields: dict[str, Any] = {"id": self.id, "name": self.name, "arguments": "".join(self.arguments)}
+        return assemble(ToolCall, fields | {"details": FrozenDict(self.details)} if self.details else fields)
+
+
+_PIECES: Final = frozenset({TextDelta, RefusalDelta, ReasoningDelta})
+
+
+def _kind_of(part: object) -> type | None:
+    """Give the kind of pieces that grow into such a part."""
+    if type(part) is TextPart:
+        return RefusalDelta if part.refusal else TextDelta
+    return ReasoningDelta if type(part) is ReasoningPart else None
 
 
 def fold(batches: Iterable[Iterable[Delta]], *, provider: str = "", model: str = "") -> tuple[Answer, ...]:

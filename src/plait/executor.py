@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from plait.driving import CancelledItself, TimeUp, drive
-from plait.errands import Errands
 from plait.errors import ToolError, excerpt
 from plait.frozen import assemble
 from plait.messages import TextPart, ToolCall, ToolResult
@@ -34,6 +33,7 @@ from plait.workers import WORKERS, NoThreadLeft
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 
+    from plait.errands import Errands
     from plait.messages import ContentPart
     from plait.run import RunContext
     from plait.toolbase import Prepared, Tool
@@ -63,10 +63,10 @@ def execute(
     calls: Sequence[ToolCall],
     tools: Mapping[str, Tool],
     context: RunContext[Any],
+    errands: Errands,
     *,
     sequential: bool = False,
     at_once: int = DEFAULT_TOOLS_AT_ONCE,
-    errands: Errands | None = None,
 ) -> AsyncGenerator[list[Finished], None]:
     """Carry out the tool calls of one turn, and give each result when it is there.
 
@@ -77,31 +77,17 @@ def execute(
         calls: the calls, in the model's order.
         tools: the tools by name.
         context: what tools receive that ask for it; each gets its own ``tool_call_id`` and ``idempotency_key``.
+        errands: owns what the tools start; whoever made it ends it when this generator is closed.
         sequential: carry the calls out one after the other.
         at_once: how many run at the same time.
-        errands: owns what the tools start, and ends it when the run ends; without one it ends with this generator.
 
     Returns:
         An iterator of lists: the calls that have finished since the last one, in the model's order.
     """
     waves = _waves(calls, tools, sequential=sequential)
-    if errands is None:
-        return _with_own_errands(waves, tools, context, at_once)
     if len(waves) == 1 and len(waves[0]) > 1:
         return _together(waves[0], tools, context, errands, at_once)
     return _in_waves(waves, tools, context, errands, at_once)
-
-
-async def _with_own_errands(
-    waves: Sequence[Sequence[ToolCall]], tools: Mapping[str, Tool], context: RunContext[Any], at_once: int
-) -> AsyncGenerator[list[Finished], None]:
-    errands = Errands()
-    try:
-        async with aclosing(_in_waves(waves, tools, context, errands, at_once)) as batches:
-            async for batch in batches:
-                yield batch
-    finally:
-        await errands.end()
 
 
 async def _in_waves(

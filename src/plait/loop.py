@@ -34,7 +34,7 @@ from plait.errors import (
     StreamTruncated,
     excerpt,
 )
-from plait.events import Fold, RunFinished, StopReason
+from plait.events import CUT, DECLINED, PAUSED, Fold, RunFinished, StopReason
 from plait.executor import Finished, error_result
 from plait.hooks import AfterRequest, BeforeRequest, FunctionCallEnd, FunctionCallStart, HookName, Hooks, RunEnded, Veto
 from plait.log import REPAIR, says_something
@@ -105,11 +105,16 @@ def next_step(tail: Tail, limits: RunLimits) -> Ask | CallTools | Finish:
         ready = [call for call in waiting if call.id not in started][:left]
         return CallTools(tuple(ready), tuple(doubtful)) if ready or doubtful else Finish("max_tool_calls")
     last = tail.messages[-1] if tail.messages else None
-    if last is not None and last.role == "assistant" and not (run.last and run.last.cut):
+    if last is not None and last.role == "assistant" and not (run.last and _goes_on(run.last)):
         return Finish("response")
     if run.turns >= limits.max_turns:
         return Finish("max_turns")
     return Ask(run.turns + 1)
+
+
+def _goes_on(last: MessageEntry) -> bool:
+    """Whether the model is asked again after this answer: it was cut off, or its provider only paused."""
+    return last.cut is not None or last.finish_reason in PAUSED
 
 
 class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
@@ -257,7 +262,7 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
             msg = f"{self.provider.name} ended its stream without an end mark"
             raise StreamTruncated(msg, partial=message.text, provider=self.provider.name)
         self._fold = None
-        if not says_something(message) and why not in ("length", "content_filter"):
+        if not says_something(message) and why not in CUT | DECLINED:
             msg = "the model gave a complete answer without text or tool calls"
             raise EmptyAnswer(msg, provider=message.provider)
         self._add(MessageEntry(message, answer.usage, why))
@@ -289,7 +294,7 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
     def _cut_call(self) -> str | None:
         """The id of the call in whose middle the last answer reached its token limit: it is the answer's last."""
         tail = self.thread.tail
-        cut = tail.run is not None and tail.run.last is not None and tail.run.last.finish_reason == "length"
+        cut = tail.run is not None and tail.run.last is not None and tail.run.last.finish_reason in CUT
         return next(reversed(tail.pending)) if cut and tail.pending else None
 
     async def _allowed(self, call: ToolCall) -> ToolCall | None:
@@ -349,7 +354,7 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
     @staticmethod
     def _validated(last: MessageEntry, output: OutputSchema[Any]) -> object:
         text = last.message.text
-        if last.finish_reason == "length":
+        if last.finish_reason in CUT:
             msg = f"the answer reached its token limit before it was a whole {output.name}: {excerpt(text, 80)}"
             raise OutputInvalid(msg, text=text)
         try:
@@ -438,7 +443,7 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
             run_id=self.context.run_id,
             agent_name=self.context.agent_name,
             error=error,
-            truncated=last is not None and last.finish_reason == "length",
+            truncated=last is not None and last.finish_reason in CUT,
             finish_reason=last.finish_reason if last else None,
             provider=message.provider if isinstance(message, AssistantMessage) else None,
             model=message.model if isinstance(message, AssistantMessage) else None,
@@ -448,7 +453,7 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
 def _raise_refusal(last: MessageEntry) -> None:
     """Raise `Refused` for an answer in which the model, or the provider's filter, declined."""
     message = last.message
-    if message.refusal or last.finish_reason == "content_filter":
+    if message.refusal or last.finish_reason in DECLINED:
         text = message.refusal or message.text
         provider = message.provider if isinstance(message, AssistantMessage) else None
         if message.refusal or not text:

@@ -25,11 +25,21 @@ Role = Literal["system", "user", "assistant", "tool"]
 
 
 class TextPart(Frozen):
-    """Text. ``refusal`` marks the words with which a model declined to answer."""
+    """Text. ``refusal`` marks the words with which a model declined to answer.
+
+    ``details`` holds the provider's own fields of it, such as citations, which go back unchanged.
+    """
 
     type: Literal["text"] = "text"
     text: str
     refusal: bool = False
+    details: JsonObject = EMPTY
+
+    @property
+    def citations(self) -> tuple[JsonObject, ...]:
+        """What the text refers to, as its provider says it: Anthropic's ``citations``, OpenAI's ``annotations``."""
+        found = self.details.get("citations") or self.details.get("annotations")
+        return tuple(found) if isinstance(found, tuple | list) else ()
 
 
 class ReasoningPart(Frozen):
@@ -41,12 +51,28 @@ class ReasoningPart(Frozen):
 
 
 class ToolCall(Frozen):
-    """A model's wish to call a tool. ``arguments`` is the model's own text, normally a JSON object."""
+    """A model's wish to call a tool. ``arguments`` is the model's own text, normally a JSON object.
+
+    ``details`` holds the provider's own fields of the call, which go back unchanged.
+    """
 
     type: Literal["tool_call"] = "tool_call"
     id: str
     name: str
     arguments: str = ""
+    details: JsonObject = EMPTY
+
+
+class ServerToolPart(Frozen):
+    """What the provider did by itself while it answered: a search, code it ran, an image it made.
+
+    ``name`` is the provider's word for it. ``details`` is its own record of it, a call, a result or both, which goes
+    back unchanged; nothing of it is carried out here.
+    """
+
+    type: Literal["server_tool"] = "server_tool"
+    name: str
+    details: JsonObject = EMPTY
 
 
 class ImagePart(Frozen):
@@ -104,7 +130,8 @@ class ToolResult(Frozen):
 
 
 Part = Annotated[
-    TextPart | ReasoningPart | ToolCall | ToolResult | ImagePart | AudioPart | FilePart, Field(discriminator="type")
+    TextPart | ReasoningPart | ToolCall | ToolResult | ServerToolPart | ImagePart | AudioPart | FilePart,
+    Field(discriminator="type"),
 ]
 
 
@@ -354,6 +381,7 @@ __all__ = [
     "Part",
     "ReasoningPart",
     "Role",
+    "ServerToolPart",
     "SystemMessage",
     "TextPart",
     "ToolCall",

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from plait.errors import ConfigurationError
-from plait.providers.catalog import MODELS, get_provider
-from plait.providers.chat import VENDORS, ChatProvider
+from plait.providers.catalog import get_provider
+from plait.providers.models import MODELS
+from plait.providers.remote import HttpProvider
 from plait.providers.offline import OfflineProvider
 from plait.providers.retry import Retrying
+from plait.providers.vendors import VENDORS
 
 KEY = "sk-made-up-0123456789"
 
@@ -20,7 +22,7 @@ def made(*args: Any, **kwargs: Any) -> tuple[str, str, str]:
     """The vendor, model and address of what `get_provider` makes, which asks again when it fails."""
     provider = get_provider(*args, **kwargs)
     assert isinstance(provider, Retrying)
-    assert isinstance(provider.provider, ChatProvider)
+    assert isinstance(provider.provider, HttpProvider)
     assert (provider.name, provider.model) == (provider.provider.name, provider.provider.model)
     return provider.name, provider.model, provider.provider.base_url
 
@@ -100,7 +102,10 @@ def test_a_provider_object_is_given_back() -> None:
     assert get_provider(own) is own
 
 
-KNOWN = "the providers are offline, ollama, openai, openrouter."
+KNOWN = (
+    "the providers are anthropic, offline, ollama, ollama-chat, openai, openai-responses, openrouter, "
+    "openrouter-responses, replay."
+)
 
 
 @pytest.mark.parametrize(
@@ -128,8 +133,8 @@ KNOWN = "the providers are offline, ollama, openai, openrouter."
             [],
             {},
             (
-                "no provider is named and no key is set: set OPENAI_API_KEY or OPENROUTER_API_KEY, or name one, such "
-                "as provider='openai' with api_key=..., provider='ollama' for a local server, or provider='offline' to "
+                "no provider is named and no key is set: set OPENAI_API_KEY, ANTHROPIC_API_KEY or OPENROUTER_API_KEY, or "
+                "name one, such as provider='openai' with api_key=..., provider='ollama' for a local server, or provider='offline' to "
                 "try without a key"
             ),
         ),

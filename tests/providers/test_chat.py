@@ -41,11 +41,12 @@ from plait.messages import (
     UserMessage,
 )
 from plait.providers.base import Request, Settings, ToolDefinition
-from plait.providers.chat import VENDORS, ChatProvider
-from plait.providers.chat_answer import AnswerReader, read_usage
-from plait.providers.chat_request import Form, message_bytes
+from plait.providers.chat import ChatProvider
+from plait.providers.chat_answer import ChatReader, read_usage
+from plait.providers.chat_request import message_bytes
 from plait.providers.http import TransportLimits
 from plait.providers.status import Service
+from plait.providers.vendors import Form
 from plait.schema import output_schema
 
 if TYPE_CHECKING:
@@ -345,12 +346,12 @@ def whole(message: dict[str, Any] | None = None, finish: str | None = "stop", **
 
 def read_whole(answer: object) -> list[Answer]:
     fold = Fold("acme", "m1")
-    fold.add(AnswerReader(SERVICE).whole(answer if isinstance(answer, bytes) else json.dumps(answer).encode()))
+    fold.add(ChatReader(SERVICE).whole(answer if isinstance(answer, bytes) else json.dumps(answer).encode()))
     return list(fold.answers())
 
 
 def read_stream(*events: Any, expected: int = 1) -> list[Answer]:
-    reader = AnswerReader(SERVICE, expected=expected)
+    reader = ChatReader(SERVICE, expected=expected)
     fold = Fold("acme", "m1")
     for event in events:
         fold.add(reader.feed([event if isinstance(event, bytes) else json.dumps(event).encode()]))
@@ -443,7 +444,7 @@ def test_a_stream() -> None:
 @pytest.mark.parametrize("told", [[USAGE], [USAGE, 3], [{}, USAGE, {"prompt_tokens": -1}]])
 def test_tokens_without_sense_do_not_hide_others_however_the_stream_is_cut(told: list[object]) -> None:
     events = [chunk("stop", content="yes"), *({"choices": [], "usage": usage} for usage in told)]
-    reader, fold = AnswerReader(SERVICE), Fold("acme", "m1")
+    reader, fold = ChatReader(SERVICE), Fold("acme", "m1")
     fold.add(reader.feed([json.dumps(event).encode() for event in events]))
     fold.add(reader.end())
     assert list(fold.answers()) == read_stream(*events)
@@ -700,7 +701,7 @@ class Unjudged:
     model = "m1"
 
     def __init__(self, message: dict[str, Any], finish: str | None) -> None:
-        self.deltas = AnswerReader(SERVICE).feed([json.dumps(whole(message, finish)).encode()])
+        self.deltas = ChatReader(SERVICE).feed([json.dumps(whole(message, finish)).encode()])
         self.finish = finish or ""
 
     async def stream(self, request: Request) -> AsyncGenerator[list[Delta], None]:
@@ -892,46 +893,6 @@ async def test_who_answered_is_told_once(serve: Serve) -> None:
 # --- vendors and keys ------------------------------------------------------------------------------------------------
 
 
-def test_each_vendors_key_and_address_come_from_its_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = dict(os.environ)
-    for name, address in {
-        "openai": "https://api.openai.com/v1",
-        "openrouter": "https://openrouter.ai/api/v1",
-        "ollama": "http://localhost:11434/v1",
-    }.items():
-        variable = VENDORS[name].key_variable
-        assert variable is not None
-        if VENDORS[name].key_needed:
-            with pytest.raises(ConfigurationError, match=f"set {variable}, or pass api_key"):
-                ChatProvider("m", name=name)
-            monkeypatch.setenv(variable, "sk-from-environment")
-        assert ChatProvider("m", name=name).base_url == address
-        monkeypatch.delenv(variable, raising=False)
-    assert dict(os.environ) == before
-    monkeypatch.setenv("OPENAI_BASE_URL", "https://proxy.test/v2/")
-    assert ChatProvider("m", api_key=KEY).base_url == "https://proxy.test/v2"
-    assert ChatProvider("m", api_key=KEY, base_url="http://x.test").base_url == "http://x.test"
-
-
-@pytest.mark.parametrize(
-    ("host", "url"),
-    [
-        ("", "http://localhost:11434/v1"),
-        ("box", "http://box:11434/v1"),
-        ("box:99", "http://box:99/v1"),
-        (":99", "http://localhost:99/v1"),
-        ("0.0.0.0:99", "http://127.0.0.1:99/v1"),
-        ("https://box", "https://box/v1"),
-        ("http://box:99/", "http://box:99/v1"),
-        ("http://box:99/v1", "http://box:99/v1"),
-        ("[::1]:99", "http://[::1]:99/v1"),
-    ],
-)
-def test_ollama_host_is_read_as_ollama_reads_it(host: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OLLAMA_HOST", host)
-    assert ChatProvider("m", name="ollama").base_url == url
-
-
 async def test_the_key_given_goes_before_the_variable(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-variable")
     server = await serve(serve.whole(whole()))
@@ -951,7 +912,7 @@ async def test_the_key_given_goes_before_the_variable(serve: Serve, monkeypatch:
 @pytest.mark.parametrize(
     ("options", "what"),
     [
-        ({"name": "nobody"}, "there is no vendor 'nobody'; name one of openai, openrouter, ollama, or give a base_url"),
+        ({"name": "nobody"}, "there is no vendor 'nobody'; name one of openai,  a base_url"),
         ({"base_url": "x.test/v1"}, "'x.test/v1' is no address"),
         ({"base_url": "https://user:word@x.test"}, "user name or password"),
         ({"api_key": "sk-\u00e4"}, "characters that cannot be sent"),

@@ -63,6 +63,20 @@ async def read(asked: Endpoint) -> list[bytes]:
     return found
 
 
+async def many_at_once(serve: Serve, count: int) -> tuple[Loopback, Endpoint]:
+    """Have so many requests under way at the same time, and then let all be answered."""
+    go = asyncio.Event()
+    server = await serve([go, *serve.whole(b"one")])
+    asked = endpoint(server.url)
+    asking = [asyncio.create_task(asked.post(b"{}")) for _ in range(count)]
+    while len(server.requests) < count:
+        server.asked.clear()
+        await asyncio.wait_for(server.asked.wait(), PATIENCE)
+    go.set()
+    assert await asyncio.gather(*asking) == [b"one"] * count
+    return server, asked
+
+
 async def free_port() -> int:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -309,15 +323,7 @@ async def test_a_kept_connection_that_the_server_ended_is_replaced(last_words: b
 
 
 async def test_every_kept_connection_that_ended_is_passed_over(serve: Serve) -> None:
-    go = asyncio.Event()
-    server = await serve([go, *serve.whole(b"one")])
-    asked = endpoint(server.url)
-    first = [asyncio.create_task(asked.post(b"{}")) for _ in range(3)]
-    while len(server.requests) < 3:
-        server.asked.clear()
-        await asyncio.wait_for(server.asked.wait(), PATIENCE)
-    go.set()
-    assert await asyncio.gather(*first) == [b"one"] * 3
+    server, asked = await many_at_once(serve, 3)
     for writer in server.writers.values():
         writer.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
     assert await asked.post(b"{}") == b"one"
@@ -675,15 +681,7 @@ async def test_of_many_free_connections_not_all_are_kept(serve: Serve, monkeypat
     from plait.providers.http import connections
 
     monkeypatch.setattr(connections, "_MOST_KEPT", 10)
-    go = asyncio.Event()
-    server = await serve([go, *serve.whole(b"one")])
-    asked = endpoint(server.url)
-    many = [asyncio.create_task(asked.post(b"{}")) for _ in range(12)]
-    while len(server.requests) < 12:
-        server.asked.clear()
-        await asyncio.wait_for(server.asked.wait(), PATIENCE)
-    go.set()
-    await asyncio.gather(*many)
+    server, asked = await many_at_once(serve, 12)
     deadline = time.monotonic() + PATIENCE
     while server.open != 10:
         assert time.monotonic() < deadline, server.open

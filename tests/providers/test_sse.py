@@ -94,4 +94,7 @@ def test_it_says_how_much_it_holds() -> None:
 def test_bytes_without_meaning_are_survived() -> None:
     junk = random.Random(1)  # noqa: S311  # nothing is kept secret by it
     for _ in range(300):
-        read(bytes(junk.choices(b"\r\n: da[]{}\xef\xbb\xbf\x00", k=junk.randrange(60))))
+        noise = bytes(junk.choices(b"\r\n: data[]{}\xef\xbb\xbf\x00", k=junk.randrange(60)))
+        noise += b"".join(junk.choices([b"data", b"data:", b"data: ", b":", b"\r", b"\n", b"{", b"}"], k=20))
+        assert read(noise, list(range(len(noise)))) == read(noise)
+        assert read(noise + b"\n\n" + PLAIN)[-3:] == EXPECTED

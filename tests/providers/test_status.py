@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from plait.errors import ProviderError, RateLimited
-from plait.providers.status import Service, error_object, http_error, plain_seconds, retry_after
+from plait.providers.status import Service, error_object, http_error, retry_after
 
 KEY = "sk-very-secret-key"
 SERVICE = Service(provider="acme", address="acme.test:443", model="m1", key_variable="ACME_API_KEY", secrets=(KEY,))
@@ -115,11 +115,3 @@ def test_429_is_rate_limited() -> None:
 def test_errors_inside_a_success(said: object, made: type, status: int | None, retryable: bool) -> None:
     error = error_object(said, SERVICE)
     assert (type(error), error.status, error.retryable) == (made, status, retryable)
-
-
-@pytest.mark.parametrize(
-    ("number", "expected"),
-    [(0.0, "0 s"), (0.02, "0.02 s"), (61.5, "61.5 s"), (90.0, "90 s"), (1e9, "1,000,000,000 s"), (1e-9, "0 s")],
-)
-def test_seconds_are_written_for_people(number: float, expected: str) -> None:
-    assert plain_seconds(number) == expected

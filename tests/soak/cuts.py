@@ -11,7 +11,7 @@ from plait.events import Answer, Fold
 from plait.messages import UserMessage
 from plait.providers.base import Request
 from plait.providers.chat import ChatProvider
-from plait.providers.chat_answer import AnswerReader
+from plait.providers.chat_answer import ChatReader
 from plait.providers.sse import EventReader
 from plait.providers.status import Service
 from soak.server import CHUNKED, HEAD, LAST_CHUNK, UNTIL_CLOSED, Server, Step, chunk
@@ -35,7 +35,7 @@ def read(pieces: Iterable[bytes], *, clean: bool = True) -> Answer | PlaitError:
         pieces: what the reads of the socket give.
         clean: whether the stream ends after them, or breaks off.
     """
-    frames, answers, fold = EventReader(), AnswerReader(SERVICE), Fold("openai", "m-1")
+    frames, answers, fold = EventReader(), ChatReader(SERVICE), Fold("openai", "m-1")
     begun = b""
     try:
         for piece in pieces:

@@ -1,45 +1,98 @@
-"""Which providers can be named, and the model each is asked for when none is.
+"""Which providers can be named, and making one of a name.
 
-Makes providers of names; where they are and which keys they need is theirs to know.
+Where vendors are and which keys they need is theirs to know (`plait.providers.vendors`); which model is asked for
+when none is named stands in `plait.providers.models`.
 """
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from inspect import signature
+from typing import TYPE_CHECKING, Any, Final
 
 from plait.errors import ConfigurationError, excerpt
+from plait.providers.models import MODELS, OpenRouterModel, model_named
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from plait.providers.base import Provider
+    from plait.providers.retry import RetryPolicy
+    from plait.providers.vendors import Vendor
 
 OFFLINE: Final = "offline"
+REPLAY: Final = "replay"
+"""The name of the provider that answers from a recording; what follows its colon is the file."""
 
-MODELS: Final[dict[str, str]] = {
-    "openai": "gpt-4o",
-    "openrouter": "openai/gpt-4o",
-    "ollama": "llama3.1",
-    OFFLINE: "offline",
+ProviderMaker = Callable[..., "Provider"]
+"""Makes a provider: called with ``model`` and with whatever else was given to `get_provider`."""
+
+# The class of each dialect; their modules bring the HTTP library, 0.1 s to import.
+_DIALECTS: Final = {
+    "chat": ("plait.providers.chat", "ChatProvider"),
+    "responses": ("plait.providers.responses", "ResponsesProvider"),
+    "anthropic": ("plait.providers.anthropic", "AnthropicProvider"),
+    "ollama": ("plait.providers.ollama", "OllamaProvider"),
 }
-"""The default model of each provider, in the order in which keys are looked for."""
+_REGISTERED: Final[dict[str, Vendor | ProviderMaker]] = {}
+
+
+def register_provider(name: str, provider: Vendor | ProviderMaker, *, model: str | None = None) -> None:
+    """Make a provider known by name, for `get_provider` and for every ``provider=``.
+
+    Args:
+        name: the name: letters, digits, ``-`` and ``_``.
+        provider: a `Vendor`, which says where a service is and which dialect it speaks; or a function or class that
+            makes a provider, called with ``model=`` and whatever else is given to `get_provider`.
+        model: the model to ask for when none is named.
+
+    Raises:
+        ConfigurationError: the name cannot be used, or means another provider already.
+    """
+    from plait.providers.vendors import VENDORS, Vendor
+
+    if not isinstance(name, str) or not name.replace("-", "").replace("_", "").isalnum():
+        msg = f"a provider's name has letters, digits, '-' and '_' only; {excerpt(repr(name), 60)} has not"
+        raise ConfigurationError(msg)
+    if not (isinstance(provider, Vendor) or callable(provider)):
+        msg = f"provider {name!r} must be a Vendor, or a function that makes a provider, not {type(provider).__name__}"
+        raise ConfigurationError(msg)
+    if name in (OFFLINE, REPLAY) or VENDORS.get(name, _REGISTERED.get(name, provider)) != provider:
+        msg = f"there is a provider {name!r} already; register yours under another name"
+        raise ConfigurationError(msg)
+    _REGISTERED[name] = provider
+    if isinstance(provider, Vendor):
+        VENDORS[name] = provider
+    if model is not None:
+        MODELS[name] = model
 
 
 def get_provider(
-    name: str | Provider | None = None,
+    name: str | Provider | Sequence[str | Provider] | None = None,
     *,
     model: str | None = None,
     api_key: str | None = None,
     base_url: str | None = None,
+    retry: RetryPolicy | int | None = None,
+    record_to: str | Path | None = None,
+    **options: Any,
 ) -> Provider:
     """Make a provider by name.
 
     Args:
-        name: ``"openai"``, or ``"openai:gpt-4o"`` with the model, or a provider object, which is given back. Without
-            one: what ``model`` names (``"openai:gpt-4o"``), else OpenAI's dialect at ``base_url``, else the provider
-            whose key is set in the environment.
-        model: the model's name; without one the provider's default.
+        name: ``"openai"``, or ``"openai:gpt-4o"`` with the model; a provider object, which is given back; or a list of
+            these, each asked when the one before it fails (see `Fallback`). Without one: what ``model`` names
+            (``"openai:gpt-4o"``), else OpenAI's dialect at ``base_url``, else the provider whose key is set in the
+            environment.
+        model: the model's name, or a registered one (`register_model`); without one the provider's default.
         api_key: its key; without one the provider's usual environment variable is read.
         base_url: where it is; without one its own address.
+        retry: when it is asked again, as a policy or a number of further requests; `RetryPolicy()` without one.
+        record_to: a file to which every exchange is appended, for ``provider="replay:file"``.
+        **options: what else the provider takes: ``headers`` and ``limits`` for those asked over HTTP, ``script`` or
+            ``function`` for the offline one, anything for registered ones.
 
     Raises:
         ConfigurationError: the provider is unknown, no key is set, or an argument is of the wrong type.
@@ -48,51 +101,122 @@ def get_provider(
         if value is not None and not isinstance(value, str):
             msg = f"{what} must be a text, not {type(value).__name__}"
             raise ConfigurationError(msg)
-    if name is not None and not isinstance(name, str):
-        if not callable(getattr(name, "stream", None)) or not hasattr(name, "model"):
-            kind = type(name).__name__
-            msg = f"provider must be a name such as 'openai' or 'openai:gpt-4o', or a provider object, not {kind}"
-            raise ConfigurationError(msg)
-        return name
-    vendor, said = _names(name, model, base_url)
-    said = said or MODELS[vendor]
+    made: Provider
+    if name is None or isinstance(name, str):
+        vendor, said = _names(name, model, base_url)
+        made = _made(vendor, said, {"api_key": api_key, "base_url": base_url, "retry": retry}, options)
+    elif isinstance(name, Sequence):
+        from plait.providers.fallback import Fallback
+
+        made = Fallback(*(get_provider(one, retry=retry) for one in name))
+    else:
+        made = _checked(name)
+    if record_to is None:
+        return made
+    from plait.providers.recording import Recording
+
+    return Recording(made, record_to)
+
+
+def _checked(made: Any) -> Provider:
+    if not callable(getattr(made, "stream", None)) or not hasattr(made, "model"):
+        kind = type(made).__name__
+        msg = f"provider must be a name such as 'openai' or 'openai:gpt-4o', or a provider object, not {kind}"
+        raise ConfigurationError(msg)
+    return made  # type: ignore[no-any-return]  # it was just looked at
+
+
+def _made(vendor: str, model: str, known: Mapping[str, Any], options: dict[str, Any]) -> Provider:
+    given = {what: value for what, value in known.items() if value is not None}
+    if vendor == REPLAY:
+        from plait.providers.recording import Replay
+
+        return Replay(model)
     if vendor == OFFLINE:
         from plait.providers.offline import OfflineProvider
 
-        return OfflineProvider(model=said)
-    from plait.providers.chat import ChatProvider  # it brings the HTTP library, 0.1 s to import
+        return OfflineProvider(**_taken(OfflineProvider, {"model": model, **options}))
+    registered = _REGISTERED.get(vendor)
+    if registered is not None and callable(registered):
+        return _checked(registered(model=model, **given, **options))
     from plait.providers.retry import Retrying
+    from plait.providers.vendors import VENDORS
 
-    return Retrying(ChatProvider(model=said, name=vendor, api_key=api_key, base_url=base_url))
+    module, name = _DIALECTS[VENDORS[vendor].dialect]
+    kind = getattr(import_module(module), name)
+    given.pop("retry", None)
+    made = kind(**_taken(kind, {"model": model, "name": vendor, **given, **options}))
+    return Retrying(made, _policy(known["retry"]))
 
 
-def _names(name: str | None, model: str | None, base_url: str | None) -> tuple[str, str | None]:
+def _taken(kind: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Give what a provider is made with, if it takes all of it."""
+    takes = signature(kind).parameters
+    if unknown := [what for what in given if what not in takes]:
+        what = ", ".join(takes)
+        msg = f"{kind.__name__} takes no {excerpt(unknown[0], 40)!r}; it takes {what}"
+        raise ConfigurationError(msg)
+    return given
+
+
+def _policy(retry: object) -> RetryPolicy:
+    from plait.providers.retry import DEFAULT_POLICY, RetryPolicy
+
+    if retry is None or isinstance(retry, RetryPolicy):
+        return retry or DEFAULT_POLICY
+    if isinstance(retry, int) and not isinstance(retry, bool):
+        return RetryPolicy(max_retries=retry)
+    msg = f"retry must be a RetryPolicy or a number of further requests, not {type(retry).__name__}"
+    raise ConfigurationError(msg)
+
+
+def _names(name: str | None, model: str | None, base_url: str | None) -> tuple[str, str]:
     """The vendor and the model that these arguments mean."""
+    if isinstance(model, OpenRouterModel) and name is None and base_url is None:
+        name = "openrouter"
+    model = None if model is None else model_named(model)
     if name is not None:
         vendor, _, said = name.partition(":")
-        if vendor not in MODELS:
+        if vendor not in _known():
             raise ConfigurationError(_unknown(vendor))
         model = (model or "").removeprefix(f"{vendor}:")
+        said = model_named(said) if said else ""
         if said and model and said != model:
             both = f"{excerpt(repr(said), 60)} in provider, and {excerpt(repr(model), 60)} in model"
             msg = f"two models are named: {both}; name one"
             raise ConfigurationError(msg)
-        return vendor, model or said
+        return vendor, model or said or _default_model(vendor)
     vendor, _, said = (model or "").partition(":")
-    if said and vendor in MODELS:
+    if said and vendor in _known():
         return vendor, said
-    return ("openai" if base_url is not None else _with_a_key()), model
+    vendor = "openai" if base_url is not None else _with_a_key()
+    return vendor, model or _default_model(vendor)
+
+
+def _known() -> set[str]:
+    return {*MODELS, *_REGISTERED, REPLAY}
+
+
+def _default_model(vendor: str) -> str:
+    if vendor in MODELS:
+        return MODELS[vendor]
+    if vendor == REPLAY:
+        msg = "provider 'replay' needs the file of a recording: provider='replay:recording.jsonl'"
+    else:
+        msg = f"provider {vendor!r} has no default model; name one: {vendor + ':model'!r}"
+    raise ConfigurationError(msg)
 
 
 def _with_a_key() -> str:
     """The first vendor whose key is set."""
-    from plait.providers.chat import VENDORS
+    from plait.providers.vendors import VENDORS
 
     variables = {name: entry.key_variable for name, entry in VENDORS.items() if entry.key_needed and entry.key_variable}
-    found = next((name for name in MODELS if os.environ.get(variables.get(name, ""))), None)
+    found = next((name for name, variable in variables.items() if os.environ.get(variable)), None)
     if found is None:
+        *some, last = dict.fromkeys(variables.values())
         msg = (
-            f"no provider is named and no key is set: set {' or '.join(variables.values())}, or name one, such as "
+            f"no provider is named and no key is set: set {', '.join(some)} or {last}, or name one, such as "
             "provider='openai' with api_key=..., provider='ollama' for a local server, or provider='offline' to try "
             "without a key"
         )
@@ -103,7 +227,7 @@ def _with_a_key() -> str:
 def _unknown(vendor: str) -> str:
     from difflib import get_close_matches
 
-    known = sorted(MODELS)
+    known = sorted(_known())
     close = get_close_matches(vendor, known, 1)
     meant = f" Did you mean {close[0]!r}?" if close else ""
     return f"there is no provider {excerpt(repr(vendor), 60)}; the providers are {', '.join(known)}.{meant}"

@@ -16,6 +16,8 @@ import msgspec
 
 from plait.errors import EmptyAnswer, ModelError, ProtocolViolation, StreamTruncated, TransportError, excerpt
 from plait.events import (
+    CUT,
+    DECLINED,
     DetailsDelta,
     FinishDelta,
     ModelDelta,
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from plait.events import Delta
     from plait.providers.status import Service
 
-_MAY_BE_EMPTY: Final = frozenset({"length", "content_filter"})  # reasons for which an answer may well be empty
+_MAY_BE_EMPTY: Final = CUT | DECLINED  # reasons for which an answer may well be empty
 _ERROR: Final = "error"
 _PIECEMEAL: Final = frozenset({"reasoning.text", "reasoning.summary"})
 _MOST_DOLLARS: Final = 1e6
@@ -106,7 +108,7 @@ class _Known(msgspec.Struct, gc=False):
     name: str
 
 
-class AnswerReader:
+class ChatReader:
     """Turns one answer's JSON into deltas, and judges at its end whether it was complete.
 
     End marks are given out by `end` alone, when it is sure that the answer is one.

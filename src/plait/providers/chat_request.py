@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import mimetypes
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
@@ -26,35 +25,17 @@ if TYPE_CHECKING:
 
     from plait.messages import ContentPart, ToolCall
     from plait.providers.base import Settings, ToolDefinition
+    from plait.providers.vendors import Form
     from plait.schema import OutputSchema
 
 _AUDIO_FORMATS: Final = {"mpeg": "mp3", "x-wav": "wav", "wave": "wav", "vnd.wave": "wav"}
 _TOOL_CHOICES: Final = frozenset({"auto", "none", "required"})
-_SAID_BY_MODELS: Final = frozenset({"text", "reasoning", "tool_call"})
+_SAID_BY_MODELS: Final = frozenset({"text", "reasoning", "tool_call", "server_tool"})
 _NO_NAME: Final = r"[^a-zA-Z0-9_-]"
 _LONGEST_NAME: Final = 64
 _is_name = re.compile(r"[a-zA-Z0-9_-]{1,64}").fullmatch
 _INVALID: Final = "invalid_json"
 _OWN_FIELDS: Final = frozenset({"messages", "stream"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Form:
-    """What differs between the vendors that speak the dialect.
-
-    Attributes:
-        provider: the vendor's name; its own fields of a message go back to no other.
-        reasoning: the field in which it takes back what its model thought, as text.
-        details: its own fields of an answer that are kept, and sent back unchanged.
-        file_urls: whether a file may be the address of one.
-        max_tokens: the field for the most tokens of an answer.
-    """
-
-    provider: str
-    reasoning: str | None = None
-    details: tuple[str, ...] = ("reasoning_details",)
-    file_urls: bool = False
-    max_tokens: str = "max_tokens"
 
 
 @lru_cache(maxsize=64)

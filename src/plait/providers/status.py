@@ -59,11 +59,6 @@ class Service:
         return text
 
 
-def plain_seconds(number: float) -> str:
-    """Write seconds down for a person: ``0.02 s``, ``90 s``, ``1,000,000,000 s``."""
-    return f"{number:,.0f} s" if number >= 1000 else f"{round(number, 3):g} s"  # noqa: PLR2004  # where ``g`` counts digits
-
-
 def is_retryable(status: int) -> bool:
     """Whether a request that got this status may succeed when it is sent again."""
     return status in _RETRYABLE or status >= _SERVER_ERROR
@@ -137,9 +132,10 @@ def _error(
     head = f"{service.provider} answered {status}" if status is not None else f"{service.provider} reported an error"
     named = f" ({excerpt(service.clean(code), 60)})" if code is not None and code != str(status) else ""
     said = f": {excerpt(service.clean(message))}" if message.strip() else ""
+    advice = _advice(status, service) if retry_after is None else ""  # else the error says how long it asks to wait
     made = RateLimited if status == TOO_MANY_REQUESTS else ProviderError
     return made(
-        f"{head}{named}{said}{_advice(status, service, retry_after)}",
+        f"{head}{named}{said}{advice}",
         status=status,
         code=None if code is None else excerpt(service.clean(code)),
         body=excerpt(service.clean(body)),
@@ -150,9 +146,7 @@ def _error(
     )
 
 
-def _advice(status: int | None, service: Service, wait: float | None) -> str:
-    if wait is not None:
-        return f"; it asks to wait {plain_seconds(wait)}"
+def _advice(status: int | None, service: Service) -> str:
     if status == _UNAUTHORIZED:
         variable = f" or {service.key_variable}" if service.key_variable else ""
         return f"; check the key given as api_key{variable}"

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 End = Literal["fin", "rst", "hold"]
 """Close the connection; reset it; or say nothing more, and wait till the client goes."""
 
+DialectName = Literal["chat", "anthropic", "ollama", "responses"]
+"""OpenAI's chat completions, Anthropic's messages, Ollama's own chat, OpenAI's responses."""
+
 _ENDS: Final = ("fin", "rst", "hold")
 _LOWEST_STATUS: Final = 100
 _HIGHEST_STATUS: Final = 999
@@ -69,13 +72,16 @@ Step = bytes | float | Gate | Flood | End
 class Style:
     """How the events of a stream are written: all of it is allowed, and means the same.
 
+    Ollama's streams are lines of JSON, so that ``space`` and ``lines`` change nothing there.
+
     Attributes:
-        newline: what ends a line; ``"mixed"`` takes another one for each event.
+        newline: what ends a line; ``"mixed"`` takes another one for each event. Lines of JSON cannot end with CR.
         bom: whether the stream begins with a byte order mark.
         space: whether a space follows ``data:``.
-        comments: whether comments, empty events, ``id``, ``event`` and ``retry`` stand between the events.
+        comments: whether comments, empty events, ``id``, ``event`` and ``retry`` stand between the events; of lines
+            of JSON, whether blank lines do.
         lines: whether the data of each event comes in two lines.
-        last_blank: whether a blank line ends the last event.
+        last_blank: whether a blank line ends the last event; of lines of JSON, whether the last line ends.
 
     Raises:
         ConfigurationError: one of them is something else.
@@ -249,6 +255,7 @@ class Asked:
         usage: whether the tokens are to be told in a stream.
         number: the number of the request, from 1.
         url: the address that was asked.
+        dialect: the dialect it is in.
     """
 
     model: str = "fault-1"
@@ -257,6 +264,7 @@ class Asked:
     usage: bool = True
     number: int = 1
     url: str = ""
+    dialect: DialectName = "chat"
 
 
 Scripted = Reply | str | Callable[[Asked], "Reply | str | Callable[[Asked], Reply]"]
