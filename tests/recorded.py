@@ -22,7 +22,7 @@ DELIVERIES: Final = {
 
 
 def read_recordings(shared: Path, *families: str) -> list[dict[str, Any]]:
-    """Give every recording of these kinds of endpoints, in the order of their ids; those of the chat dialect by itself."""
+    """Give every recording of these kinds of endpoints, by their ids; without a kind, those of the chat dialect."""
     found = [
         json.loads(path.read_text("utf-8"))
         for family in families or FAMILIES

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from plait.errors import ConfigurationError
 from plait.events import (
     Answer,
+    AttemptDelta,
     Delta,
     DetailsDelta,
     Event,
@@ -18,6 +19,7 @@ from plait.events import (
     Fold,
     MessageAdded,
     ModelDelta,
+    PartDelta,
     ReasoningDelta,
     RefusalDelta,
     RunFinished,
@@ -30,8 +32,16 @@ from plait.events import (
     UsageDelta,
     fold,
 )
-from plait.frozen import to_json
-from plait.messages import AssistantMessage, ReasoningPart, TextPart, ToolCall, ToolResult, UserMessage
+from plait.messages import (
+    AssistantMessage,
+    ReasoningPart,
+    ServerToolPart,
+    TextPart,
+    ToolCall,
+    ToolResult,
+    UserMessage,
+)
+from plait.plain import FrozenDict, to_json
 
 texts = st.text(st.characters(codec=None), max_size=5)
 choices = st.integers(0, 2)
@@ -126,6 +136,67 @@ def test_a_whole_answer() -> None:
             "resp_1",
         ),
     )
+
+
+SIGNED = ReasoningPart(text="let me see", details=FrozenDict({"signature": "s"}))
+CITED = TextPart(text="it is so", details=FrozenDict({"citations": [{"url": "u"}]}))
+SEARCH = ServerToolPart(name="web_search", details=FrozenDict({"id": "srv_1"}))
+
+
+def test_parts_keep_their_order_and_the_providers_own_fields() -> None:
+    stream: list[Delta] = [
+        ReasoningDelta("let me "),
+        ReasoningDelta("see"),
+        PartDelta(SIGNED),
+        TextDelta("I search. "),
+        ToolCallDelta(0, "c0", "f", "{}"),
+        PartDelta(SEARCH),
+        TextDelta("it is "),
+        TextDelta("so"),
+        PartDelta(CITED),
+        ReasoningDelta("hm"),
+        TextDelta("And "),
+        ToolCallDelta(1, "c1", "f", details={"a": [1]}),
+        TextDelta("more"),
+        RefusalDelta("no"),
+        PartDelta(TextPart(text="no", refusal=True, details=FrozenDict({"why": 1}))),
+        RefusalDelta("no!"),
+    ]
+    (answer,) = fold([stream])
+    assert answer.message.parts == (
+        SIGNED,
+        TextPart(text="I search. "),
+        ToolCall(id="c0", name="f", arguments="{}"),
+        SEARCH,
+        CITED,
+        ReasoningPart(text="hm"),
+        TextPart(text="And more"),
+        ToolCall(id="c1", name="f", details=FrozenDict({"a": [1]})),
+        TextPart(text="no", refusal=True, details=FrozenDict({"why": 1})),
+        TextPart(text="no!", refusal=True),
+    )
+    assert (answer.message.text, answer.message.reasoning) == ("I search. it is soAnd more", "let me seehm")
+    assert answer.message.citations == ({"url": "u"},)
+
+
+def test_a_new_attempt_voids_what_came_before_and_both_are_counted() -> None:
+    told = Usage(input_tokens=3, output_tokens=1, cost=0.5)
+    first: list[Delta] = [ModelDelta("m1", "r1", "p1"), TextDelta("Hel"), ToolCallDelta(0, "c", "f"), UsageDelta(told)]
+    second: list[Delta] = [AttemptDelta(2), ModelDelta("m1", "r2", "p1"), TextDelta("Hello"), FinishDelta("stop")]
+    (answer,) = fold([first, [*second, UsageDelta(told)]])
+    assert answer == Answer(
+        AssistantMessage(text="Hello", provider="p1", model="m1"),
+        "stop",
+        Usage(input_tokens=6, output_tokens=2, requests=2, cost=1.0),
+        "r2",
+    )
+    (answer,) = fold([first[:2], [*second, UsageDelta(told)]])
+    assert answer.usage == Usage(input_tokens=3, output_tokens=1, requests=2, cost=None)
+    (answer,) = fold([first[:2], second[:3], second[:3], [FinishDelta("stop"), UsageDelta(told)]])
+    assert answer.usage == Usage(input_tokens=3, output_tokens=1, requests=3, cost=None)
+    made = Fold("p", "m")
+    made.add([TextDelta("a"), FinishDelta("stop"), AttemptDelta(2)])
+    assert not made.finished
 
 
 def test_names_come_from_the_request_where_the_stream_has_none() -> None:
@@ -236,6 +307,9 @@ EVENTS: list[tuple[Event, str]] = [
     (ReasoningDelta("a"), '{"type":"reasoning","text":"a"}'),
     (ToolCallDelta(0, "c", "f", "{}"), '{"type":"tool_call","index":0,"id":"c","name":"f","arguments":"{}"}'),
     (DetailsDelta({"a": [1]}), '{"type":"details","details":{"a":[1]}}'),
+    (ToolCallDelta(0, details={"a": 1}), '{"type":"tool_call","index":0,"details":{"a":1}}'),
+    (PartDelta(SEARCH), '{"type":"part","part":{"type":"server_tool","name":"web_search","details":{"id":"srv_1"}}}'),
+    (AttemptDelta(2), '{"type":"attempt","attempt":2}'),
     (UsageDelta(Usage(input_tokens=1)), '{"type":"usage","usage":{"input_tokens":1}}'),
     (ModelDelta("m"), '{"type":"model","model":"m"}'),
     (FinishDelta("stop"), '{"type":"finish","finish_reason":"stop"}'),

@@ -4,40 +4,19 @@ import copy
 import json
 import math
 import pickle
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum, StrEnum
 from functools import cached_property
-from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from plain_data import nested, objects
 from plait.errors import ConfigurationError
-from plait.events import TextDelta
-from plait.frozen import (
-    EMPTY,
-    MAX_DEPTH,
-    Frozen,
-    FrozenDict,
-    JsonObject,
-    TupleOf,
-    freeze,
-    parse_json,
-    thaw,
-    to_json,
-)
-
-# Any text JSON can hold: lone surrogates and NUL too.
-texts = st.text(st.characters(codec=None), max_size=8)
-scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts
-json_data = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3), max_leaves=8
-)
-objects = st.dictionaries(texts, json_data, max_size=4)
+from plait.frozen import Frozen, JsonObject, TupleOf
+from plait.plain import EMPTY, FrozenDict, parse_json, to_json
 
 
 class Shade(StrEnum):
@@ -78,177 +57,7 @@ class After(Frozen):
     x: int
 
 
-# --- reading and writing JSON ---
-
-
-@given(json_data)
-def test_json_round_trip(value: object) -> None:
-    assert parse_json(to_json(value)) == value
-    assert json.loads(to_json(value)) == value
-
-
-def test_only_lone_surrogates_are_escaped() -> None:
-    assert to_json({"a": "é\x00"}) == '{"a":"é\\u0000"}'.encode()
-    assert to_json({"a": "é\ud800"}) == b'{"a":"\\u00e9\\ud800"}'
-    assert to_json(TextDelta("\udfff")) == b'{"type":"text","text":"\\udfff"}'
-    assert to_json([Point(x=1)]) == b'[{"x":1}]'
-    assert to_json({"b": b"x", "surrogate": "\ud800"}) == b'{"b":"eA==","surrogate":"\\ud800"}'
-
-
-@pytest.mark.parametrize("value", [object(), iter([1]), {"a": object()}, {"\ud800": object()}])
-def test_what_is_no_data_is_not_encoded(value: object) -> None:
-    with pytest.raises(TypeError, match="has no form in JSON"):
-        to_json(value)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "{",
-        "nul",
-        "[" * 100_000,
-        '{"a":' * 100_000,
-        "1e999",
-        '{"a": -1e999}',
-        "NaN",
-        "[Infinity]",
-        "9" * 5_000,
-        b"\xff",
-        b'"\xff"',
-        '"\ud800',
-        "[1,]",
-    ],
-    ids=lambda text: repr(text[:12]),
-)
-def test_bad_json_is_a_value_error(text: str | bytes) -> None:
-    with pytest.raises(ValueError, match=r".") as raised:
-        parse_json(text)
-    assert len(str(raised.value)) < 300
-
-
-def test_json_of_other_writers_is_read() -> None:
-    assert parse_json('"\ud800"') == "\ud800"
-    assert parse_json(b'{"a": 1, "a": 2}') == {"a": 2}
-    assert parse_json("123456789012345678901234567890") == 123456789012345678901234567890
-    assert parse_json('"\\ud83d\\ude00"') == "\N{GRINNING FACE}"
-
-
-# --- FrozenDict ---
-
-
-@given(objects)
-def test_a_frozen_dict_is_the_plain_mapping(value: dict[str, Any]) -> None:
-    made = FrozenDict(value)
-    assert thaw(made) == value
-    assert made == FrozenDict(value)
-    assert hash(made) == hash(FrozenDict(value))
-    assert pickle.loads(pickle.dumps(made)) == made  # noqa: S301  # its own bytes
-    assert parse_json(to_json(made)) == value
-
-
-def test_a_frozen_dict_reads_as_a_dict() -> None:
-    made = FrozenDict({"a": [1, {"b": 2}]})
-    assert made == {"a": (1, {"b": 2})}
-    assert repr(made) == "{'a': (1, {'b': 2})}"
-    assert {**made, "c": 3} == {"a": (1, {"b": 2}), "c": 3}
-    assert made | {"c": 3} == {"a": (1, {"b": 2}), "c": 3}
-    assert isinstance(made["a"][1], FrozenDict)
-    assert FrozenDict() == FrozenDict(None) == EMPTY == {}
-    assert FrozenDict(MappingProxyType({"a": 1})) == {"a": 1}
-    assert copy.copy(made) is made
-    assert copy.deepcopy(made) is made
-    assert type(made.copy()) is dict
-
-
-def test_nothing_changes_a_frozen_dict() -> None:
-    made = FrozenDict({"a": 1})
-    changes: list[Callable[[], object]] = [
-        lambda: made.__setitem__("a", 2),
-        lambda: made.__delitem__("a"),
-        lambda: made.__ior__({"a": 2}),
-        lambda: made.update(a=2),
-        lambda: made.setdefault("b", 2),
-        lambda: made.pop("a"),
-        made.popitem,
-        made.clear,
-    ]
-    for change in changes:
-        with pytest.raises(TypeError, match="read-only"):
-            change()
-    made.__init__({"a": 2})  # type: ignore[misc]  # the point of the test
-    assert made == {"a": 1}
-
-
-def test_the_given_mapping_stays_the_callers() -> None:
-    inner = [1]
-    given_mapping = {"a": inner}
-    made = FrozenDict(given_mapping)
-    inner.append(2)
-    given_mapping["b"] = [3]
-    assert made == {"a": (1,)}
-
-
-@pytest.mark.parametrize(
-    ("value", "sentence"),
-    [
-        ({1: 2}, "the key 1 of a mapping is no string"),
-        ({"a": {None: 2}}, "the key None of a mapping is no string"),
-        ({"a": {1}}, "set cannot be kept in a frozen value"),
-        ({"a": frozenset()}, "frozenset cannot be kept"),
-        ({"a": object()}, "object cannot be kept"),
-        ({"a": b"x"}, "bytes could not be read back from plain data; use a field of type bytes"),
-        ({"a": Point(x=1)}, "Point could not be read back from plain data; use a field of its type"),
-        ({"a": math.nan}, "nan has no form in JSON"),
-        ({"a": [-math.inf]}, "-inf has no form in JSON"),
-    ],
-)
-def test_what_json_cannot_hold_is_refused(value: dict[Any, Any], sentence: str) -> None:
-    with pytest.raises(ConfigurationError, match=sentence):
-        FrozenDict(value)
-    with pytest.raises(ConfigurationError, match=sentence):
-        Everything(mapping=value)
-    with pytest.raises(ConfigurationError, match=sentence):
-        Everything(anything=value)
-
-
-def nested(depth: int) -> dict[str, Any]:
-    made: dict[str, Any] = {}
-    for _ in range(depth):
-        made = {"a": made}
-    return made
-
-
-def test_depth_is_bounded() -> None:
-    assert to_json(FrozenDict(nested(MAX_DEPTH))) == b'{"a":' * MAX_DEPTH + b"{}" + b"}" * MAX_DEPTH
-    for deep in (nested(MAX_DEPTH + 1), nested(100_000)):
-        with pytest.raises(ConfigurationError, match="nested deeper than 100 levels"):
-            FrozenDict(deep)
-    with pytest.raises(ConfigurationError, match="mapping: the data is nested deeper than 100 levels"):
-        Everything(mapping=nested(5_000))
-    while deep:  # taken apart by hand: releasing it at once would itself be deep
-        deep = deep.pop("a")
-
-
-def test_subclasses_of_plain_types_become_plain() -> None:
-    class Name(str):
-        __slots__ = ()
-
-    class Count(int):
-        pass
-
-    class Size(float):
-        pass
-
-    given_mapping: dict[str, Any] = OrderedDict({Name("key"): [Name("x"), Count(3), Size(1.5), Shade.DARK]})
-    made = FrozenDict(given_mapping)
-    assert made == {"key": ("x", 3, 1.5, "dark")}
-    assert [type(item) for item in (*made, *made["key"])] == [str, str, int, float, str]
-    with pytest.raises(ConfigurationError, match="nan"):
-        freeze(Size("nan"))
-
-
-# --- Frozen: reading ---
+# --- reading ---
 
 
 def test_lists_and_dicts_are_frozen_whatever_the_field_says() -> None:
@@ -318,7 +127,7 @@ def test_a_list_of_points_is_a_list_to_the_caller() -> None:
     assert value.points == (Point(x=1),)
 
 
-# --- Frozen: nothing changes it ---
+# --- nothing changes it ---
 
 
 def test_nothing_changes_a_value() -> None:
@@ -363,7 +172,7 @@ def test_a_cached_property_does_not_disturb_a_copy() -> None:
     assert value == Cached(x=2)
 
 
-# --- Frozen: wrong input is one sentence ---
+# --- wrong input is one sentence ---
 
 
 @pytest.mark.parametrize(
@@ -455,7 +264,7 @@ def test_a_class_cannot_give_up_what_frozen_means() -> None:
             type("Loose", (Frozen,), {"model_config": config})
 
 
-# --- Frozen: JSON, hash keys, pickles ---
+# --- JSON, hash keys, pickles ---
 
 
 def test_json_leaves_defaults_out_and_restores_equal_values() -> None:

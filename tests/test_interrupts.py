@@ -15,9 +15,9 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 
 from plait.errors import ConfigurationError, PlaitError
-from plait.frozen import FrozenDict, to_json
 from plait.interrupts import Secret
 from plait.messages import Message
+from plait.plain import FrozenDict, to_json
 from plait.run import RunContext
 
 if TYPE_CHECKING:

@@ -18,7 +18,6 @@ from plait.events import (
     ToolCallStarted,
     Usage,
 )
-from plait.frozen import FrozenDict
 from plait.log import REPAIR, Stats, Tail, entry_events, history, stats, usage, without_tools
 from plait.messages import (
     AssistantMessage,
@@ -32,6 +31,7 @@ from plait.messages import (
     ToolResult,
     UserMessage,
 )
+from plait.plain import FrozenDict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

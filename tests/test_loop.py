@@ -10,9 +10,10 @@ from pydantic import BaseModel
 
 from plait import (
     Agent,
+    Answer,
     AssistantMessage,
     EmptyAnswer,
-    FinishDelta,
+    FrozenDict,
     MemoryStore,
     NothingToResume,
     OfflineProvider,
@@ -40,6 +41,7 @@ from plait import (
 from plait.entries import Entry, MessageEntry, RunEnd, RunStart, ToolEnd, ToolStart, entry
 from plait.log import Tail
 from plait.loop import Ask, CallTools, Finish, next_step
+from plait.messages import ServerToolPart
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,6 +73,10 @@ def said(text: str, cut: str | None = None) -> MessageEntry:
     return MessageEntry(message=AssistantMessage(text=text), cut=cut)
 
 
+def paused(text: str) -> MessageEntry:
+    return MessageEntry(message=AssistantMessage(text=text), finish_reason="pause_turn")
+
+
 def gave(call: ToolCall, text: str = "3") -> ToolEnd:
     return ToolEnd(result=ToolResult(call_id=call.id, name=call.name, text=text))
 
@@ -85,6 +91,8 @@ def begun(call: ToolCall) -> ToolStart:
         ([RunStart(), asked()], RunLimits(), Ask(1)),
         ([RunStart(), asked(), said("hello")], RunLimits(), Finish("response")),
         ([RunStart(), asked(), said("hel", cut="user_stop")], RunLimits(), Ask(2)),
+        ([RunStart(), asked(), paused("hel")], RunLimits(), Ask(2)),
+        ([RunStart(), asked(), paused("hel")], RunLimits(max_turns=1), Finish("max_turns")),
         ([RunStart(), asked(), called(CALL, OTHER)], RunLimits(), CallTools((CALL, OTHER))),
         ([RunStart(), asked(), called(CALL, OTHER)], RunLimits(max_tool_calls=1), CallTools((CALL,))),
         ([RunStart(), asked(), called(CALL)], RunLimits(max_tool_calls=0), Finish("max_tool_calls")),
@@ -429,7 +437,7 @@ async def test_a_call_cut_by_the_token_limit_is_not_made() -> None:
         return "noted"
 
     cut = ToolCall(id="1", name="note", arguments='{"text": "half"}')
-    provider = _Finishing([cut, "sorry"], reasons=["length", "stop"])
+    provider = OfflineProvider([Answer(AssistantMessage(parts=(cut,)), "length"), "sorry"])
     result = await Agent(provider=provider, tools=[note]).run("note it")
     (outcome,) = result.messages[2].tool_results
     assert made == []
@@ -438,22 +446,30 @@ async def test_a_call_cut_by_the_token_limit_is_not_made() -> None:
     assert result.output == "sorry"
 
 
-class _Finishing(OfflineProvider):
-    """The offline provider with finish reasons of its own."""
-
-    def __init__(self, script: list[Any], *, reasons: list[str]) -> None:
-        super().__init__(script)
-        self._reasons = iter(reasons)
-
-    async def stream(self, request: Request) -> Any:
-        reason = next(self._reasons)
-        async for batch in super().stream(request):
-            yield [FinishDelta(reason) if isinstance(delta, FinishDelta) else delta for delta in batch]
+def ended(text: str, reason: str) -> Answer:
+    return Answer(AssistantMessage(text=text), reason)
 
 
-async def test_an_answer_cut_by_the_token_limit_says_so() -> None:
-    result = await Agent(provider=_Finishing(["half an ans"], reasons=["length"])).run("hi")
-    assert (result.output, result.truncated, result.finish_reason) == ("half an ans", True, "length")
+@pytest.mark.parametrize("reason", ["length", "max_tokens", "max_output_tokens", "model_context_window_exceeded"])
+async def test_an_answer_cut_by_the_token_limit_says_so(reason: str) -> None:
+    result = await Agent(provider=OfflineProvider([ended("half an ans", reason)])).run("hi")
+    assert (result.output, result.truncated, result.finish_reason) == ("half an ans", True, reason)
+
+
+@pytest.mark.parametrize("reason", ["refusal", "content_filter"])
+async def test_an_answer_the_provider_declined_to_finish_is_a_refusal(reason: str) -> None:
+    with pytest.raises(Refused, match="content filter cut the answer short, after: so far") as raised:
+        await Agent(provider=OfflineProvider([ended("so far", reason)])).run("hi")
+    assert raised.value.text == "so far"
+
+
+async def test_an_answer_that_its_provider_paused_goes_on() -> None:
+    searched = ServerToolPart(name="web_search", details=FrozenDict({"id": "srv_1", "input": {"q": "Lisbon"}}))
+    first = AssistantMessage(parts=(TextPart(text="I look."), searched, TextPart(text="Still looking.")))
+    provider = OfflineProvider([Answer(first, "pause_turn"), "It is sunny."])
+    result = await Agent(provider=provider).run("hi")
+    assert (result.output, result.stop_reason, len(provider.requests)) == ("It is sunny.", "response", 2)
+    assert provider.requests[1].messages[-1].parts == first.parts
 
 
 async def test_an_empty_answer_is_an_error() -> None:
@@ -492,7 +508,7 @@ async def test_output_is_asked_for_a_bounded_number_of_times() -> None:
 
 
 async def test_output_cut_by_the_token_limit_is_not_asked_for_again() -> None:
-    provider = _Finishing(['{"name": "Lis'], reasons=["length"])
+    provider = OfflineProvider([ended('{"name": "Lis', "length")])
     with pytest.raises(OutputInvalid, match="token limit"):
         await Agent(provider=provider, output=City).run("describe")
 
@@ -718,7 +734,7 @@ async def test_a_repair_keeps_the_question_in_a_short_memory() -> None:
 
 async def test_a_complete_call_before_the_cut_one_is_made() -> None:
     calls = [CALL, ToolCall(id="2", name="add", arguments='{"a": 1')]
-    provider = _Finishing([calls], reasons=["length"])
+    provider = OfflineProvider([Answer(AssistantMessage(parts=calls), "length")])
     result = await Agent(provider=provider, tools=[add], max_tool_calls=1).run("go")
     assert [r.text for r in result.messages[2].tool_results] == [
         "3",

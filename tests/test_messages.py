@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plait.errors import ConfigurationError
-from plait.frozen import EMPTY, FrozenDict, parse_json, to_json
 from plait.messages import (
     AssistantMessage,
     AudioPart,
@@ -27,6 +26,7 @@ from plait.messages import (
     UserMessage,
     as_message,
 )
+from plait.plain import EMPTY, FrozenDict, parse_json, to_json
 
 if TYPE_CHECKING:
     from plait.frozen import Frozen

@@ -24,7 +24,7 @@ from plait.events import (
 )
 from plait.messages import AssistantMessage, TextPart, ToolCall, ToolResult
 from plait.run import RunResult
-from plait.terminal import View, one_line, printable, show_error
+from plait.terminal import View
 from terminals import StringTerminal, screen, timeless
 
 if TYPE_CHECKING:
@@ -382,44 +382,3 @@ async def test_a_reader_of_notes_that_is_gone() -> None:
 
     with pytest.raises(BrokenPipeError):
         await View(io.StringIO(), Gone()).show(batches([finished(WEATHER, "sunny")]))
-
-
-@pytest.mark.parametrize(
-    ("given", "safe"),
-    [
-        ("plain\ttext\n", "plain\ttext\n"),
-        ("\x1b[31mred\x1b]0;t\x07", "␛[31mred␛]0;t␇"),
-        ("\x00\x7f\x85\x9b", "␀␡��"),
-        ("a\r\nb\r", "a\nb"),
-        ("over\rwrite", "over␍write"),
-        ("\ud800", "�"),
-        ("a\u00a0b 日本 👨‍👩‍👧 שלום", "a\u00a0b 日本 👨‍👩‍👧 שלום"),
-    ],
-)
-def test_printable(given: str, safe: str) -> None:
-    assert printable(given) == safe
-
-
-@pytest.mark.parametrize(
-    ("given", "line"),
-    [
-        (" a\n b\tc ", "a b c"),
-        ("12345", "12345"),
-        ("123456", "12345…"),
-        ("1" + " " * 30 + "2", "1…"),
-        ("\u202egp\x1b", "�gp␛"),
-    ],
-)
-def test_one_line(given: str, line: str) -> None:
-    assert one_line(given, 5) == line
-
-
-def test_an_error_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    show_error(ValueError("two\nlines \x1b[2J"))
-    assert capsys.readouterr() == ("", "plait: two lines ␛[2J\n")
-
-
-def test_an_error_with_its_traceback(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PLAIT_DEBUG", "1")
-    show_error(ValueError("why"), "a sentence")
-    assert capsys.readouterr().err == "ValueError: why\nplait: a sentence\n"

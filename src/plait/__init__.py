@@ -79,7 +79,6 @@ if TYPE_CHECKING:
     from plait.events import Usage as Usage
     from plait.events import UsageDelta as UsageDelta
     from plait.frozen import Frozen as Frozen
-    from plait.frozen import FrozenDict as FrozenDict
     from plait.hooks import Veto as Veto
     from plait.interrupts import Secret as Secret
     from plait.log import history as history
@@ -98,6 +97,7 @@ if TYPE_CHECKING:
     from plait.messages import ToolResult as ToolResult
     from plait.messages import UserMessage as UserMessage
     from plait.options import RunOptions as RunOptions
+    from plait.plain import FrozenDict as FrozenDict
     from plait.promises import Promise as Promise
     from plait.promises import Scope as Scope
     from plait.promises import StreamedPromise as StreamedPromise
@@ -194,10 +194,7 @@ _HOME = {
         "Usage",
         "UsageDelta",
     ),
-    "plait.frozen": (
-        "Frozen",
-        "FrozenDict",
-    ),
+    "plait.frozen": ("Frozen",),
     "plait.hooks": ("Veto",),
     "plait.interrupts": ("Secret",),
     "plait.entries": ("Entry",),
@@ -221,6 +218,7 @@ _HOME = {
         "UserMessage",
     ),
     "plait.options": ("RunOptions",),
+    "plait.plain": ("FrozenDict",),
     "plait.promises": (
         "Promise",
         "Scope",

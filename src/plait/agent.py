@@ -16,12 +16,12 @@ from plait.builtin import READY_MADE
 from plait.context import strategy_of
 from plait.errors import NothingToResume, excerpt
 from plait.events import Event, MessageAdded, TextDelta
-from plait.frozen import EMPTY
 from plait.hooks import Hooks
 from plait.ids import new_id
 from plait.loop import Run
 from plait.messages import SystemMessage
 from plait.options import check_options, definition_of, list_of_tools, messages_of, settings_of, store_of
+from plait.plain import EMPTY
 from plait.promises import PieceReader, StreamedPromise
 from plait.providers.base import DEFAULT_SETTINGS
 from plait.providers.catalog import get_provider

@@ -296,7 +296,7 @@ def show_records(view: View) -> None:
     """Show the records of plait's loggers on standard error, one line each."""
     import logging
 
-    from plait.terminal import one_line
+    from plait.screen import one_line
 
     class Lines(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -315,7 +315,7 @@ def show_records(view: View) -> None:
 
 
 def _say(error: BaseException | None, sentence: str | None = None) -> None:
-    from plait.terminal import show_error
+    from plait.screen import show_error
 
     show_error(error, sentence)
 

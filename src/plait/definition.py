@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from plait.errors import ConfigurationError, excerpt
-from plait.frozen import EMPTY, Frozen, JsonObject, TupleOf
+from plait.frozen import Frozen, JsonObject, TupleOf
+from plait.plain import EMPTY
 
 
 class AgentDefinition(Frozen):

@@ -20,7 +20,8 @@ from plait.providers.catalog import get_provider
 from plait.providers.offline import OfflineProvider
 from plait.providers.retry import Retrying, RetryPolicy
 from plait.run import RunLimits
-from plait.terminal import View, one_line, show_error
+from plait.screen import one_line, show_error
+from plait.terminal import View
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

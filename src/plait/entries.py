@@ -16,9 +16,10 @@ import msgspec
 
 from plait.errors import CorruptRecord, excerpt
 from plait.events import StopReason, Usage
-from plait.frozen import Frozen, parse_json, thaw, to_json
+from plait.frozen import Frozen
 from plait.ids import new_id
 from plait.messages import Message, ToolResult
+from plait.plain import parse_json, thaw, to_json
 
 VERSION: Final = 1
 

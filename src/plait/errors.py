@@ -257,8 +257,8 @@ class ReplayMismatch(PlaitError):
     """A recording was asked what it does not hold.
 
     Attributes:
-        where: the first place in which the request differs from the recorded one, such as ``messages[1].parts[0].text``;
-            empty when the recording is used up, or ends in the middle of an answer.
+        where: the first place in which the request differs from the recorded one, such as
+            ``messages[1].parts[0].text``; empty when the recording is used up, or ends in the middle of an answer.
         recorded: what was recorded there, at most 80 characters.
         asked: what was asked instead, at most 80 characters.
     """

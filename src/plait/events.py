@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
-from plait.frozen import EMPTY, Frozen, FrozenDict, assemble
+from plait.frozen import Frozen, assemble
 from plait.messages import (
     AssistantMessage,
     ImagePart,
@@ -21,6 +21,7 @@ from plait.messages import (
     ToolCall,
     ToolResult,
 )
+from plait.plain import EMPTY, FrozenDict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

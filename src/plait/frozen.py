@@ -1,4 +1,4 @@
-"""Read-only values: `Frozen` models, `FrozenDict`, their hash keys and their one JSON encoding.
+"""Read-only models: `Frozen`, what its fields may hold, its hash keys, and making one without checks.
 
 Knows nothing of messages, logs or agents. Everything that is stored, sent between agents or kept in a
 thread is made of these, so that no reader can change what another one sees.
@@ -7,149 +7,21 @@ thread is made of these, so that no reader can change what another one sees.
 from __future__ import annotations
 
 import json
-from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
-from math import isfinite
-from reprlib import Repr
 from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, NamedTuple, NoReturn, Self, TypeVar, Union
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, NoReturn, Self, TypeVar, Union
 from typing import get_args as arguments_of
 from typing import get_origin as origin_of
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
-from pydantic_core import CoreSchema, ErrorDetails, PydanticSerializationError, core_schema
+from pydantic_core import CoreSchema, ErrorDetails, PydanticSerializationError
 
 from plait.errors import EXCERPT_LENGTH, ConfigurationError, excerpt
+from plait.plain import Content, FrozenDict, Value, freeze, shown, thaw
 
 T = TypeVar("T")
-
-MAX_DEPTH: Final = 100
-"""How deep lists and mappings inside a value may be nested."""
-
-_SCALARS = frozenset({str, int, bool, type(None)})
-_shown = Repr().repr  # bounded, whatever it is given
-
-
-def to_json(value: object) -> bytes:
-    r"""Encode plain data as compact JSON.
-
-    Lone surrogates, which UTF-8 cannot carry (models do produce them), are written as ``\udXXX`` escapes,
-    which every JSON reader turns back into the same text. This is the only place that escapes them.
-
-    Raises:
-        TypeError: for anything that is not plain data, a msgspec struct or a `Frozen` value.
-    """
-    try:
-        return _encode(value)
-    except UnicodeEncodeError:
-        plain = msgspec.to_builtins(value, enc_hook=_plain)
-        return json.dumps(plain, separators=(",", ":"), allow_nan=False).encode("ascii")
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, Frozen):
-        return value.to_json()
-    msg = f"{type(value).__name__} has no form in JSON"
-    raise TypeError(msg)
-
-
-_encode = msgspec.json.Encoder(enc_hook=_plain).encode
-
-
-def parse_json(text: str | bytes) -> Any:
-    """Read JSON as `to_json` writes it, escaped lone surrogates included.
-
-    Raises:
-        ValueError: the text is no JSON, is nested too deeply, or holds a number that is out of range.
-    """
-    try:
-        try:
-            return msgspec.json.decode(text)
-        except (msgspec.DecodeError, UnicodeError):
-            # msgspec refuses lone surrogates, which json reads; json reads NaN and 1e999, which msgspec refuses.
-            return json.loads(text, parse_constant=_number, parse_float=_number)
-    except RecursionError:
-        msg = "the JSON is nested too deeply"
-        raise ValueError(msg) from None
-
-
-def _number(text: str) -> float:
-    number = float(text)
-    if not isfinite(number):
-        msg = f"{excerpt(text, 20)} is no number that JSON can hold"
-        raise ValueError(msg)
-    return number
-
-
-class FrozenDict(dict[str, Any]):
-    """A read-only, hashable, picklable mapping that is a plain JSON object.
-
-    A subclass of dict, so that JSON encoders, pydantic and ``==`` treat it as one; whatever would change it
-    raises TypeError. Its values are frozen by `freeze`.
-
-    Raises:
-        ConfigurationError: a key is no string, or a value cannot be frozen.
-    """
-
-    __slots__ = ()
-
-    def __new__(cls, value: Mapping[str, Any] | None = None, /) -> Self:
-        """Make it of a copy of ``value``, frozen."""
-        made = super().__new__(cls)
-        if value:
-            dict.update(made, {_key(key): _frozen(item, 1, "plain") for key, item in value.items()})
-        return made
-
-    def __init__(self, value: Mapping[str, Any] | None = None, /) -> None:
-        """Do nothing: ``__new__`` filled it, and calling this again must not."""
-
-    def _refuse(self, *_: object, **__: object) -> NoReturn:
-        msg = "this mapping is read-only; make a changed copy with {**mapping, ...}"
-        raise TypeError(msg)
-
-    __setitem__ = __delitem__ = __ior__ = _refuse
-    clear = pop = popitem = setdefault = update = _refuse
-
-    def __hash__(self) -> int:  # type: ignore[override]  # dict has none; this one never changes
-        return hash(frozenset(self.items()))
-
-    def __reduce__(self) -> tuple[Any, tuple[dict[str, Any]]]:
-        return (_filled, (dict(self),))
-
-    def __copy__(self) -> Self:
-        return self
-
-    def __deepcopy__(self, _: object) -> Self:
-        return self
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, _source: object, _handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(
-            _mapping,
-            json_schema_input_schema=core_schema.dict_schema(keys_schema=core_schema.str_schema()),
-            serialization=core_schema.plain_serializer_function_ser_schema(thaw, when_used="always"),
-        )
-
-
-def _mapping(value: object) -> FrozenDict:
-    if type(value) is FrozenDict:
-        return value
-    if not isinstance(value, Mapping):
-        msg = "input should be a mapping"
-        raise ConfigurationError(msg)
-    return FrozenDict(value)
-
-
-def _filled(items: Mapping[str, Any]) -> FrozenDict:
-    """Make a `FrozenDict` of what is frozen already."""
-    made = FrozenDict()
-    dict.update(made, items)
-    return made
-
-
-EMPTY: Final = FrozenDict()
 
 
 class _AsFrozenDict:
@@ -175,93 +47,19 @@ TupleOf = Annotated[Sequence[T], _AsTuple]
 """``TupleOf[X]`` is the type of a field that takes any list of X, and holds a tuple."""
 
 
-def _key(key: object) -> str:
-    if type(key) is str:
-        return key
-    if isinstance(key, str):
-        return str.__str__(key)
-    msg = f"the key {excerpt(_shown(key), 33)} of a mapping is no string; JSON objects have string keys"
-    raise ConfigurationError(msg)
-
-
-def freeze(value: Any) -> Any:
-    """Make plain data read-only: lists become tuples, dicts `FrozenDict`, all the way down.
-
-    Raises:
-        ConfigurationError: for a set, bytes, an arbitrary object, a number JSON cannot hold (NaN, infinity), or
-            data nested deeper than `MAX_DEPTH`: it could not be written as JSON and read back as it was.
-    """
-    return _frozen(value, 0, "plain")
-
-
-_Content = Literal["plain", "typed"]
-"""What a container may hold: plain JSON data, or what the type of its field was checked for, bytes and `Frozen` too."""
-
-
-def _frozen(value: Any, depth: int, content: _Content) -> Any:
-    kind = type(value)
-    if kind in _SCALARS or kind is FrozenDict:
-        return value
-    if depth > MAX_DEPTH:
-        msg = f"the data is nested deeper than {MAX_DEPTH} levels"
-        raise ConfigurationError(msg)
-    if isinstance(value, float):
-        if not isfinite(value):
-            msg = f"{value!r} has no form in JSON; use None, or a string"
-            raise ConfigurationError(msg)
-        return value if kind is float else float(value)
-    if isinstance(value, dict):
-        return _filled({_key(key): _frozen(item, depth + 1, content) for key, item in value.items()})
-    if isinstance(value, list | tuple):
-        return tuple([_frozen(item, depth + 1, content) for item in value])
-    if content == "typed" and isinstance(value, Frozen | bytes | str | int):
-        return value
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, int):
-        return int(value)
-    msg = f"{kind.__name__} cannot be kept in a frozen value; use strings, numbers, lists and dicts"
-    if isinstance(value, Frozen):
-        msg = f"{kind.__name__} could not be read back from plain data; use a field of its type, or its to_json()"
-    elif kind is bytes:
-        msg = "bytes could not be read back from plain data; use a field of type bytes, or base64 text"
-    raise ConfigurationError(msg)
-
-
-def thaw(value: Any) -> Any:
-    """Give plain JSON data for a frozen value: lists and dicts, `Frozen.to_json`, bytes as base64."""
-    kind = type(value)
-    if kind in _SCALARS or kind is float:
-        return value
-    if isinstance(value, Frozen):
-        return value.to_json()
-    if isinstance(value, dict):
-        return {key: thaw(item) for key, item in value.items()}
-    if isinstance(value, bytes):
-        return b64encode(value).decode("ascii")
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, int):
-        return int(value)
-    return [thaw(item) for item in value]
-
-
-class _Layout(NamedTuple):
+class _Layout(msgspec.Struct, frozen=True):
     """What is worked out once for a class of values.
 
     Attributes:
         open: the fields whose type, or default, lets a list, dict or anything at all in; frozen after validation.
         fields: each field's name, whether JSON always has it, and its default.
-        defaults: the defaults of the fields that have one.
-        names: of all fields.
-        plain: whether every field has a plain default or none, and there is nothing private.
+        recipe: the defaults of the fields that have one, and the names of all; None where a default is made anew for
+            each value, or something is private.
     """
 
-    open: tuple[tuple[str, _Content], ...]
+    open: tuple[tuple[str, Content], ...]
     fields: tuple[tuple[str, bool, Any], ...]
-    defaults: dict[str, Any]
-    names: set[str]
-    plain: bool
+    recipe: tuple[dict[str, Any], set[str]] | None
 
 
 # What pydantic keeps of a value, written without asking a class whether it is frozen.
@@ -277,7 +75,7 @@ _MISSING: Final = object()
 _CONTAINERS: Final = (list, tuple, dict)
 
 
-class Frozen(BaseModel):
+class Frozen(BaseModel, Value):
     """A read-only value: fields cannot be set, unknown fields are refused, lists become tuples, dicts read-only.
 
     Equal content gives an equal `hash_key`, in every process. ``repr`` shows only what differs from the
@@ -299,12 +97,11 @@ class Frozen(BaseModel):
     )
 
     _layout: ClassVar[_Layout | None] = None
-    _recipe: ClassVar[tuple[dict[str, Any], set[str]] | None] = None  # what `assemble` needs of the layout
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
-        cls._layout = cls._recipe = None
+        cls._layout = None
         if cls.model_config.get("extra") != "forbid" or not cls.model_config.get("frozen"):
             msg = f"{cls.__name__} changes extra or frozen in its model_config, which a Frozen value cannot do without"
             raise ConfigurationError(msg)
@@ -312,7 +109,7 @@ class Frozen(BaseModel):
     @classmethod
     def _lay_out(cls) -> _Layout:
         """Work out the layout of a class when it is first needed: its forward references can be followed by then."""
-        openness: list[tuple[str, _Content]] = []
+        openness: list[tuple[str, Content]] = []
         fields: list[tuple[str, bool, Any]] = []
         defaults: dict[str, Any] = {}
         plain = not cls.__private_attributes__
@@ -320,11 +117,11 @@ class Frozen(BaseModel):
             content = _content(field.annotation, field.metadata)
             default = _MISSING
             if field.default_factory in _CONTAINERS:
-                default = _frozen(field.default_factory(), 0, "plain")
+                default = freeze(field.default_factory())
             elif field.default_factory is not None:
                 plain = False
             elif not field.is_required():
-                default = _frozen(field.default, 0, "typed")
+                default = freeze(field.default, "typed")
             if default is not _MISSING:
                 defaults[name] = default
             if content is None and default is not field.default and not field.is_required():
@@ -332,13 +129,14 @@ class Frozen(BaseModel):
             if content is not None:
                 openness.append((name, content))
             fields.append((name, name == "type" or default is _MISSING, default))
-        cls._layout = _Layout(tuple(openness), tuple(fields), defaults, set(cls.model_fields), plain)
+        recipe = (defaults, set(cls.model_fields)) if plain else None
+        cls._layout = _Layout(tuple(openness), tuple(fields), recipe)
         return cls._layout
 
     @classmethod
     def model_construct(cls, _fields_set: set[str] | None = None, **values: Any) -> Self:
         """As pydantic's, unchecked; the defaults are frozen."""
-        if not (cls._layout or cls._lay_out()).plain:
+        if (cls._layout or cls._lay_out()).recipe is None:
             return super().model_construct(_fields_set, **values)
         made = assemble(cls, values)
         _set_fields_set(made, set(values) if _fields_set is None else _fields_set)
@@ -423,7 +221,7 @@ class Frozen(BaseModel):
         """Freeze the fields whose declared type is mutable (pydantic calls this after validation)."""
         layout = self._layout or self._lay_out()
         for name, content in layout.open:
-            self.__dict__[name] = _frozen(self.__dict__[name], 0, content)
+            self.__dict__[name] = freeze(self.__dict__[name], content)
 
     def to_json(self) -> dict[str, Any]:
         """Give the value as plain JSON data: every field that differs from its default, and the ``type`` of parts."""
@@ -464,12 +262,9 @@ def assemble(cls: type[F], fields: dict[str, Any]) -> F:
     The loop makes some ten values a turn out of others that were checked before; checking them again would be the
     greater part of what a turn costs. Pydantic's own ``model_construct`` does the same at eight times the cost.
     """
-    recipe = cls._recipe
+    recipe = (cls._layout or cls._lay_out()).recipe  # the second half of its class
     if recipe is None:
-        layout = cls._layout or cls._lay_out()  # the second half of its class
-        if not layout.plain:
-            return cls.model_construct(**fields)
-        recipe = cls._recipe = layout.defaults, layout.names
+        return cls.model_construct(**fields)
     defaults, names = recipe
     made = _new(cls)
     _set_dict(made, defaults | fields)
@@ -484,7 +279,7 @@ def _differs(value: object, default: object) -> bool:
     return type(value) is not type(default) or value != default
 
 
-def _content(annotation: Any, metadata: Sequence[object] = ()) -> _Content | None:
+def _content(annotation: Any, metadata: Sequence[object] = ()) -> Content | None:
     """What a field of this type may hold that is to be frozen after validation; None when there is nothing."""
     origin, arguments = origin_of(annotation), arguments_of(annotation)
     if origin is Annotated:
@@ -522,7 +317,7 @@ def describe(error: ValidationError, most: int = 3) -> str:
         if message.startswith(f"{error.title} is not valid"):  # said by the ``__init__`` of a class that has its own
             return message
         if item["type"] not in ("missing", "extra_forbidden") and not isinstance(_cause(item), ConfigurationError):
-            message += f" (given: {excerpt(_shown(item['input']), length)})"
+            message += f" (given: {excerpt(shown(item['input']), length)})"
         said.append(f"{where}: {message}" if where else message)
     more = f"; and {len(found) - most} more" if len(found) > most else ""
     return f"{error.title} is not valid: {'; '.join(said)}{more}"

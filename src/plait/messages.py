@@ -13,7 +13,8 @@ from pydantic import ConfigDict, Field
 from pydantic_core import core_schema
 
 from plait.errors import ConfigurationError, excerpt
-from plait.frozen import EMPTY, Frozen, JsonObject, TupleOf, assemble
+from plait.frozen import Frozen, JsonObject, TupleOf, assemble
+from plait.plain import EMPTY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -295,6 +296,12 @@ class AssistantMessage(Message):
     provider: str | None = None
     model: str | None = None
     details: JsonObject = EMPTY
+
+    @property
+    def citations(self) -> tuple[JsonObject, ...]:
+        """What the answer refers to, each as its provider says it."""
+        of_parts = [one for part in self.parts if type(part) is TextPart for one in part.citations]
+        return (*of_parts, *self.details.get("annotations", ()))
 
 
 class ToolMessage(Message):

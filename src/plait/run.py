@@ -13,9 +13,9 @@ from typing_extensions import TypeVar
 
 from plait.errors import ConfigurationError
 from plait.events import StopReason, Usage
-from plait.frozen import EMPTY
 from plait.log import without_tools
 from plait.messages import Message
+from plait.plain import EMPTY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

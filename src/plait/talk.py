@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from plait.errors import PlaitError
 from plait.log import Tail
 from plait.run import StopSignal
-from plait.terminal import show_error
+from plait.screen import show_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,29 +1,22 @@
 """A run as people see it: the answer while it comes, tool calls with their times, how it ended.
 
 The answer goes to one stream and everything else, the notes, to another, which may be the same. In a terminal the
-notes are coloured, and lines at the bottom say what is going on; in files and pipes they are plain lines. What models
-and tools say is data: nothing in it can drive the terminal.
+notes are coloured, and lines at the bottom say what is going on; in files and pipes they are plain lines.
 
-Knows events and results, not where they come from.
+Knows events and results, not where they come from; how a screen is written to is `plait.screen`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
-import re
 import sys
 import textwrap
-import traceback
 from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
 
 from rich.cells import cell_len
-from rich.console import Console
-from rich.control import Control
-from rich.segment import ControlType
 from rich.text import Text
 
 from plait.events import (
@@ -35,6 +28,7 @@ from plait.events import (
     ToolCallFinished,
     ToolCallStarted,
 )
+from plait.screen import INDENT, NARROWEST, Status, console_for, fitted, one_line, printable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Sequence
@@ -43,16 +37,9 @@ if TYPE_CHECKING:
     from plait.messages import ToolCall
     from plait.run import RunResult
 
-_CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-_REORDERING: Final = re.compile("[\u202a-\u202e\u2066-\u2069]")
 _PLAIN_CALL: Final = 80
 _PLAIN_RESULT: Final = 100
-_NARROWEST: Final = 24
-_LONGEST: Final = 2_000
 _TICK_SECONDS: Final = 0.1
-_FRAMES: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
-_ASCII_FRAMES: Final = "|/-\\"
-_INDENT: Final = "  "
 
 _ENDINGS: Final[dict[StopReason, str]] = {
     "max_turns": "ended at its limit of turns",
@@ -63,36 +50,6 @@ _ENDINGS: Final[dict[StopReason, str]] = {
     "interrupt": "waits for a person",
     "guardrail": "ended by a check",
 }
-
-
-def printable(text: str) -> str:
-    """Make foreign text safe to show: control characters become visible signs, and line ends and tabs stay.
-
-    Letters, joined emoji and special spaces stay too: they are text. A carriage return goes where it belongs to the end
-    of a line.
-    """
-    return _CONTROLS.sub(_sign, text)
-
-
-def _sign(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    if found[0] == "\r" and found.string[found.end() : found.end() + 1] in ("", "\n"):
-        return ""
-    if code < 0x20:  # noqa: PLR2004  # Unicode has a picture for each of the first 32 control characters, and for DEL
-        return chr(0x2400 + code)
-    return "␡" if found[0] == "\x7f" else "�"
-
-
-def one_line(text: str, length: int) -> str:
-    """Give the beginning of foreign text as one line that is safe to show.
-
-    Args:
-        text: what was said.
-        length: the most characters to keep; ``…`` stands for what was cut.
-    """
-    line = " ".join(text[: length * 4].split())
-    cut = len(line) > length or len(text) > length * 4
-    return _REORDERING.sub("�", printable(line[:length])) + ("…" if cut else "")
 
 
 class View:
@@ -113,7 +70,7 @@ class View:
         file = notes or self._answer
         self.console = console_for(file)
         self._in_terminal = self.console.is_terminal and not self.console.is_dumb_terminal
-        self._status = _Status(self.console) if live and self._in_terminal and file.isatty() else None
+        self._status = Status(self.console) if live and self._in_terminal and file.isatty() else None
         self._joined = file is self._answer or (file.isatty() and self._answer.isatty())
         self._hold = hold
         self._above: Literal["answer", "notes"] | None = None
@@ -175,7 +132,7 @@ class View:
             self._write_answer(result.text)
             self._end_line()
         if not self._turns and result.stop_reason == "response":
-            self.note(f"{_INDENT}nothing was asked: the last run had ended with this answer", "dim")
+            self.note(f"{INDENT}nothing was asked: the last run had ended with this answer", "dim")
             return
         said = [_ending(result), f"{self._turns} turn{'' if self._turns == 1 else 's'}"]
         if result.usage is not None:
@@ -187,8 +144,8 @@ class View:
             said.append("the answer was cut at the token limit")
         line = " · ".join(said)
         self._begin("notes")
-        width = max(self.console.width, _NARROWEST) if self._in_terminal else len(line) + len(_INDENT)
-        for row in textwrap.wrap(line, width, initial_indent=_INDENT, subsequent_indent=_INDENT):
+        width = max(self.console.width, NARROWEST) if self._in_terminal else len(line) + len(INDENT)
+        for row in textwrap.wrap(line, width, initial_indent=INDENT, subsequent_indent=INDENT):
             self.console.print(Text(row, style="dim"))
 
     # --- events ------------------------------------------------------------------------------------------------------
@@ -266,13 +223,13 @@ class View:
         said = one_line(event.result.text, _PLAIN_RESULT) or "(no text)"
         rows = event.result.text.strip().count("\n") + 1
         lines = f" ({rows} lines)" if said.endswith("…") and rows > 1 else ""
-        seconds = f"{_INDENT}{_seconds(event.seconds)}"
+        seconds = f"{INDENT}{_seconds(event.seconds)}"
         if self._in_terminal:
-            room = max(self.console.width - len(f"{_INDENT}{mark}  → {lines}{seconds}"), _NARROWEST // 2)
+            room = max(self.console.width - len(f"{INDENT}{mark}  → {lines}{seconds}"), NARROWEST // 2)
             of_result = min(cell_len(said), max(room // 2, room - cell_len(call)))
-            call, said = _cut(call, room - of_result), _cut(said, of_result)
+            call, said = fitted(call, room - of_result), fitted(said, of_result)
         return Text.assemble(
-            (f"{_INDENT}{mark} ", style), (call, "cyan"), f" → {said}", (lines, "dim"), (seconds, "dim")
+            (f"{INDENT}{mark} ", style), (call, "cyan"), f" → {said}", (lines, "dim"), (seconds, "dim")
         )
 
     def _unfinished(self) -> None:
@@ -280,10 +237,10 @@ class View:
         running, self._running = self._running, {}
         for label, since in running.values():
             self._begin("notes")
-            seconds = f"{_INDENT}{_seconds(monotonic() - since)}"
-            width = self.console.width - len(f"{_INDENT}✗  → cut off{seconds}") if self._in_terminal else len(label)
-            call = _cut(label, max(width, _NARROWEST // 2))
-            self.console.print(Text.assemble((f"{_INDENT}✗ ", "red"), (call, "cyan"), " → cut off", (seconds, "dim")))
+            seconds = f"{INDENT}{_seconds(monotonic() - since)}"
+            width = self.console.width - len(f"{INDENT}✗  → cut off{seconds}") if self._in_terminal else len(label)
+            call = fitted(label, max(width, NARROWEST // 2))
+            self.console.print(Text.assemble((f"{INDENT}✗ ", "red"), (call, "cyan"), " → cut off", (seconds, "dim")))
 
     # --- lines and blocks --------------------------------------------------------------------------------------------
 
@@ -314,71 +271,6 @@ class View:
                 self._status.paint([*self._running.values(), *waiting])
 
 
-class _Console(Console):
-    """A console that says so when its reader is gone, and leaves it to the program to end."""
-
-    def on_broken_pipe(self) -> None:
-        raise  # noqa: PLE0704  # it is called while the error is being handled
-
-
-def console_for(file: TextIO) -> Console:
-    """Give a console that writes to a file as it is told: nothing in a text is markup, nothing is wrapped.
-
-    ``NO_COLOR`` takes bold and dim out too, so that no escape sequence is left in what stays on the screen.
-    """
-    plain = bool(os.environ.get("NO_COLOR"))
-    return _Console(
-        file=file,
-        color_system=None if plain else "auto",
-        highlight=False,
-        markup=False,
-        emoji=False,
-        soft_wrap=True,
-    )
-
-
-class _Status:
-    """The moving lines below everything else, each with what is done and for how long.
-
-    They are painted over in place, with one write for each painting, and are gone when cleared. The cursor stays
-    visible throughout, so that a process that is killed leaves a sound terminal.
-    """
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._frames = _FRAMES if console.encoding.lower().startswith("utf") else _ASCII_FRAMES
-        self._frame = 0
-        self._height = 0
-
-    def paint(self, doing: Sequence[tuple[str, float]]) -> None:
-        """Show what is being done: labels, and since when by the monotonic clock."""
-        width, height = self._console.size
-        shown, hidden = doing[: max(height - 2, 1)], max(len(doing) - max(height - 2, 1), 0)
-        self._frame = (self._frame + 1) % len(self._frames)
-        lines = [self._line(label, monotonic() - since, max(width - 1, _NARROWEST)) for label, since in shown]
-        if hidden:
-            lines.append(Text(f"{_INDENT}and {hidden} more", style="dim"))
-        with self._console:  # one write
-            self.clear()
-            for number, line in enumerate(lines):
-                self._console.print(line, end="\n" if number < len(lines) - 1 else "")
-        self._height = len(lines)
-
-    def clear(self, least: int = 0) -> None:
-        """Take the lines away, at least so many; the cursor is then where they began."""
-        height = max(self._height, least)
-        if height:
-            erase = (ControlType.ERASE_IN_LINE, 2)
-            up = ((ControlType.CURSOR_UP, 1), erase) * (height - 1)
-            self._console.control(Control(ControlType.CARRIAGE_RETURN, erase, *up))
-        self._height = 0
-
-    def _line(self, label: str, seconds: float, width: int) -> Text:
-        elapsed = f"{_INDENT}{seconds:.1f} s"
-        label = _cut(label, width - len(_INDENT) - 2 - len(elapsed))
-        return Text.assemble((f"{_INDENT}{self._frames[self._frame]} ", "cyan"), (label, "cyan"), (elapsed, "dim"))
-
-
 def _ending(result: RunResult[Any]) -> str:
     if result.stop_reason != "response":
         return _ENDINGS[result.stop_reason] + (f" ({one_line(result.error, _PLAIN_RESULT)})" if result.error else "")
@@ -399,27 +291,5 @@ def _written(call: ToolCall, length: int) -> str:
     return f"{one_line(call.name, length)}({one_line(given, length)})"
 
 
-def _cut(text: str, cells: int) -> str:
-    """Cut text to a width in a terminal, where some characters are two cells wide."""
-    line = Text(text)
-    line.truncate(max(cells, 1), overflow="ellipsis")
-    return line.plain
-
-
 def _seconds(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"  # noqa: PLR2004  # tenths are enough then
-
-
-def show_error(error: BaseException | None, sentence: str | None = None) -> None:
-    """Say an error on standard error: one sentence in one line, which begins with ``plait:``.
-
-    Args:
-        error: what was raised, if anything was; its traceback is shown too where ``PLAIT_DEBUG`` is set.
-        sentence: what to say; the error's own words without one.
-    """
-    console = console_for(sys.stderr)
-    said = Text(f"plait: {one_line(sentence or str(error), _LONGEST)}", style="red")
-    with suppress(OSError):  # nobody can be told
-        if error is not None and os.environ.get("PLAIT_DEBUG"):
-            traceback.print_exception(error)
-        console.print(said, soft_wrap=not console.is_terminal)

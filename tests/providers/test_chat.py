@@ -25,7 +25,6 @@ from plait.errors import (
     TransportError,
 )
 from plait.events import Answer, FinishDelta, Fold, ModelDelta, Usage, UsageDelta
-from plait.frozen import FrozenDict
 from plait.messages import (
     AssistantMessage,
     AudioPart,
@@ -40,6 +39,7 @@ from plait.messages import (
     ToolResult,
     UserMessage,
 )
+from plait.plain import FrozenDict
 from plait.providers.base import Request, Settings, ToolDefinition
 from plait.providers.chat import ChatProvider
 from plait.providers.chat_answer import ChatReader, read_usage
@@ -180,8 +180,8 @@ def test_a_vendors_own_fields_go_back_to_it_alone() -> None:
     own = {"reasoning_details": details["reasoning_details"], "annotations": [1]}
     assert wire(message, "openrouter") == [plain | own]
     assert wire(message, "openai") == wire(message) == [plain]
-    thought = message.model_copy(update={"details": FrozenDict(), "provider": "ollama"})
-    assert wire(thought, "ollama") == [plain | {"reasoning": "hm"}]
+    thought = message.model_copy(update={"details": FrozenDict(), "provider": "ollama-chat"})
+    assert wire(thought, "ollama-chat") == [plain | {"reasoning": "hm"}]
     assert wire(thought, "openrouter") == [plain]
 
 
@@ -912,7 +912,7 @@ async def test_the_key_given_goes_before_the_variable(serve: Serve, monkeypatch:
 @pytest.mark.parametrize(
     ("options", "what"),
     [
-        ({"name": "nobody"}, "there is no vendor 'nobody'; name one of openai,  a base_url"),
+        ({"name": "nobody"}, "there is no vendor 'nobody'; name one of openai, "),
         ({"base_url": "x.test/v1"}, "'x.test/v1' is no address"),
         ({"base_url": "https://user:word@x.test"}, "user name or password"),
         ({"api_key": "sk-\u00e4"}, "characters that cannot be sent"),

@@ -20,9 +20,10 @@ from plait.errors import ConfigurationError, RateLimited
 from plait.events import Answer, Delta, FinishDelta, ModelDelta, TextDelta, ToolCallDelta, Usage, UsageDelta, fold
 from plait.messages import (
     AssistantMessage,
-    ImagePart,
+    AudioPart,
     Message,
     ReasoningPart,
+    ServerToolPart,
     TextPart,
     ToolCall,
     ToolMessage,
@@ -103,6 +104,24 @@ async def test_a_refusal_is_streamed_as_one() -> None:
     assert (made.message.refusal, made.message.text) == ("I will not", "")
 
 
+async def test_an_answer_says_why_the_model_stopped_and_what_it_used() -> None:
+    used = Usage(input_tokens=7, output_tokens=9, cost=0.5)
+    made = await answer(OfflineProvider([Answer(AssistantMessage(text="half an"), "length", used)]), HELLO)
+    assert (made.message.text, made.finish_reason, made.usage) == ("half an", "length", used)
+
+
+async def test_parts_with_a_providers_own_fields_come_as_they_are() -> None:
+    parts = (
+        ReasoningPart(text="let me see", details={"signature": "s"}),
+        TextPart(text="I look."),
+        ServerToolPart(name="web_search", details={"id": "srv_1"}),
+        ReasoningPart(text="more"),
+        TextPart(text="It is so.", details={"citations": [{"url": "u"}]}),
+        ToolCall(id="c", name="f", arguments="{}", details={"own": 1}),
+    )
+    assert (await answer(OfflineProvider([AssistantMessage(parts=parts)]), HELLO)).message.parts == parts
+
+
 # --- by a function ---
 
 
@@ -126,8 +145,8 @@ async def test_an_answer_of_the_wrong_type_is_refused(wrong: Any) -> None:
 
 
 async def test_what_cannot_be_streamed_is_refused() -> None:
-    whole = AssistantMessage(parts=[ImagePart(url="u")])
-    with pytest.raises(ConfigurationError, match="an offline answer cannot hold a ImagePart"):
+    whole = AssistantMessage(parts=[AudioPart(data=b"x")])
+    with pytest.raises(ConfigurationError, match="an offline answer cannot hold a AudioPart"):
         await answer(OfflineProvider([whole]), HELLO)
 
 

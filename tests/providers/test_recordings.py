@@ -16,7 +16,6 @@ import pytest
 
 from plait.errors import ModelError, ProviderError, RateLimited
 from plait.events import Answer, Fold
-from plait.frozen import FrozenDict
 from plait.messages import (
     AssistantMessage,
     FilePart,
@@ -31,6 +30,7 @@ from plait.messages import (
     ToolResult,
     UserMessage,
 )
+from plait.plain import FrozenDict
 from plait.providers.base import Request, Settings, ToolDefinition
 from plait.providers.chat import ChatProvider
 from recorded import DELIVERIES, FAMILIES

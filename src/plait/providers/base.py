@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from plait.errors import ConfigurationError
-from plait.frozen import EMPTY, FrozenDict, freeze
+from plait.events import ModelDelta, UsageDelta
+from plait.plain import EMPTY, FrozenDict, freeze
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from plait.events import Delta
     from plait.messages import Message
     from plait.schema import OutputSchema
+
+PREAMBLE: Final = frozenset({ModelDelta, UsageDelta})
+"""The kinds of deltas that are no part of an answer yet: as long as only they came, somebody else may be asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import urlsplit
 
-from plait.frozen import to_json
+from plait.plain import to_json
 from plait.providers.chat_answer import ChatReader
 from plait.providers.chat_request import encode_offers, encode_settings, message_bytes
 from plait.providers.remote import HttpProvider

@@ -28,7 +28,8 @@ from plait.events import (
     Usage,
     UsageDelta,
 )
-from plait.frozen import assemble, to_json
+from plait.frozen import assemble
+from plait.plain import to_json
 from plait.providers.sse import DONE
 from plait.providers.status import error_object
 from plait.providers.wire import token_count

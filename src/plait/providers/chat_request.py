@@ -16,8 +16,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
 from plait.errors import ConfigurationError
-from plait.frozen import parse_json, thaw, to_json
 from plait.messages import AudioPart, FilePart, ImagePart, Message, TextPart, ToolResult
+from plait.plain import parse_json, thaw, to_json
 from plait.providers.wire import MessageBytes, data_url
 
 if TYPE_CHECKING:

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from plait.errors import ConfigurationError
 from plait.events import (
+    Answer,
     Delta,
     DetailsDelta,
     FinishDelta,
     ModelDelta,
+    PartDelta,
     ReasoningDelta,
     RefusalDelta,
     TextDelta,
@@ -29,7 +31,7 @@ from plait.events import (
     UsageDelta,
 )
 from plait.frozen import Frozen
-from plait.messages import AssistantMessage, ReasoningPart, TextPart, ToolCall
+from plait.messages import AssistantMessage, ImagePart, ReasoningPart, ServerToolPart, TextPart, ToolCall
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -37,8 +39,9 @@ if TYPE_CHECKING:
     from plait.messages import Message
     from plait.providers.base import Request
 
-Answering = str | ToolCall | AssistantMessage | Exception | Sequence[ToolCall]
-"""What a script holds or a function gives: text, tool calls, a whole message, or an error to raise."""
+Answering = str | ToolCall | AssistantMessage | Answer | Exception | Sequence[ToolCall]
+"""What a script holds or a function gives: text, tool calls, a whole message, an `Answer` that also says why the model
+stopped, or an error to raise."""
 
 AnswerFunction = Callable[["Request"], Answering | Awaitable[Answering]]
 
@@ -106,12 +109,12 @@ class OfflineProvider:
         answer = await self._answer(request)
         if isinstance(answer, Exception):
             raise answer
-        message = _message(answer)
+        whole = _answer(answer)
+        message = whole.message
         head: list[Delta] = [ModelDelta(self.model, f"offline-{len(request.messages)}", self.name)]
-        tail: list[Delta] = [
-            FinishDelta("tool_calls" if message.tool_calls else "stop"),
-            UsageDelta(Usage(input_tokens=sum(map(_size, request.messages)), output_tokens=_size(message))),
-        ]
+        reason = whole.finish_reason or ("tool_calls" if message.tool_calls else "stop")
+        used = Usage(input_tokens=sum(map(_size, request.messages)), output_tokens=_size(message))
+        tail: list[Delta] = [FinishDelta(reason), UsageDelta(whole.usage or used)]
         if not request.stream:
             yield [*head, *(delta for piece in _pieces(message) for delta in piece), *tail]
             return
@@ -133,16 +136,18 @@ class OfflineProvider:
         return _by_itself(request)
 
 
-def _message(answer: Answering) -> AssistantMessage:
-    if isinstance(answer, AssistantMessage):
+def _answer(answer: Answering) -> Answer:
+    if isinstance(answer, Answer):
         return answer
+    if isinstance(answer, AssistantMessage):
+        return Answer(answer)
     if isinstance(answer, str):
-        return AssistantMessage(text=answer)
+        return Answer(AssistantMessage(text=answer))
     calls = (answer,) if isinstance(answer, ToolCall) else answer
     if isinstance(calls, Sequence) and calls and all(isinstance(call, ToolCall) for call in calls):
-        return AssistantMessage(parts=tuple(calls))
+        return Answer(AssistantMessage(parts=tuple(calls)))
     msg = (
-        "an offline answer is text, a ToolCall, a list of ToolCalls, an AssistantMessage or an exception, "
+        "an offline answer is text, a ToolCall, a list of ToolCalls, an AssistantMessage, an Answer or an exception, "
         f"not {type(answer).__name__}"
     )
     raise ConfigurationError(msg)
@@ -151,6 +156,7 @@ def _message(answer: Answering) -> AssistantMessage:
 def _pieces(message: AssistantMessage) -> Iterator[list[Delta]]:
     """The message as it streams: text word by word, a call as its name and then its arguments."""
     index = 0
+    exact = _has_own_fields(message)
     for part in message.parts:
         match part:
             case TextPart():
@@ -160,16 +166,31 @@ def _pieces(message: AssistantMessage) -> Iterator[list[Delta]]:
                 for piece in _PIECE.findall(part.text):
                     yield [ReasoningDelta(piece)]
             case ToolCall():
-                yield [ToolCallDelta(index, part.id, part.name)]
+                yield [ToolCallDelta(index, part.id, part.name, details=dict(part.details) or None)]
                 half = len(part.arguments) // 2
                 for text in (part.arguments[:half], part.arguments[half:]):
                     yield [ToolCallDelta(index, arguments=text)]
                 index += 1
+            case ServerToolPart() | ImagePart():
+                yield [PartDelta(part)]
             case _:
                 msg = f"an offline answer cannot hold a {type(part).__name__}"
                 raise ConfigurationError(msg)
+        if exact and isinstance(part, TextPart | ReasoningPart):
+            yield [PartDelta(part)]
     if message.details:
         yield [DetailsDelta(dict(message.details))]
+
+
+def _has_own_fields(message: AssistantMessage) -> bool:
+    """Whether the message's parts say more than pieces can, or come in an order that pieces would lose."""
+    kinds = [(type(part), getattr(part, "refusal", False)) for part in message.parts if not isinstance(part, ToolCall)]
+    plain = (TextPart, ReasoningPart)
+    return len(set(kinds)) < len(kinds) or any(kind not in plain for kind, _ in kinds) or _details_in(message)
+
+
+def _details_in(message: AssistantMessage) -> bool:
+    return any(part.details for part in message.parts if isinstance(part, TextPart | ReasoningPart))
 
 
 def _size(message: Message) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, NoReturn, Protocol
 
 from plait.errors import LimitExceeded, ModelError, TransportError
-from plait.frozen import EMPTY
+from plait.plain import EMPTY
 from plait.providers.http import DEFAULT_LIMITS, Endpoint, Framing, TransportLimits, address_of
 from plait.providers.sse import EventReader
 from plait.providers.status import Service

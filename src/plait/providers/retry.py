@@ -10,8 +10,9 @@ import asyncio
 import logging
 import random as _random
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal, Self, assert_never
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, assert_never, get_args
 
 from plait.errors import (
     ConfigurationError,
@@ -21,12 +22,14 @@ from plait.errors import (
     RateLimited,
     StreamTruncated,
     TransportError,
+    excerpt,
 )
-from plait.events import ModelDelta, TextDelta, UsageDelta
-from plait.providers.status import plain_seconds
+from plait.events import AttemptDelta, Fold
+from plait.providers.base import PREAMBLE
+from plait.providers.deadline import Deadline
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from plait.events import Delta
     from plait.providers.base import Provider, Request
@@ -36,18 +39,70 @@ logger = logging.getLogger("plait.providers")
 Backoff = Literal["exponential", "linear", "fixed"]
 FailureKind = Literal["rate_limit", "server_error", "timeout", "connection", "empty_answer", "other"]
 
+_BACKOFFS: Final[tuple[Backoff, ...]] = get_args(Backoff)
+_KINDS: Final[tuple[FailureKind, ...]] = get_args(FailureKind)
 _REQUEST_TIMEOUT: Final = 408
-_PREAMBLE: Final = frozenset({ModelDelta, UsageDelta})  # what may be said again by another try
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_amount(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0  # so no NaN either
+
+
+def _are_rules(value: object) -> bool:
+    return isinstance(value, Mapping) and all(
+        kind in _KINDS and isinstance(rule, RetryRule) for kind, rule in value.items()
+    )
+
+
+_COUNT: Final = (_is_count, "a whole number, 0 or more")
+_SECONDS: Final = (_is_amount, "seconds, 0 or more")
+_ALLOWED: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
+    "max_retries": _COUNT,
+    "restarts": _COUNT,
+    "initial_delay": _SECONDS,
+    "max_delay": _SECONDS,
+    "backoff": (lambda value: value in _BACKOFFS, ", ".join(map(repr, _BACKOFFS))),
+    "factor": (_is_amount, "a number, 0 or more"),
+    "jitter": (lambda value: _is_amount(value) and value <= 1, "a share, from 0 to 1"),
+    "retry_after_cap": _SECONDS,
+    "deadline": (lambda value: value is None or (_is_amount(value) and value > 0), "seconds, more than 0, or None"),
+    "rules": (_are_rules, f"a dict of RetryRule, with keys among {', '.join(map(repr, _KINDS))}"),
+}
+
+
+def _check(name: str, value: object, label: str) -> None:
+    """Refuse a value that an option cannot have; the label says whose it is.
+
+    Raises:
+        ConfigurationError: it names the label, the value and what is allowed.
+    """
+    is_right, allowed = _ALLOWED[name]
+    if not is_right(value):
+        msg = f"{label} is {excerpt(repr(value), 80)}; it must be {allowed}"
+        raise ConfigurationError(msg)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryRule:
-    """What holds for one kind of failure; what is None is as in the policy."""
+    """What holds for one kind of failure; what is None is as in the policy.
+
+    Raises:
+        ConfigurationError: an option has a value that it cannot have.
+    """
 
     max_retries: int | None = None
     backoff: Backoff | None = None
     initial_delay: float | None = None
     max_delay: float | None = None
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            if (value := getattr(self, item.name)) is not None:
+                _check(item.name, value, f"{item.name} of a RetryRule")
 
 
 _NO_RULE: Final = RetryRule()
@@ -59,6 +114,8 @@ class RetryPolicy:
 
     Attributes:
         max_retries: the most further requests, whatever failed: n means at most n + 1 requests.
+        restarts: how many of them may ask anew for an answer that broke off after its beginning. Readers then get an
+            `AttemptDelta`, which says that what they have is void, before the first delta of the new answer.
         initial_delay: seconds before the first of them.
         max_delay: the longest of our own delays, in seconds.
         backoff: how delays grow: by a factor, by a step, or not.
@@ -66,10 +123,15 @@ class RetryPolicy:
         jitter: the share of a delay, from 0 to 1, that is left to chance, so that clients do not return together.
         retry_after_cap: the most seconds a provider may ask to wait; if it asks for more, the error is raised at once.
         deadline: seconds for all tries together, from the first request to the end of the answer, or None.
-        rules: what differs for a kind of failure. The number of requests sent so far counts all kinds.
+        rules: what differs for a kind of failure. A rule may allow fewer requests than the policy, never more; the
+            number of requests sent so far counts all kinds.
+
+    Raises:
+        ConfigurationError: an option has a value that it cannot have.
     """
 
     max_retries: int = 2
+    restarts: int = 0
     initial_delay: float = 0.5
     max_delay: float = 8.0
     backoff: Backoff = "exponential"
@@ -80,18 +142,57 @@ class RetryPolicy:
     rules: Mapping[FailureKind, RetryRule] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse numbers that make no sense.
+        for item in fields(self):
+            _check(item.name, getattr(self, item.name), f"{item.name} of a RetryPolicy")
+
+    @classmethod
+    def from_strategy(cls, strategy: Mapping[str, Any]) -> Self:
+        """Make a policy of a table of error classes, as it is kept in settings and passed as ``retry_strategy``.
+
+        Args:
+            strategy: for an error class (``"rate_limit"``, ``"server_error"``, ``"timeout"``, or another
+                `FailureKind`) a dict with any of ``max_retries``, ``backoff``, ``initial_delay`` and ``max_delay``;
+                and for all of them any of the same, and ``backoff_base``, the factor of exponential delays.
+
+        Returns:
+            A policy in which each class is tried as often as the table says, and a class that is not in it as usual.
+            ``max_retries`` for all is the most for any.
 
         Raises:
-            ConfigurationError: a number is negative, or the jitter above 1.
+            ConfigurationError: the table has an unknown key, or a value that cannot be; it is named.
         """
-        for name in ("max_retries", "initial_delay", "max_delay", "factor", "jitter", "retry_after_cap"):
-            if not getattr(self, name) >= 0:
-                msg = f"RetryPolicy({name}={getattr(self, name)!r}): must be 0 or more"
-                raise ConfigurationError(msg)
-        if self.jitter > 1:
-            msg = f"RetryPolicy(jitter={self.jitter!r}): a share is from 0 to 1"
+        common = _entries(strategy, "retry_strategy", (*_KINDS, *_RULE_KEYS, "backoff_base"))
+        rules = {
+            kind: RetryRule(**_entries(common.pop(kind), f"retry_strategy[{kind!r}]", _RULE_KEYS))
+            for kind in _KINDS
+            if kind in common
+        }
+        if "backoff_base" in common:
+            common["factor"] = common.pop("backoff_base")
+        if "max_retries" not in common:
+            counts = {kind: rules.get(kind, _NO_RULE).max_retries for kind in _KINDS}
+            usual = DEFAULT_POLICY.max_retries
+            most = common["max_retries"] = max(usual if count is None else count for count in counts.values())
+            for kind in (kind for kind in _KINDS if counts[kind] is None and most > usual):
+                rules[kind] = replace(rules.get(kind, _NO_RULE), max_retries=usual)
+        return cls(**common, rules=rules)
+
+
+_RULE_KEYS: Final = tuple(item.name for item in fields(RetryRule))
+
+
+def _entries(table: Any, where: str, known: tuple[str, ...]) -> dict[str, Any]:
+    """Give the entries of a table of settings, which are known and, but for the tables in it, of the right kind."""
+    if not isinstance(table, Mapping):
+        msg = f"{where} is {excerpt(repr(table), 80)}; it must be a dict with any of {', '.join(known)}"
+        raise ConfigurationError(msg)
+    for key, value in table.items():
+        if key not in known:
+            msg = f"{where} has an unknown key {excerpt(repr(key), 60)}; the keys are {', '.join(known)}"
             raise ConfigurationError(msg)
+        if key not in _KINDS:
+            _check("factor" if key == "backoff_base" else key, value, f"{where}[{key!r}]")
+    return dict(table)
 
 
 DEFAULT_POLICY: Final = RetryPolicy()
@@ -124,7 +225,7 @@ def plan(
         The seconds to wait before the next request, or None when the error is final.
     """
     rule = policy.rules.get(kind_of(error), _NO_RULE)
-    most = policy.max_retries if rule.max_retries is None else rule.max_retries
+    most = policy.max_retries if rule.max_retries is None else min(rule.max_retries, policy.max_retries)
     if not error.retryable or attempt > most:
         return None
     asked = error.retry_after if isinstance(error, ProviderError) else None
@@ -158,7 +259,11 @@ def _own_delay(policy: RetryPolicy, rule: RetryRule, attempt: int) -> float:
 
 
 class Retrying:
-    """A provider that asks another one again when it fails, as long as nothing of an answer was handed out."""
+    """A provider that asks another one again when it fails.
+
+    Once something of an answer was handed out it is final, unless the policy allows restarts: readers then get an
+    `AttemptDelta` as the first of the new answer. Until that comes, what they have stands.
+    """
 
     def __init__(
         self,
@@ -195,22 +300,27 @@ class Retrying:
         """Answer a request; see `Provider.stream`.
 
         Raises:
-            ModelError: the last try's; ``attempts`` says how many requests were sent.
+            ModelError: the last try's; ``attempts`` says how many requests were sent, ``partial`` is the text that
+                readers have.
         """
         begun = self._clock()
-        attempt = 0
-        limit: _Deadline | None = None
+        attempt = restarts = 0
+        void: Any = None  # the text that readers have of an answer that broke off and is asked for anew
+        limit: Deadline | None = None
         try:
             while True:
                 attempt += 1
                 spoke = False
                 if limit is None and self.policy.deadline is not None and not (attempt == 1 and self._first_is_bounded):
-                    limit = _Deadline(self.policy.deadline - (self._clock() - begun))
+                    limit = Deadline(self.policy.deadline - (self._clock() - begun))
                 try:
                     batches = self.provider.stream(request)
                     try:
                         async for batch in batches if limit is None else limit.over(batches):
-                            spoke = spoke or any(type(delta) not in _PREAMBLE for delta in batch)
+                            if void is not None:
+                                void = None
+                                yield [AttemptDelta(attempt)]
+                            spoke = spoke or any(type(delta) not in PREAMBLE for delta in batch)
                             yield batch
                             del batch  # it need not last until the next one comes
                         return
@@ -218,107 +328,45 @@ class Retrying:
                         await batches.aclose()
                 except ModelError as error:
                     error.attempts = attempt
-                    elapsed = self._clock() - begun
-                    delay = None if spoke else plan(self.policy, error, attempt, elapsed, self._random)
+                    error.partial = error.partial or void
+                    may_try = not spoke or restarts < self.policy.restarts
+                    delay = self._delay(error, attempt, self._clock() - begun) if may_try else None
                     if delay is None:
-                        if not spoke:
-                            self._say_if_too_long(error)
                         raise
-                    self._note(error, attempt, delay)
+                    if spoke:
+                        restarts += 1
+                        void = error.partial or ""
                 except TimeoutError:
                     if limit is None or not limit.passed:
                         raise
                     late = self._late(limit.given if spoke else None)
                     late.attempts = attempt
+                    late.partial = late.partial or void
                     raise late from None
                 await self._sleep(delay)
         finally:
             if limit is not None:
                 limit.end()
 
-    def _say_if_too_long(self, error: ModelError) -> None:
-        """Add to the error's sentence that its provider asks to wait longer than the policy allows, if it does."""
-        asked = error.retry_after if isinstance(error, ProviderError) and error.retryable else None
-        cap = self.policy.retry_after_cap
-        if asked is not None and asked > cap:
-            wish = f"; it asks to wait {plain_seconds(asked)}"
-            said = str(error.args[0]).removesuffix(wish)
-            error.args = (f"{said}{wish}, above the limit of {plain_seconds(cap)}, so it was not waited for",)
+    def _delay(self, error: ModelError, attempt: int, elapsed: float) -> float | None:
+        """Say how many seconds to wait before the next request, or, in the error too, that there is none."""
+        delay = plan(self.policy, error, attempt, elapsed, self._random)
+        if delay is not None:
+            status = getattr(error, "status", None)
+            what = type(error).__name__ if status is None else f"{type(error).__name__} {status}"
+            logger.debug("%s:%s request %d failed (%s); next in %.2f s", self.name, self.model, attempt, what, delay)
+        elif isinstance(error, ProviderError) and error.retryable and error.retry_after is not None:
+            cap = self.policy.retry_after_cap
+            error.longest_wait = cap if error.retry_after > cap else None
+        return delay
 
     def _late(self, given: list[list[Delta]] | None) -> ModelError:
         """Make the error for a deadline that passed, before (None) or after an answer had begun."""
         within = f"within {self.policy.deadline:g} s, all tries together"
         if given is None:
             return TransportError(f"{self.name} gave no answer {within}", timeout=True, provider=self.name)
-        deltas = (delta for batch in given for delta in batch)
-        text = "".join(delta.text for delta in deltas if type(delta) is TextDelta and delta.choice == 0)
+        made = Fold(self.name, self.model)
+        for batch in given:
+            made.add(batch)
         msg = f"the answer of {self.name} was not complete {within}"
-        return StreamTruncated(msg, timeout=True, provider=self.name, partial=text)
-
-    def _note(self, error: ModelError, attempt: int, delay: float) -> None:
-        status = getattr(error, "status", None)
-        what = type(error).__name__ if status is None else f"{type(error).__name__} {status}"
-        logger.debug("%s:%s request %d failed (%s); next in %.2f s", self.name, self.model, attempt, what, delay)
-
-
-class _Deadline:
-    """Ends the wait for a batch at one moment, whichever batch it is: one timer, and none for each.
-
-    `asyncio.timeout` cannot stand round a ``yield``: it would cancel what the reader does between two batches.
-    """
-
-    __slots__ = ("_batches", "_cancelled", "_timer", "_waiting", "given", "passed")
-
-    def __init__(self, seconds: float) -> None:
-        loop = asyncio.get_running_loop()
-        self.passed = False
-        self.given: list[list[Delta]] = []
-        self._batches: AsyncIterator[list[Delta]] | None = None
-        self._cancelled = False  # whether the wait was ended, which has to be taken back
-        self._waiting: asyncio.Task[object] | None = None
-        self._timer = loop.call_at(loop.time() + seconds, self._pass)
-
-    def over(self, batches: AsyncIterator[list[Delta]]) -> Self:
-        """Give these batches, until the deadline: an iteration raises TimeoutError when it passed."""
-        self._batches = batches
-        return self
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> list[Delta]:
-        if self._batches is None:
-            raise StopAsyncIteration
-        if self.passed:
-            raise TimeoutError
-        task = self._waiting = asyncio.current_task()
-        before = task.cancelling() if task is not None else 0
-        try:
-            batch = await anext(self._batches)
-        except asyncio.CancelledError:
-            if (left := self._take_back()) is not None and left <= before:
-                raise TimeoutError from None
-            raise
-        except BaseException:
-            self._take_back()
-            raise
-        self._take_back()
-        self.given.append(batch)
-        return batch
-
-    def end(self) -> None:
-        """Forget the timer."""
-        self._timer.cancel()
-
-    def _pass(self) -> None:
-        self.passed = True
-        if self._waiting is not None:
-            self._cancelled = self._waiting.cancel()
-
-    def _take_back(self) -> int | None:
-        """Say that nobody waits any more; take back the cancellation that ended the wait, and count what is left."""
-        task, self._waiting = self._waiting, None
-        if not self._cancelled or task is None:
-            return None
-        self._cancelled = False
-        return task.uncancel()
+        return StreamTruncated(msg, timeout=True, provider=self.name, partial=made.answer().message.text)

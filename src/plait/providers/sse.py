@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from plait.frozen import parse_json
+from plait.plain import parse_json
 
 DONE: Final = b"[DONE]"
 """The data of the event with which OpenAI's dialects end a stream."""

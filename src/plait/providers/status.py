@@ -15,7 +15,7 @@ from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, Final
 
 from plait.errors import ProviderError, RateLimited, excerpt
-from plait.frozen import parse_json
+from plait.plain import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

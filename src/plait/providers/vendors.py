@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import urlsplit
 
 from plait.errors import ConfigurationError
-from plait.frozen import EMPTY, to_json
+from plait.plain import EMPTY, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -1,8 +1,8 @@
 """For tests of programs that ask models: a scripted provider, a server with every fault, and records of both.
 
 `OfflineProvider` stands in for a model inside the process; its ``requests`` is the record of what it was asked.
-`FaultServer` stands in for a provider on the network, for any program that speaks its dialect, and injects any of
-`FAULTS`. `Recorder` remembers what an agent did. Nothing in plait imports this package.
+`FaultServer` stands in for a provider on the network, for any program that speaks one of its dialects, and injects
+any of `FAULTS`. `Recorder` remembers what an agent did. Nothing in plait imports this package.
 """
 
 from plait.providers.offline import OfflineProvider

@@ -9,6 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from plait.errors import ConfigurationError
+from plait.testing.dialects import DIALECTS
 from plait.testing.fault import Injected, Place
 from plait.testing.faults import FAULTS, find_fault
 from plait.testing.reply import answer
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
 
 _LAST_PORT: Final = 65_535
 _DESCRIPTION: Final = """\
-A server on 127.0.0.1 that speaks OpenAI's chat dialect and fails as you like.
-Point any program at the address it prints; each request is one line when it has ended.
+A server on 127.0.0.1 that speaks OpenAI's chat completions and responses, Anthropic's messages and
+Ollama's chat, and fails as you like. Point any program at the address it prints, without the /v1 for
+clients of Anthropic and Ollama; each request is one line when it has ended.
 """
 _EXAMPLES: Final = """\
 examples:
@@ -142,7 +144,11 @@ def _address(server: FaultServer, chosen: Fault | None) -> str:
 
 def _table() -> str:
     widest = max(map(len, FAULTS))
-    return "".join(f"{one.row}  {one.name:<{widest}}  {one.sentence}\n" for one in FAULTS.values())
+    return "".join(f"{one.row}  {one.name:<{widest}}  {one.sentence}{_only(one)}\n" for one in FAULTS.values())
+
+
+def _only(one: Fault) -> str:
+    return "" if len(one.dialects) == len(DIALECTS) else f" [{', '.join(one.dialects)}]"
 
 
 def _tell(exchange: Exchange) -> None:

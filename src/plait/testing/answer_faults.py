@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from plait.testing.fault import Fault, Place
@@ -19,6 +20,11 @@ _MEGABYTE: Final = 2**20
 def _says(row: str, name: str, sentence: str, **said: Any) -> Fault:
     reply = Reply(said=Said(**said))
     return Fault(row=row, name=name, sentence=sentence, make=lambda place, asked: reply)
+
+
+def _declines(name: str, sentence: str, **said: Any) -> Fault:
+    """A fault of row L39; what Ollama serves has no other word for it than its text."""
+    return replace(_says("L39", name, sentence, **said), dialects=("chat", "anthropic", "responses"))
 
 
 def _calls(
@@ -46,8 +52,8 @@ ANSWER_FAULTS: Final = (
     _says("L37", "null-content", "a complete answer whose text is null"),
     _says("L37", "empty-content", "a complete answer with the empty text", text=""),
     _says("L38", "cut-by-limit", "the text is cut by the token limit", text="as far as it", finish_reason="length"),
-    _says("L39", "filtered", "the content filter ended it", text="so far", finish_reason="content_filter"),
-    _says("L39", "refusal", "the model declines", refusal="I would rather not."),
+    _declines("filtered", "the content filter ended it", text="so far", finish_reason="content_filter"),
+    _declines("refusal", "the model declines", refusal="I would rather not."),
     _says("L40", "odd-reason", "a finish reason nobody knows", text="an answer", finish_reason="eos_token"),
     _calls("L41", "arguments-no-json", "arguments that are no JSON", Call(arguments="city=Lisbon")),
     _calls("L41", "arguments-cut", "arguments that break off", Call(arguments='{"city": "Lis')),

@@ -42,7 +42,6 @@ class AnthropicDialect:
             model=str(body.get("model", "fault-1")),
             stream=body.get("stream") is True,
             tools=names_of(body.get("tools")),
-            dialect=self.name,
         )
 
     def whole(self, said: Said, asked: Asked) -> bytes:

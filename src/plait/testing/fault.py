@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
+from plait.errors import ConfigurationError
 from plait.testing.checks import of_kind, whole
-from plait.testing.reply import Asked, Cut, Reply
+from plait.testing.reply import Asked, Cut, DialectName, Reply
 from plait.testing.said import Said
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class Fault:
         sentence: what happens.
         make: gives the reply that does it.
         setting: what the server must be, for what goes wrong before there is a request.
+        dialects: those in which it can happen.
     """
 
     row: str
@@ -75,6 +77,7 @@ class Fault:
     sentence: str
     make: Callable[[Place, Asked], Reply]
     setting: Setting = ""
+    dialects: tuple[DialectName, ...] = get_args(DialectName)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,18 @@ class Injected:
     place: Place
 
     def __call__(self, asked: Asked) -> Reply:
-        """Give the reply to a request."""
+        """Give the reply to a request.
+
+        Raises:
+            ConfigurationError: the request is in a dialect in which this cannot happen.
+        """
+        if asked.dialect not in self.fault.dialects:
+            spoken = " and ".join(map(repr, self.fault.dialects))
+            msg = (
+                f"the fault {self.fault.name!r} is one of the dialects {spoken}, and the request is in "
+                f"{asked.dialect!r}: {asked.url}"
+            )
+            raise ConfigurationError(msg)
         return self.fault.make(self.place, asked)
 
 

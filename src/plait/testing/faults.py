@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from plait.errors import ConfigurationError, excerpt
 from plait.testing.answer_faults import ANSWER_FAULTS
-from plait.testing.chat_faults import CHAT_FAULTS
 from plait.testing.checks import of_kind
+from plait.testing.dialect_faults import DIALECT_FAULTS
 from plait.testing.fault import Fault, Injected, Place
 from plait.testing.said import Said
 from plait.testing.wire_faults import BODY_FAULTS, CONNECTION_FAULTS, STATUS_FAULTS
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _ALL: Final = sorted(
-    (*STATUS_FAULTS, *CONNECTION_FAULTS, *BODY_FAULTS, *ANSWER_FAULTS, *CHAT_FAULTS), key=lambda one: one.row
+    (*STATUS_FAULTS, *CONNECTION_FAULTS, *BODY_FAULTS, *ANSWER_FAULTS, *DIALECT_FAULTS), key=lambda one: one.row
 )
 
 FAULTS: Final[Mapping[str, Fault]] = MappingProxyType({one.name: one for one in _ALL})

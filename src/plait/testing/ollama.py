@@ -5,6 +5,7 @@ https://github.com/ollama/ollama/blob/main/docs/api.md#generate-a-chat-completio
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from plait.testing.dialect import json_value, named_calls, names_of, to_json
@@ -36,23 +37,25 @@ class OllamaDialect:
             model=str(body.get("model", "fault-1")),
             stream=body.get("stream") is not False,
             tools=names_of([tool.get("function") for tool in tools if isinstance(tool, dict)] if tools else None),
-            dialect=self.name,
         )
 
     def whole(self, said: Said, asked: Asked) -> bytes:
         """Write an answer in one piece."""
-        text = _text(said)
-        message: dict[str, Any] = {"role": "assistant", "content": "" if text is None and said.calls else text}
+        said = _spoken(said)
+        message: dict[str, Any] = {"role": "assistant", "content": "" if said.calls else None}
+        if said.text is not None:
+            message["content"] = said.text
         if said.calls:
             message["tool_calls"] = [tool_call(n, call) for n, call in enumerate(named_calls(said, asked))]
         return line(message, asked, **_end(said))
 
     def events(self, said: Said, asked: Asked) -> list[bytes]:
         """Write an answer as lines: the text in pieces, each call whole, and the end with the tokens."""
-        made = [line({"role": "assistant", "content": piece}, asked) for piece in said.pieces(_text(said))]
+        said = _spoken(said)
+        made = [line({"role": "assistant", "content": piece}, asked) for piece in said.pieces()]
         for number, call in enumerate(named_calls(said, asked)):
             made.append(line({"role": "assistant", "content": "", "tool_calls": [tool_call(number, call)]}, asked))
-        nothing = None if _text(said) is None and not said.calls else ""
+        nothing = None if said.text is None and not said.calls else ""
         return [*made, line({"role": "assistant", "content": nothing}, asked, **_end(said))]
 
     def is_end(self, event: bytes) -> bool:
@@ -85,11 +88,11 @@ def tool_call(number: int, call: NamedCall) -> dict[str, Any]:
     return {"id": call.id, "function": function}
 
 
-def _text(said: Said) -> str | None:
-    """A model of Ollama's has no other words to decline with."""
+def _spoken(said: Said) -> Said:
+    """A model of Ollama's has no other words to decline with than its text."""
     if said.refusal is None:
-        return said.text
-    return (said.text or "") + said.refusal
+        return said
+    return replace(said, text=(said.text or "") + said.refusal, refusal=None)
 
 
 def _end(said: Said) -> dict[str, Any]:

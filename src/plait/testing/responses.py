@@ -39,7 +39,6 @@ class ResponsesDialect:
             model=str(body.get("model", "fault-1")),
             stream=body.get("stream") is True,
             tools=names_of(body.get("tools")),
-            dialect=self.name,
         )
 
     def whole(self, said: Said, asked: Asked) -> bytes:
@@ -104,14 +103,13 @@ def call_events(index: int, item: Mapping[str, Any]) -> list[Numbered]:
 
 def _message(index: int, item: Mapping[str, Any], said: Said) -> list[Numbered]:
     at = {"item_id": item["id"], "output_index": index}
-    made: list[Numbered] = [
-        ("response.output_item.added", {"output_index": index, "item": {**item, "status": "in_progress", "content": []}})
-    ]
+    opened = {**item, "status": "in_progress", "content": []}
+    made: list[Numbered] = [("response.output_item.added", {"output_index": index, "item": opened})]
     for number, part in enumerate(item["content"]):
         here = {**at, "content_index": number}
         is_text = part["type"] == "output_text"
         field, pieces = ("text", said.pieces()) if is_text else ("refusal", [part["refusal"]])
-        more = {"logprobs": []} if is_text else {}
+        more: dict[str, Any] = {"logprobs": []} if is_text else {}
         made.append(("response.content_part.added", {**here, "part": {**part, field: ""}}))
         made += [(f"response.{part['type']}.delta", {**here, "delta": piece, **more}) for piece in pieces]
         made.append((f"response.{part['type']}.done", {**here, field: part[field], **more}))
@@ -126,8 +124,9 @@ def _items(said: Said, asked: Asked) -> list[dict[str, Any]]:
     if said.refusal is not None:
         content.append({"type": "refusal", "refusal": said.refusal})
     status = "completed" if said.reason in _COMPLETE else "incomplete"
-    message = {"id": f"msg_{asked.number}", "type": "message", "status": status, "content": content, "role": "assistant"}
-    return [*([message] if content else []), *(call_item(call) for call in named_calls(said, asked))]
+    message = {"id": f"msg_{asked.number}", "type": "message", "status": status, "role": "assistant"}
+    calls = [call_item(call) for call in named_calls(said, asked)]
+    return [{**message, "content": content}, *calls] if content else calls
 
 
 def _response(asked: Asked, said: Said | None = None) -> dict[str, Any]:

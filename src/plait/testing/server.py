@@ -1,4 +1,4 @@
-"""The fault server: OpenAI's chat dialect on 127.0.0.1, whole and streamed, with any fault, on a thread of its own."""
+"""The fault server: every dialect on 127.0.0.1, whole and streamed, with any fault, on a thread of its own."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import socket
 import ssl
 import threading
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Self
 
 from plait.errors import ConfigurationError
-from plait.testing.chat import ChatDialect
 from plait.testing.checks import one_of
 from plait.testing.connection import Connection
+from plait.testing.dialects import DIALECTS, dialect_of
 from plait.testing.exchanges import Ledger
-from plait.testing.reply import Reply
+from plait.testing.reply import Asked, Reply
 from plait.testing.script import checked, reply_of
 from plait.testing.writing import steps_of
 
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
     from typing import Any
 
-    from plait.testing.chat import Dialect
+    from plait.testing.dialect import Dialect
     from plait.testing.exchanges import Exchange
-    from plait.testing.reply import Asked, Scripted, Step
+    from plait.testing.reply import DialectName, Scripted, Step
 
 Certificate = Literal["good", "expired", "wrong-name"]
 _CERTIFICATES: Final = ("good", "expired", "wrong-name")
@@ -34,19 +35,23 @@ PATIENCE: Final = 5.0
 """Seconds that a wait for something takes at most, if nothing else is said."""
 
 _LAST_PORT: Final = 65_535
-_MODELS: Final = b'{"object": "list", "data": [{"id": "fault-1", "object": "model", "owned_by": "plait"}]}'
+_MODELS: Final = {
+    "/models": b'{"object": "list", "data": [{"id": "fault-1", "object": "model", "owned_by": "plait"}]}',
+    "/api/tags": b'{"models": [{"name": "fault-1", "model": "fault-1"}]}',
+}
 
 
 class FaultServer:
-    """A server that answers as its script says.
+    """A server that answers as its script says, in the dialect that it is asked in.
 
     ``with FaultServer(answer("hi"), fault("L20", at=3)) as server:`` and the program under test asks
-    ``server.url``. It has a thread and an event loop of its own, so that sync programs, async programs and programs
-    whose loop is blocked are served alike; nothing of it is left when the block ends. An error in a function of the
-    script closes that request's connection, and is raised when the block ends.
+    ``server.url``, or ``server.url_for("anthropic")``. The path of a request tells its dialect. It has a thread and an
+    event loop of its own, so that sync programs, async programs and programs whose loop is blocked are served alike;
+    nothing of it is left when the block ends. An error in a function of the script closes that request's connection,
+    and is raised when the block ends.
 
     Attributes:
-        url: the ``base_url`` of its API.
+        url: the ``base_url`` of its API for clients of OpenAI; `url_for` gives that of each dialect.
         port: where it listens on 127.0.0.1.
         exchanges: every request that came, oldest first, with what became of it.
         requests: the JSON bodies of the questions to the model among them.
@@ -66,7 +71,7 @@ class FaultServer:
             *script: what each request gets, in turn; the last entry again and again. A text is an answer that says
                 it. A function is called with each request, on the server's thread, and gives a `Reply`, a text or a
                 fault. Without a script every answer is the same short text.
-            dialect: how answers are written; OpenAI's chat dialect by itself.
+            dialect: how every answer is written, whatever the path; by itself as the path of the request says.
             tls: speak TLS, with this certificate of 127.0.0.1; see `certificate`.
             port: where to listen; a free port by itself.
             tell: called with each exchange when it has ended, on the server's thread.
@@ -80,7 +85,7 @@ class FaultServer:
             msg = f"the fault server cannot listen on port {port!r}; give one from 1 to {_LAST_PORT}, or 0 for any"
             raise ConfigurationError(msg)
         self.script = checked(script)
-        self._dialect = dialect or ChatDialect()
+        self._dialect = dialect
         self._tls: Certificate | None = tls
         self.port = port
         self._ledger = Ledger(tell)
@@ -98,15 +103,24 @@ class FaultServer:
 
     @property
     def url(self) -> str:
-        """The ``base_url`` to give to whatever is tested.
+        """The ``base_url`` to give to clients of OpenAI, for chat completions and for responses.
 
         Raises:
             ConfigurationError: it has no port yet, as it was not started.
         """
+        return self.url_for("chat")
+
+    def url_for(self, dialect: DialectName) -> str:
+        """Give the ``base_url`` for the clients of a dialect: those of Anthropic and Ollama add all of the path.
+
+        Raises:
+            ConfigurationError: it has no port yet, as it was not started; or there is no such dialect.
+        """
+        one_of("the name of a dialect", dialect, tuple(DIALECTS))
         if not self.port:
             msg = "the fault server has no address: it was not started; use `with FaultServer(...) as server:`"
             raise ConfigurationError(msg)
-        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}/v1"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}{DIALECTS[dialect].root}"
 
     @property
     def exchanges(self) -> list[Exchange]:
@@ -291,19 +305,18 @@ class FaultServer:
         return Connection(self._ledger, self._steps, self._connections)
 
     def _steps(self, exchange: Exchange) -> Sequence[Step]:
+        dialect = self._dialect or dialect_of(exchange.path)
         if exchange.method != "POST":  # programs look for the models before they ask one
-            found = exchange.method == "GET" and exchange.path.partition("?")[0].endswith("/models")
-            reply, number = Reply(status=200 if found else 404, body=_MODELS if found else None), 0
-        else:
-            scripted = self.script[min(self._asked, len(self.script) - 1)]
-            self._asked += 1
-            number = exchange.number
-            reply = reply_of(scripted, self._read(exchange, number))
-        return steps_of(reply, self._dialect, self._read(exchange, number))
-
-    def _read(self, exchange: Exchange, number: int) -> Asked:
-        url = f"{self.url.removesuffix('/v1')}{exchange.path}"
-        return self._dialect.asked(exchange.body, number=number, url=url)
+            path = exchange.path.partition("?")[0]
+            models = next((body for ending, body in _MODELS.items() if path.endswith(ending)), None)
+            reply = Reply(status=404 if models is None or exchange.method != "GET" else 200, body=models)
+            return steps_of(reply, dialect, Asked())
+        scripted = self.script[min(self._asked, len(self.script) - 1)]
+        self._asked += 1
+        body = exchange.body if isinstance(exchange.body, dict) else {}
+        url = f"{self.url_for('ollama')}{exchange.path}"
+        asked = replace(dialect.asked(body), number=exchange.number, url=url, dialect=dialect.name)
+        return steps_of(reply_of(scripted, asked), dialect, asked)
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
         if self._loop is None or self._thread is None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Final, Literal
 
+from plait.testing.dialects import DIALECTS
 from plait.testing.fault import Fault, Place, Setting, healthy
 from plait.testing.reply import Cut, Reply, Style, Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from plait.testing.reply import Asked, Step
+    from plait.testing.reply import Asked, DialectName, Step
     from plait.testing.said import Said
 
 _HTML: Final = b"<!doctype html>\n<html><head><title>502</title></head><body><h1>Bad gateway</h1></body></html>\n"
@@ -44,12 +45,12 @@ def _cut(row: str, name: str, sentence: str, then: Literal["fin", "rst", "hold",
     return _over(row, name, sentence, lambda place: Wire(cut=place.cut(at, then)))
 
 
-def _styled(row: str, name: str, sentence: str, style: Style) -> Fault:
+def _styled(row: str, name: str, sentence: str, style: Style, *dialects: DialectName) -> Fault:
     def make(place: Place, asked: Asked) -> Reply:
         said: Said = place.reply().said
         return Reply(said=said, style=style, streamed=asked.stream)
 
-    return Fault(row=row, name=name, sentence=sentence, make=make)
+    return Fault(row=row, name=name, sentence=sentence, make=make, dialects=dialects or tuple(DIALECTS))
 
 
 def _wait(place: Place, asked: Asked) -> Reply:
@@ -71,6 +72,12 @@ def _redirect(place: Place, asked: Asked) -> Reply:
 
 def _elsewhere(place: Place, asked: Asked) -> Reply:
     return Reply(status=302, headers=(("Location", place.to or "http://127.0.0.1:9/v1/elsewhere"),), body=b"")
+
+
+def _endless(place: Place, asked: Asked) -> Reply:
+    kind = DIALECTS[asked.dialect].stream_type if asked.stream else "application/json"
+    flood = Wire(framing="chunked", flood=b"x" * 65_536)
+    return Reply(body=b"data: ", headers=(("content-type", kind),), wire=flood)
 
 
 STATUS_FAULTS: Final = (
@@ -168,16 +175,14 @@ BODY_FAULTS: Final = (
         lambda place: Wire(piece=place.number(1)),
     ),
     _styled("L27", "newlines-crlf", "lines end with CR LF", Style(newline="\r\n")),
-    _styled("L27", "newlines-cr", "lines end with CR", Style(newline="\r")),
+    _styled("L27", "newlines-cr", "lines end with CR", Style(newline="\r"), "chat", "anthropic", "responses"),
     _styled(
         "L27",
         "newlines-mixed",
-        "lines end in all three ways, after a byte order mark",
+        "lines end in every way, after a byte order mark",
         Style(newline="mixed", bom=True),
     ),
-    _styled(
-        "L28", "comments", "comments, ids, empty events and unknown fields between the events", Style(comments=True)
-    ),
+    _styled("L28", "comments", "comments, ids, unknown fields or blank lines between the events", Style(comments=True)),
     _styled(
         "L28",
         "two-line-data",
@@ -188,10 +193,6 @@ BODY_FAULTS: Final = (
         row="L51",
         name="endless-line",
         sentence="a line that never ends",
-        make=lambda place, asked: Reply(
-            body=b"data: ",
-            headers=(("content-type", "text/event-stream" if asked.stream else "application/json"),),
-            wire=Wire(framing="chunked", flood=b"x" * 65_536),
-        ),
+        make=_endless,
     ),
 )

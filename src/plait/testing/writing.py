@@ -11,7 +11,7 @@ from plait.testing.reply import Flood
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from plait.testing.chat import Dialect
+    from plait.testing.dialect import Dialect
     from plait.testing.reply import Asked, Reply, Step, Wire
 
 _FIRST_ERROR: Final = 300
@@ -36,7 +36,8 @@ def steps_of(reply: Reply, dialect: Dialect, asked: Asked) -> list[Step]:
     ends_clean = cut is None or cut.then == "end"
     declared = (sum(map(len, pieces)) if ends_clean else whole_size) + wire.longer
     framing = wire.framing or ("chunked" if streamed else "length")
-    head = _head(reply, framing, _ENDLESS if wire.flood else declared, streamed=streamed)
+    kind = dialect.stream_type if streamed else "application/json"
+    head = _head(reply, framing, _ENDLESS if wire.flood else declared, kind)
     steps: list[Step] = [wire.delay] if wire.delay else []
     if cut is not None and cut.head is not None:
         return [*steps, head[: cut.head], "fin" if cut.then == "end" else cut.then]
@@ -98,8 +99,8 @@ def _split(pieces: Iterable[bytes], size: int | None) -> list[bytes]:
     return [body[at : at + size] for at in range(0, len(body), size)]
 
 
-def _head(reply: Reply, framing: str, length: int, *, streamed: bool) -> bytes:
-    usual = {"content-type": "text/event-stream" if streamed else "application/json"}
+def _head(reply: Reply, framing: str, length: int, kind: str) -> bytes:
+    usual = {"content-type": kind}
     if framing == "chunked":
         usual["transfer-encoding"] = "chunked"
     elif framing == "length":

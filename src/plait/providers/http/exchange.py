@@ -10,7 +10,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from plait.errors import ModelError, TransportError
-from plait.frozen import EMPTY
+from plait.plain import EMPTY
 from plait.providers.http.failures import failure_of, violation
 
 if TYPE_CHECKING:

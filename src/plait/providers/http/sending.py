@@ -17,7 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from plait.errors import ConfigurationError, ModelError, ProviderError, TransportError, excerpt
-from plait.frozen import EMPTY
+from plait.plain import EMPTY
 from plait.providers.http.exchange import Exchange
 from plait.providers.http.failures import failure_of, violation
 from plait.providers.http.reading import DEFAULT_LIMITS, EventStream, Framing, TransportLimits, read_whole

@@ -1,0 +1,382 @@
+"""Images from models: `AsyncImageClient`, over OpenAI's image endpoints and OpenRouter's.
+
+Checks what it is given before it asks, writes the request in the provider's form, and turns whatever comes of it into
+a response. Knows nothing of agents or chat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, TypeVar
+
+from plait.errors import ConfigurationError, ModelError, PlaitError, excerpt
+from plait.messages import ImagePart
+from plait.plain import EMPTY, to_json
+from plait.providers.http import Endpoint, TransportLimits, address_of
+from plait.providers.image_answer import (
+    Answer,
+    ImageEditResponse,
+    ImageGenerationResponse,
+    ImageResponse,
+    read_answer,
+)
+from plait.providers.image_input import MOST_BYTES, image_of, png_size
+from plait.providers.models import IMAGE_MODELS, model_named
+from plait.providers.multipart import File, encode_form
+from plait.providers.retry import RetryPolicy, RetryRule, plan
+from plait.providers.status import Service
+from plait.providers.vendors import address_for, find_vendor, headers_for, key_of, secrets_in
+from plait.providers.wire import data_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from plait.providers.http.fetching import Fetched, Resolve
+    from plait.providers.image_input import ImageSource
+
+R = TypeVar("R", bound=ImageResponse)
+
+_MOST_IMAGES: Final = 16
+_FETCH_SECONDS: Final = 30.0
+_LIMITS: Final = TransportLimits(answer_bytes=128 * 2**20)  # ten images in base64
+_SIZES: Final = {"openrouter": "auto"}  # where it is not 1024x1024: many models there take no size at all
+_QUALITIES: Final = {"standard": "medium", "hd": "high"}
+_DALL_E_QUALITIES: Final = {"low": "standard", "medium": "standard", "high": "hd"}
+_RETRIES: Final = RetryPolicy(
+    # Who asks again after a time-out, or for an answer without an image, may pay for two.
+    rules={"timeout": RetryRule(max_retries=0), "empty_answer": RetryRule(max_retries=0)}
+)
+
+
+class _Order(NamedTuple):
+    """What is asked for, checked: the images are bytes."""
+
+    prompt: str
+    model: str
+    size: str
+    quality: str
+    n: int
+    images: Sequence[ImagePart]
+    mask: ImagePart | None
+    extra: Mapping[str, Any]
+
+
+class _Wire(NamedTuple):
+    """A request in a provider's form; ``path`` is below the base URL."""
+
+    path: str
+    content_type: str
+    body: bytes
+
+
+class AsyncImageClient:
+    """Makes and changes images.
+
+    `generate` and `edit` do not raise what goes wrong: they give a response with ``success=False``, the sentence in
+    ``error`` and the exception in ``failure``.
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        provider: str = "openai",
+        base_url: str | None = None,
+        headers: Mapping[str, str] = EMPTY,
+        limits: TransportLimits = _LIMITS,
+        retry: RetryPolicy = _RETRIES,
+        allow_private_urls: bool = False,
+        resolve: Resolve | None = None,
+    ) -> None:
+        """Find address and key; nothing is sent, and nothing is written to the environment.
+
+        Args:
+            api_key: the key; without one the provider's usual variable is read.
+            provider: ``"openai"``, ``"openrouter"``, or any other name for a server at ``base_url`` that has OpenAI's
+                image endpoints.
+            base_url: where the API is; without one the provider's variable, else its usual address.
+            headers: further headers, which take the place of ours.
+            limits: how long and how much a request may take.
+            retry: when a request is sent again. Time-outs are not tried again by default: the image may have been made.
+            allow_private_urls: whether images may be fetched from private networks and this machine, and from any port.
+                Not for a program that takes addresses from others.
+            resolve: gives the addresses of a name, for images that are fetched; the system does if it is None.
+
+        Raises:
+            ConfigurationError: no key is set, the provider is unknown, or an address or header cannot be sent.
+        """
+        if base_url is None and provider not in IMAGE_MODELS:
+            msg = (
+                f"no image endpoint of a provider {excerpt(repr(provider), 60)} is known; use "
+                f"{' or '.join(map(repr, IMAGE_MODELS))}, or give the base_url of a server that speaks OpenAI's"
+            )
+            raise ConfigurationError(msg)
+        vendor = find_vendor(provider, "chat", base_url)
+        url = address_for(vendor, base_url)
+        key = key_of(provider, vendor, api_key, needed=vendor.key_needed and base_url is None)
+        self.provider = provider
+        self.base_url = url
+        self._headers = headers_for(vendor, key, headers)
+        self._limits = limits
+        self._retry = retry
+        self._fetch = _Fetch(allow_private_urls, resolve)
+        self._service = Service(
+            provider=provider,
+            address=address_of(url),
+            key_variable=vendor.key_variable,
+            unreachable=vendor.unreachable,
+            secrets=secrets_in(key, self._headers),
+        )
+
+    def __repr__(self) -> str:
+        return f"AsyncImageClient(provider={self.provider!r}, base_url={self.base_url!r})"
+
+    def __reduce__(self) -> NoReturn:
+        msg = "an image client holds a key; make a new one in the other process"
+        raise TypeError(msg)
+
+    async def generate(
+        self,
+        prompt: str,
+        size: str | None = None,
+        quality: str = "auto",
+        model: str | None = None,
+        images: ImageSource | Sequence[ImageSource] | None = None,
+        *,
+        n: int = 1,
+        extra: Mapping[str, Any] = EMPTY,
+    ) -> ImageGenerationResponse:
+        """Make images from words.
+
+        Args:
+            prompt: what they shall show.
+            size: width and height in pixels (``"1536x1024"``), or ``"auto"``; ``"1024x1024"`` from OpenAI if it is
+                None, and what the model likes from OpenRouter.
+            quality: ``"low"``, ``"medium"``, ``"high"`` or ``"auto"``, or DALL·E's ``"standard"`` and ``"hd"``; each is
+                said in the words that the model takes.
+            model: the model; the provider's default if it is None.
+            images: what the model may look at: addresses, ``data:`` addresses, base64, bytes, paths or `ImagePart`s.
+                OpenAI takes them at its edit endpoint only, so that is where they are sent.
+            n: how many images.
+            extra: further fields of the provider's request, such as ``{"background": "transparent"}``.
+
+        Returns:
+            The images, or what went wrong.
+        """
+        asked = ImageGenerationResponse(
+            prompt=prompt,
+            model=self._model(model),
+            size=size or _SIZES.get(self.provider, "1024x1024"),
+            quality=quality,
+            fetch=self._fetch,
+        )
+        return await self._answered(asked, quality, _listed(images), None, n, extra)
+
+    async def edit(
+        self,
+        prompt: str,
+        images: ImageSource | Sequence[ImageSource],
+        mask: ImageSource | None = "",
+        size: str | None = None,
+        model: str | None = None,
+        *,
+        quality: str = "auto",
+        n: int = 1,
+        extra: Mapping[str, Any] = EMPTY,
+    ) -> ImageEditResponse:
+        """Change images, or make one of several.
+
+        Args:
+            prompt: what shall be there afterwards.
+            images: one or up to 16, as in `generate`; all of them are sent.
+            mask: where the first image may change: a PNG of the same size, transparent there. Without one, anywhere.
+            size: as in `generate`.
+            model: as in `generate`.
+            quality: as in `generate`.
+            n: how many images.
+            extra: as in `generate`.
+
+        Returns:
+            The images, or what went wrong.
+        """
+        sources = _listed(images)
+        masked = mask is not None and mask != ""
+        asked = ImageEditResponse(
+            prompt=prompt,
+            model=self._model(model),
+            size=size or _SIZES.get(self.provider, "1024x1024"),
+            images_count=len(sources),
+            mask_provided=masked,
+            fetch=self._fetch,
+        )
+        if not sources:
+            msg = "edit needs an image; generate makes one from words alone"
+            return replace(asked, failure=ConfigurationError(msg))
+        return await self._answered(asked, quality, sources, mask if masked else None, n, extra)
+
+    def _model(self, model: str | None) -> str:
+        said = model or IMAGE_MODELS.get(self.provider, IMAGE_MODELS["openai"])
+        return model_named(said).removeprefix(f"{self.provider}:")
+
+    async def _answered(
+        self,
+        asked: R,
+        quality: str,
+        images: Sequence[ImageSource],
+        mask: ImageSource | None,
+        n: int,
+        extra: Mapping[str, Any],
+    ) -> R:
+        """Ask, and give the response with what came of it."""
+        try:
+            _check(asked.prompt, n, images)
+            parts = [await image_of(image, self._fetch, f"image {number}") for number, image in enumerate(images, 1)]
+            cover = None if mask is None else await image_of(mask, self._fetch, "the mask")
+            if cover is not None:
+                _check_mask(cover, parts[0])
+            order = _Order(asked.prompt, asked.model, asked.size, _said(quality, asked.model), n, parts, cover, extra)
+            answer = await self._ask(_FORMS.get(self.provider, _openai_form)(order), asked.model)
+        except PlaitError as failure:
+            # A response is kept; the frames would keep the request's images, and its headers, with it.
+            return replace(asked, failure=failure.with_traceback(None))
+        return replace(
+            asked,
+            images=answer.images,
+            revised_prompt=answer.revised_prompt,
+            usage=answer.usage,
+            details=answer.details,
+        )
+
+    async def _ask(self, wire: _Wire, model: str) -> Answer:
+        """Send a request, again where that may help, and read its answer."""
+        service = replace(self._service, model=model)
+        headers = self._headers | {"content-type": wire.content_type}
+        endpoint = Endpoint(f"{self.base_url}{wire.path}", service, headers=headers, limits=self._limits)
+        began = time.monotonic()
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                body = await endpoint.post(wire.body)
+                return await asyncio.to_thread(read_answer, body, service)  # megabytes of base64
+            except ModelError as error:
+                error.attempts = attempt
+                delay = plan(self._retry, error, attempt, time.monotonic() - began, random.random)
+                if delay is None:
+                    raise
+            await asyncio.sleep(delay)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fetch:
+    """Gets images that are addresses, within the bounds of an image."""
+
+    allow_private: bool
+    resolve: Resolve | None
+
+    async def __call__(self, url: str, /) -> Fetched:
+        from plait.providers.http.fetching import fetch  # it imports aiohttp
+
+        return await fetch(
+            url, most=MOST_BYTES, seconds=_FETCH_SECONDS, allow_private=self.allow_private, resolve=self.resolve
+        )
+
+
+def _listed(images: ImageSource | Sequence[ImageSource] | None) -> Sequence[ImageSource]:
+    """Give images as a list, also a single one."""
+    if images is None:
+        return ()
+    if isinstance(images, str | bytes | bytearray | memoryview | os.PathLike | ImagePart):
+        return (images,)
+    return tuple(images)
+
+
+def _check(prompt: str, n: int, images: Sequence[ImageSource]) -> None:
+    if not isinstance(prompt, str) or not prompt.strip():
+        msg = f"a prompt is a text that is not empty, not {excerpt(repr(prompt), 40)}"
+        raise ConfigurationError(msg)
+    if type(n) is not int or n < 1:
+        msg = f"n must be a whole number of at least 1, not {excerpt(repr(n), 40)}"
+        raise ConfigurationError(msg)
+    if len(images) > _MOST_IMAGES:
+        msg = f"at most {_MOST_IMAGES} images can be sent together, not {len(images)}"
+        raise ConfigurationError(msg)
+
+
+def _check_mask(mask: ImagePart, image: ImagePart) -> None:
+    """Check what OpenAI wants of a mask (https://platform.openai.com/docs/api-reference/images/createEdit)."""
+    if mask.media_type != "image/png":
+        msg = f"the mask is {mask.media_type}; it must be a PNG, transparent where the image may change"
+        raise ConfigurationError(msg)
+    covers, covered = png_size(mask.data or b""), png_size(image.data or b"")
+    if covers is not None and covered is not None and covers != covered:
+        msg = "the mask has {}x{} pixels and image 1 has {}x{}; they must be of the same size"
+        raise ConfigurationError(msg.format(*covers, *covered))
+
+
+def _said(quality: str, model: str) -> str:
+    """Say a quality in the words that a model takes: DALL·E's are others than everybody's."""
+    dall_e = model.rpartition("/")[2].startswith("dall-e")
+    return (_DALL_E_QUALITIES if dall_e else _QUALITIES).get(quality, quality)
+
+
+def _settings(order: _Order) -> Iterator[tuple[str, Any]]:
+    """Give the fields that all forms share; what is the default everywhere is not sent."""
+    yield "model", order.model
+    yield "prompt", order.prompt
+    if order.n > 1:
+        yield "n", order.n
+    if order.size != "auto":
+        yield "size", order.size
+    if order.quality != "auto":
+        yield "quality", order.quality
+    yield from order.extra.items()
+
+
+def _openai_form(order: _Order) -> _Wire:
+    """Write a request as OpenAI takes it: JSON for words alone, a form where there are images."""
+    if not order.images:
+        return _Wire("/images/generations", "application/json", to_json(dict(_settings(order))))
+    fields: list[tuple[str, str | File]] = [(name, _text(name, value)) for name, value in _settings(order)]
+    name = "image" if len(order.images) == 1 else "image[]"
+    fields += [(name, _file(f"image-{number}", image)) for number, image in enumerate(order.images, 1)]
+    if order.mask is not None:
+        fields.append(("mask", _file("mask", order.mask)))
+    return _Wire("/images/edits", *encode_form(fields))
+
+
+def _openrouter_form(order: _Order) -> _Wire:
+    """Write a request as OpenRouter takes it (https://openrouter.ai/docs/api/api-reference/images/generate-an-image)."""
+    if order.mask is not None:
+        msg = "provider 'openrouter' takes no mask: say in the prompt what shall change, or use provider 'openai'"
+        raise ConfigurationError(msg)
+    fields = dict(_settings(order))
+    if order.images:
+        urls = [data_url(image.data or b"", image.media_type) for image in order.images]
+        fields["input_references"] = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    return _Wire("/images", "application/json", to_json(fields))
+
+
+_FORMS: Final[dict[str, Callable[[_Order], _Wire]]] = {"openai": _openai_form, "openrouter": _openrouter_form}
+
+
+def _text(name: str, value: object) -> str:
+    """Write a field's value into a form."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str | int | float):
+        return str(value)
+    msg = f"the field {name!r} of extra is sent in a form, so it must be text, a number, True or False"
+    raise ConfigurationError(msg)
+
+
+def _file(name: str, image: ImagePart) -> File:
+    return File(f"{name}.{image.media_type.rpartition('/')[2]}", image.data or b"", image.media_type)
+
+
+__all__ = ["AsyncImageClient", "ImageEditResponse", "ImageGenerationResponse", "ImageResponse"]
