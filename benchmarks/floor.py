@@ -16,6 +16,8 @@ from benchmarks.sides import KEY, PROMPT, ROLE, TOOLS, City
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from benchmarks.dialects import Dialect
+
 _FUNCTIONS: Final = {function.__name__: function for function in TOOLS}
 _SYSTEM: Final = {"role": "system", "content": ROLE}
 _USER: Final = {"role": "user", "content": PROMPT}
@@ -49,6 +51,7 @@ class Floor:
     """A hand-written loop."""
 
     def __init__(self, base_url: str) -> None:
+        self._base_url = base_url
         self._url = f"{base_url}/chat/completions"
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
@@ -125,6 +128,34 @@ class Floor:
     def builder(self) -> Callable[[], object]:
         """As `Talker.builder`."""
         return lambda: {"model": "fake", "tools": tool_schemas()}
+
+    def dialect_runner(self, dialect: Dialect, model: str) -> Callable[[], Awaitable[object]]:
+        """As `Talker.dialect_runner`."""
+        url, body = self._address(dialect), dialect.request(model) | {"stream": False}
+
+        async def run() -> str:
+            async with self._session.post(url, data=orjson.dumps(body)) as response:
+                return dialect.text_of(orjson.loads(await response.read()))
+
+        return run
+
+    def dialect_streamer(self, dialect: Dialect, model: str) -> Callable[[], AsyncIterator[str]]:
+        """As `Talker.dialect_streamer`."""
+        url, body = self._address(dialect), dialect.request(model) | {"stream": True}
+
+        async def stream() -> AsyncIterator[str]:
+            async with self._session.post(url, data=orjson.dumps(body)) as response:
+                rest = b""
+                async for part in response.content.iter_any():
+                    *lines, rest = (rest + part).split(b"\n")
+                    for line in lines:
+                        if text := dialect.piece_of(line):
+                            yield text
+
+        return stream
+
+    def _address(self, dialect: Dialect) -> str:
+        return self._base_url.removesuffix("/v1") + dialect.root + dialect.path
 
     async def close(self) -> None:
         """Close the connections."""

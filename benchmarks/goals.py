@@ -57,6 +57,11 @@ GOALS: Final = (
     Goal(case="burst", name="chunk", label="streamed chunk, in a burst", most=_RATIO),
     Goal(case="burst", name="short", label="short stream, 20 chunks", most=_RATIO, counts=False),
     Goal(case="paced", name="paced", label="streamed chunk, 1 ms apart", most=1.5),
+    *(
+        Goal(case=case, name=name, label=f"{title}: {label}", most=most)
+        for case, title in {"anthropic": "Anthropic", "ollama": "Ollama", "responses": "Responses"}.items()
+        for name, label, most in (("run", "one run", _RATIO), ("chunk", "chunk", _RATIO), ("paced", "1 ms apart", 1.5))
+    ),
     Goal(case="first", name="first", label="first token, wall", unit="ms", rule="difference", most=0.3),
     Goal(case="growth", name="growth", label="turn 400 against turn 1", unit="x", rule="value", most=_RATIO),
     Goal(case="growth", name="last", label="turn 400", counts=False),

@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks import imports, limits, store, turns
@@ -61,6 +62,9 @@ PROBES: Final[Mapping[str, Callable[..., Any]]] = {
     "structured": turns.structured,
     "burst": turns.burst,
     "paced": turns.paced,
+    "anthropic": partial(turns.dialect, "anthropic"),
+    "ollama": partial(turns.dialect, "ollama"),
+    "responses": partial(turns.dialect, "responses"),
     "first": turns.first,
     "growth": turns.growth,
     "crowd": limits.crowd,

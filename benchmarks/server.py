@@ -1,7 +1,8 @@
 """A fake model server that costs next to nothing: every answer is made once and sent as ready bytes.
 
 The name of the model is the script: ``fake`` and parts such as ``-words20``, in any order (see `Script`). Speaks the
-chat dialect over HTTP/1.1, only as far as the clients measured here need it. ``GET /`` tells the CPU it used.
+chat dialect, and the others by their paths (`benchmarks.dialects`), over HTTP/1.1, only as far as the clients measured
+here need it. ``GET /`` tells the CPU it used.
 
 ``python -m benchmarks.server`` prints its port, and ends when its standard input does.
 """
@@ -19,6 +20,7 @@ from functools import lru_cache
 from typing import Final
 
 from benchmarks.clock import pin, raise_file_limit
+from benchmarks.dialects import DIALECTS
 
 FORM: Final = '{"name":"Paris","country":"France","population":2102650,"tags":["capital","river"]}'
 _MODEL: Final = re.compile(rb'"model": ?"(fake[a-z0-9-]*)"')
@@ -29,6 +31,7 @@ _TOOL: Final = re.compile(rb'"name": ?"([A-Za-z_]+)", ?"desc|"function": ?\{[^{]
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _END: Final = b"\r\n\r\n"
 _BACKLOG: Final = 4096
+_PATHS: Final = {name: dialect.path.encode() for name, dialect in DIALECTS.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +102,19 @@ def _calls(script: Script, tools: tuple[str, ...]) -> list[dict[str, object]]:
     ]
 
 
+def _text(script: Script) -> str:
+    if script.form:
+        return FORM
+    return "x" * script.size if script.size else " ".join(f"word{number % 10}" for number in range(script.words))
+
+
 @lru_cache
-def whole(model: str, tools: tuple[str, ...]) -> bytes:
+def whole(model: str, tools: tuple[str, ...] = (), dialect: str | None = None) -> bytes:
     """Make an answer in one piece: calls of ``tools`` if there are any, else text."""
     script = script_of(model)
-    text = " ".join(f"word{number % 10}" for number in range(script.words))
-    if script.form:
-        text = FORM
-    elif script.size:
-        text = "x" * script.size
+    text = _text(script)
+    if dialect is not None:
+        return _http("application/json", _dumps(DIALECTS[dialect].whole(model, text)))
     message: dict[str, object] = {"role": "assistant", "content": text}
     if tools:
         calls = [{key: value for key, value in call.items() if key != "index"} for call in _calls(script, tools)]
@@ -119,9 +126,11 @@ def whole(model: str, tools: tuple[str, ...]) -> bytes:
 
 
 @lru_cache
-def streamed(model: str, tools: tuple[str, ...]) -> tuple[bytes, ...]:
+def streamed(model: str, tools: tuple[str, ...] = (), dialect: str | None = None) -> tuple[bytes, ...]:
     """Make a streamed answer: its head, then one HTTP chunk for each event."""
     script = script_of(model)
+    if dialect is not None:
+        return _chunked(DIALECTS[dialect].content_type, DIALECTS[dialect].lines(model, _pieces(script)))
     head = {"id": "chatcmpl-fake", "object": "chat.completion.chunk", "created": 1_750_000_000, "model": model}
     deltas: list[dict[str, object]] = [{"role": "assistant", "content": ""}]
     if tools and script.arguments:
@@ -144,17 +153,22 @@ def streamed(model: str, tools: tuple[str, ...]) -> tuple[bytes, ...]:
     usage = {"prompt_tokens": 30, "completion_tokens": script.pieces, "total_tokens": 30 + script.pieces}
     events.append({**head, "choices": [], "usage": usage})
     lines = [b"data: %s\n\n" % _dumps(event) for event in events] + [b"data: [DONE]\n\n"]
+    return _chunked("text/event-stream", lines)
+
+
+def _chunked(kind: str, lines: list[bytes]) -> tuple[bytes, ...]:
+    """Give the head, and one HTTP chunk for each event; what comes before the first piece of text comes with it."""
     chunks = [b"%x\r\n%s\r\n" % (len(line), line) for line in lines]
     chunks[-1] += b"0\r\n\r\n"
-    chunks[1] = chunks[0] + chunks[1]  # the empty first delta comes with the first piece
-    start = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    chunks[1] = chunks[0] + chunks[1]
+    start = b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\ntransfer-encoding: chunked\r\n\r\n" % kind.encode()
     return (start, *chunks[1:])
 
 
 @lru_cache
-def burst(model: str, tools: tuple[str, ...]) -> bytes:
+def burst(model: str, tools: tuple[str, ...] = (), dialect: str | None = None) -> bytes:
     """Give a streamed answer as one piece."""
-    return b"".join(streamed(model, tools))
+    return b"".join(streamed(model, tools, dialect))
 
 
 class Connection(asyncio.Protocol):
@@ -188,16 +202,16 @@ class Connection(asyncio.Protocol):
             self._whole_at = self._body_at + (int(length[1]) if length else 0)
         if len(received) < self._whole_at:
             return
-        is_get = received.startswith(b"GET")
+        path = bytes(received[: received.find(b" HTTP/")])
         body = bytes(received[self._body_at : self._whole_at])
         del received[: self._whole_at]
         self._whole_at = 0
-        if is_get:
+        if path.startswith(b"GET"):
             self._write(_http("application/json", _dumps({"cpu": time.process_time()})))
         else:
-            self._answer(body)
+            self._answer(path, body)
 
-    def _answer(self, body: bytes) -> None:
+    def _answer(self, path: bytes, body: bytes) -> None:
         found = _MODEL.search(body)
         model = found[1].decode() if found else "fake"
         script = script_of(model)
@@ -205,19 +219,20 @@ class Connection(asyncio.Protocol):
         is_asking = script.form and not _FORMAT.search(body)
         if is_asking or (script.calls and not _RESULT.search(body)):
             tools = tuple(dict.fromkeys((one or other).decode() for one, other in _TOOL.findall(body)))
+        asked = (model, tools, next((name for name, one in _PATHS.items() if path.endswith(one)), None))
         is_streamed = bool(_STREAMED.search(body))
         if script.wait:
-            asyncio.get_running_loop().call_later(script.wait / 1000, self._send, model, tools, is_streamed, script.gap)
+            asyncio.get_running_loop().call_later(script.wait / 1000, self._send, asked, is_streamed, script.gap)
         else:
-            self._send(model, tools, is_streamed, script.gap)
+            self._send(asked, is_streamed, script.gap)
 
-    def _send(self, model: str, tools: tuple[str, ...], is_streamed: bool, gap: int) -> None:  # noqa: FBT001
+    def _send(self, asked: tuple[str, tuple[str, ...], str | None], is_streamed: bool, gap: int) -> None:  # noqa: FBT001
         if not is_streamed:
-            self._write(whole(model, tools))
+            self._write(whole(*asked))
         elif not gap:
-            self._write(burst(model, tools))
+            self._write(burst(*asked))
         else:
-            chunks = streamed(model, tools)
+            chunks = streamed(*asked)
             self._write(chunks[0] + chunks[1])
             self._next(chunks, 2, gap / 1000)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from itertools import count
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from pydantic import BaseModel
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
+    from benchmarks.dialects import Dialect
     from plait import Agent
 
 ROLE: Final = "You are a helpful guide."
@@ -68,7 +69,15 @@ class Side(Protocol):
 
 
 class Talker(Side, Protocol):
-    """A side that also goes on with a conversation."""
+    """A side that also goes on with a conversation, and speaks every dialect."""
+
+    def dialect_runner(self, dialect: Dialect, model: str) -> Callable[[], Awaitable[object]]:
+        """As `runner`, for text in another dialect."""
+        ...
+
+    def dialect_streamer(self, dialect: Dialect, model: str) -> Callable[[], AsyncIterator[str]]:
+        """As `streamer`, in another dialect."""
+        ...
 
     def talker(self, model: str) -> Callable[[], Awaitable[object]]:
         """Give what takes the next turn of one conversation, all of which is sent."""
@@ -85,16 +94,18 @@ class Plait:
     def __init__(self, base_url: str) -> None:
         self._base_url = base_url
 
-    def agent(self, model: str, tools: Sequence[Callable[..., Awaitable[object]]] = ()) -> Agent:
+    def agent(
+        self, model: str, tools: Sequence[Callable[..., Awaitable[object]]] = (), dialect: Dialect | None = None
+    ) -> Agent:
         """Make an agent that answers with text."""
         from plait import Agent
 
         return Agent(
             role=ROLE,
-            provider="openai",
+            provider="openai" if dialect is None else dialect.provider,
             model=model,
             api_key=KEY,
-            base_url=self._base_url,
+            base_url=self._base_url if dialect is None else self._base_url.removesuffix("/v1") + dialect.root,
             tools=tools,
             memory_params={"n": HISTORY},
         )
@@ -103,30 +114,22 @@ class Plait:
         """As `Side.runner`: each run is for a user of its own."""
         from plait import Agent
 
-        users = count()
         agent: Agent[None, str] | Agent[None, City] = self.agent(model, TOOLS if tools else ())
         if form:
             agent = Agent(role=ROLE, provider="openai", model=model, api_key=KEY, base_url=self._base_url, output=City)
-
-        async def run() -> object:
-            user = f"user {next(users)}"
-            answer = await agent.chat(PROMPT, user)
-            agent.new_thread(user)
-            return answer
-
-        return run
+        return _runs(agent)
 
     def streamer(self, model: str) -> Callable[[], AsyncIterator[str]]:
         """As `Side.streamer`: each stream is for a user of its own."""
-        users = count()
-        agent = self.agent(model)
+        return _streams(self.agent(model))
 
-        def stream() -> AsyncIterator[str]:
-            number = next(users)
-            agent.new_thread(f"user {number - 1}")
-            return aiter(agent.stream(PROMPT, f"user {number}"))
+    def dialect_runner(self, dialect: Dialect, model: str) -> Callable[[], Awaitable[object]]:
+        """As `Talker.dialect_runner`."""
+        return _runs(self.agent(model, dialect=dialect))
 
-        return stream
+    def dialect_streamer(self, dialect: Dialect, model: str) -> Callable[[], AsyncIterator[str]]:
+        """As `Talker.dialect_streamer`."""
+        return _streams(self.agent(model, dialect=dialect))
 
     def talker(self, model: str) -> Callable[[], Awaitable[object]]:
         """As `Talker.talker`: the agent's own thread, in memory."""
@@ -139,6 +142,29 @@ class Plait:
 
     async def close(self) -> None:
         """Do nothing: plait closes its client with the event loop."""
+
+
+def _runs(agent: Agent[None, Any]) -> Callable[[], Awaitable[object]]:
+    users = count()
+
+    async def run() -> object:
+        user = f"user {next(users)}"
+        answer = await agent.chat(PROMPT, user)
+        agent.new_thread(user)
+        return answer
+
+    return run
+
+
+def _streams(agent: Agent) -> Callable[[], AsyncIterator[str]]:
+    users = count()
+
+    def stream() -> AsyncIterator[str]:
+        number = next(users)
+        agent.new_thread(f"user {number - 1}")
+        return aiter(agent.stream(PROMPT, f"user {number}"))
+
+    return stream
 
 
 def make_side(name: str, base_url: str) -> Side:

@@ -8,11 +8,13 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.clock import cost, drained, race, settle
+from benchmarks.dialects import DIALECTS
 from benchmarks.server import model_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from benchmarks.dialects import Dialect
     from benchmarks.goals import Raw
     from benchmarks.setting import Setting
     from benchmarks.sides import Side, Talker
@@ -71,6 +73,40 @@ async def paced(setting: Setting, sides: Mapping[str, Side]) -> Raw:
             times[name].append(await cost(job))
     gc.unfreeze()
     return {name: {"paced": (statistics.median(times[name]) - short[name]) / (pieces - SHORT)} for name in sides}
+
+
+async def dialect(name: str, setting: Setting, sides: Mapping[str, Talker]) -> Raw:
+    """A run, a chunk of a stream that comes all at once, and a chunk of one whose chunks come 1 ms apart."""
+    spoken, pieces, slow = DIALECTS[name], setting.sized(LONG, least=2 * SHORT), setting.sized(_PACED, least=2 * SHORT)
+    for side_name, side in sides.items():
+        await _looked_at(side_name, side, spoken)
+    jobs = {key: side.dialect_runner(spoken, model_of(words=20)) for key, side in sides.items()}
+    runs = await race(jobs, rounds=setting.times(_TURNS), seconds=_TURN)
+
+    async def streamed(rounds: int, **parts: int) -> dict[str, float]:
+        jobs = {key: drained(side.dialect_streamer(spoken, model_of(**parts))) for key, side in sides.items()}
+        return await race(jobs, rounds=setting.times(rounds), seconds=_TURN)
+
+    short, long = await streamed(_TURNS, pieces=SHORT), await streamed(120, pieces=pieces)
+    paced = await streamed(12, pieces=slow, gap=1)
+    return {
+        key: {
+            "run": runs[key],
+            "chunk": (long[key] - short[key]) / (pieces - SHORT),
+            "paced": (paced[key] - short[key]) / (slow - SHORT),
+        }
+        for key in sides
+    }
+
+
+async def _looked_at(name: str, side: Talker, spoken: Dialect) -> None:
+    """See that a side reads what it is sent: a fast wrong answer is no answer."""
+    words = " ".join(f"word{number}" for number in range(5))
+    run = str(await side.dialect_runner(spoken, model_of(words=5))())
+    text = "".join([text async for text in side.dialect_streamer(spoken, model_of(pieces=5))()]).rstrip()
+    if (run, text) != (words, words):
+        msg = f"{name} gave {run!r} and {text!r} instead of {words!r} twice"
+        raise AssertionError(msg)
 
 
 async def _short(setting: Setting, sides: Mapping[str, Side]) -> dict[str, float]:
