@@ -392,7 +392,7 @@ anything: Any = Agent  # for arguments that a type checker would refuse
         ),
         (
             Agent,
-            "no provider is named and no key is set: set OPENAI_API_KEY, ANTHROPIC_API_KEY or OPENROUTER_API_KEY, or name one",
+            "no provider is named and no key is set: set OPENAI_API_KEY, ANTHROPIC_API_KEY or OPENROUTER_API_KEY, or",
         ),
         (lambda: anything(provider="openai"), "provider 'openai' needs a key: set OPENAI_API_KEY, or pass api_key=..."),
         (

@@ -187,8 +187,8 @@ ROLES = "role: input should be 'system', 'user', 'assistant' or 'tool'"
             Message,
             {"parts": [{"type": "video"}]},
             (
-                "parts.0: the type should be one of 'text', 'reasoning', 'tool_call', 'tool_result', 'server_tool', 'image', 'audio', "
-                "'file' (given: {'type': 'video'})"
+                "parts.0: the type should be one of 'text', 'reasoning', 'tool_call', 'tool_result', 'server_tool', "
+                "'image', 'audio', 'file' (given: {'type': 'video'})"
             ),
         ),
         (
@@ -348,7 +348,7 @@ def test_another_process_that_does_not_know_a_class_keeps_its_messages() -> None
     data = to_json(nested.to_json())
     code = f"""
 from plait.messages import Message
-from plait.frozen import parse_json, to_json
+from plait.plain import parse_json, to_json
 made = Message.from_json(parse_json({data!r}))
 inner = Message.from_json(parse_json({to_json(nested.of.to_json())!r}))
 assert (inner.role, inner.text) == ("assistant", "a"), inner

@@ -10,16 +10,18 @@ checks nothing; the messages and results in it were checked when they were made.
 from __future__ import annotations
 
 from time import time
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
 from plait.errors import CorruptRecord, excerpt
 from plait.events import StopReason, Usage
-from plait.frozen import Frozen
 from plait.ids import new_id
 from plait.messages import Message, ToolResult
 from plait.plain import parse_json, thaw, to_json
+
+if TYPE_CHECKING:
+    from plait.frozen import Frozen
 
 VERSION: Final = 1
 

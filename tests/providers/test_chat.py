@@ -4,7 +4,6 @@ import asyncio
 import base64
 import gc
 import json
-import os
 import pickle
 import traceback
 from contextlib import nullcontext
@@ -169,6 +168,51 @@ def test_a_call_goes_back_in_a_form_that_servers_take(
     message = AssistantMessage(parts=(ToolCall(id="c1", name=name, arguments=arguments),))
     (call,) = wire(message)[0]["tool_calls"]
     assert call["function"] == {"name": sent_name, "arguments": sent_arguments}
+
+
+def test_images_and_signatures_of_calls_go_back_to_their_vendor_alone() -> None:
+    parts = (
+        TextPart(text="a cat"),
+        ImagePart(data=b"\x89PNG", media_type="image/png"),
+        ToolCall(id="c", name="f", arguments="{}", details=FrozenDict({"extra_content": {"google": {"s": 1}}, "x": 1})),
+    )
+    message = AssistantMessage(parts=parts, provider="openrouter")
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    plain = {"role": "assistant", "content": "a cat", "tool_calls": [call]}
+    own = {**plain, "tool_calls": [{**call, "extra_content": {"google": {"s": 1}}}]}
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw=="}}
+    assert wire(message, "openrouter") == [{**own, "images": [image]}]
+    assert wire(message, "openai") == wire(message) == [plain]
+    with pytest.raises(ConfigurationError, match="a message with role 'assistant' has a part of type 'image', which"):
+        wire(AssistantMessage(parts=parts), "openrouter")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_images_and_signatures_of_calls_are_read(stream: bool) -> None:
+    call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}, "extra_content": {"g": 1}}
+    said = {
+        "content": "a cat",
+        "tool_calls": [call],
+        "images": [
+            {"type": "image_url", "image_url": {"url": "data:image/webp;base64,iVBORw=="}},
+            {"type": "image_url", "image_url": {"url": "https://x.test/cat.png"}},
+            {"type": "image_url"},
+            7,
+        ],
+    }
+    reader, fold = ChatReader(SERVICE), Fold("acme", "m1")
+    event = {"choices": [{"index": 0, "delta" if stream else "message": said, "finish_reason": "stop"}]}
+    if stream:
+        fold.add(reader.feed([json.dumps(event).encode()]))
+        fold.add(reader.end())
+    else:
+        fold.add(reader.whole(json.dumps(event).encode()))
+    assert fold.answer().message.parts == (
+        TextPart(text="a cat"),
+        ToolCall(id="c", name="f", arguments="{}", details=FrozenDict({"extra_content": {"g": 1}})),
+        ImagePart(data=b"\x89PNG", media_type="image/webp"),
+        ImagePart(url="https://x.test/cat.png"),
+    )
 
 
 def test_a_vendors_own_fields_go_back_to_it_alone() -> None:

@@ -21,6 +21,7 @@ from plait.events import (
     DetailsDelta,
     FinishDelta,
     ModelDelta,
+    PartDelta,
     ReasoningDelta,
     RefusalDelta,
     TextDelta,
@@ -29,10 +30,11 @@ from plait.events import (
     UsageDelta,
 )
 from plait.frozen import assemble
+from plait.messages import ImagePart
 from plait.plain import to_json
 from plait.providers.sse import DONE
 from plait.providers.status import error_object
-from plait.providers.wire import token_count
+from plait.providers.wire import parse_data_url, token_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,6 +57,7 @@ class _Call(msgspec.Struct, gc=False):
     index: int | None = None
     id: str | None = None
     function: _Function | None = None
+    extra_content: Any = None  # Google's signatures of thoughts, which it wants back
 
 
 class _Said(msgspec.Struct, gc=False):
@@ -67,6 +70,7 @@ class _Said(msgspec.Struct, gc=False):
     refusal: str | None = None
     reasoning_details: Any = None
     annotations: Any = None
+    images: Any = None
 
 
 class _Choice(msgspec.Struct, gc=False):
@@ -267,10 +271,9 @@ class ChatReader:
             if said.refusal:
                 progress.spoke = True
                 deltas.append(RefusalDelta(said.refusal, number))
-            if said.tool_calls:
+            if said.tool_calls or said.images:
                 progress.spoke = True
-                whole = choice.delta is None
-                deltas += [_grow(call, progress, number, whole=whole) for call in said.tool_calls]
+                _act(said, progress, number, deltas, whole=choice.delta is None)
             if choice.finish_reason is not None:
                 progress.finish_reason = choice.finish_reason
 
@@ -336,6 +339,26 @@ class ChatReader:
         error = StreamTruncated(how, timeout=timeout, provider=provider, partial=self.partial)
         error.__cause__ = broken
         return error
+
+
+def _act(said: _Said, progress: _Progress, number: int, deltas: list[Delta], *, whole: bool) -> None:
+    for call in said.tool_calls or ():
+        grown = _grow(call, progress, number, whole=whole)
+        deltas.append(grown)
+        if call.extra_content:
+            deltas.append(ToolCallDelta(grown.index, choice=number, details={"extra_content": call.extra_content}))
+    if isinstance(said.images, list):
+        deltas += [PartDelta(image, number) for image in map(_image, said.images) if image is not None]
+
+
+def _image(said: Any) -> ImagePart | None:
+    """Read an image of an answer, as OpenRouter sends it: an address, which usually holds the image itself."""
+    inner = said.get("image_url") if isinstance(said, dict) else None
+    url = inner.get("url") if isinstance(inner, dict) else None
+    if not isinstance(url, str) or not url:
+        return None
+    found = parse_data_url(url)
+    return ImagePart(url=url) if found is None else ImagePart(data=found[1], media_type=found[0])
 
 
 def _think(said: _Said, progress: _Progress, number: int, deltas: list[Delta]) -> None:

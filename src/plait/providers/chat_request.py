@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
 from plait.errors import ConfigurationError
-from plait.messages import AudioPart, FilePart, ImagePart, Message, TextPart, ToolResult
+from plait.messages import AssistantMessage, AudioPart, FilePart, ImagePart, Message, TextPart, ToolResult
 from plait.plain import parse_json, thaw, to_json
 from plait.providers.wire import MessageBytes, data_url
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _AUDIO_FORMATS: Final = {"mpeg": "mp3", "x-wav": "wav", "wave": "wav", "vnd.wave": "wav"}
 _TOOL_CHOICES: Final = frozenset({"auto", "none", "required"})
 _SAID_BY_MODELS: Final = frozenset({"text", "reasoning", "tool_call", "server_tool"})
+_OF_CALLS: Final = frozenset({"extra_content"})  # a vendor's own fields of a tool call
 _NO_NAME: Final = r"[^a-zA-Z0-9_-]"
 _LONGEST_NAME: Final = 64
 _is_name = re.compile(r"[a-zA-Z0-9_-]{1,64}").fullmatch
@@ -119,23 +120,31 @@ def _file(part: FilePart, form: Form) -> dict[str, str]:
 
 
 def _assistant(message: Message, form: Form) -> dict[str, Any]:
+    whose = getattr(message, "provider", None)
+    own = whose == form.provider
     for part in message.parts:
-        if part.type not in _SAID_BY_MODELS:
+        if part.type not in _SAID_BY_MODELS and (whose is None or part.type != "image"):
             raise _refused(part.type, "assistant", form)
     calls, text, refusal = message.tool_calls, message.text, message.refusal
     made: dict[str, Any] = {"role": "assistant", "content": text if text or not (calls or refusal) else None}
     if refusal:
         made["refusal"] = refusal
     if calls:
-        made["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": _name(call), "arguments": _arguments(call)}}
-            for call in calls
-        ]
-    if getattr(message, "provider", None) == form.provider and (message.details or form.reasoning):  # type: ignore[attr-defined]  # what has a provider has details
-        details = {name: value for name, value in message.details.items() if name in form.details}  # type: ignore[attr-defined]
+        made["tool_calls"] = [_called(call, own=own) for call in calls]
+    if own and isinstance(message, AssistantMessage):
+        details = {name: value for name, value in message.details.items() if name in form.details}
         made.update(details)
         if form.reasoning and message.reasoning and not details:
             made[form.reasoning] = message.reasoning
+        if form.images and (images := [_part(part, form) for part in message.parts if isinstance(part, ImagePart)]):
+            made["images"] = images
+    return made
+
+
+def _called(call: ToolCall, *, own: bool) -> dict[str, Any]:
+    made = {"id": call.id, "type": "function", "function": {"name": _name(call), "arguments": _arguments(call)}}
+    if own and call.details:
+        made.update({name: value for name, value in call.details.items() if name in _OF_CALLS})
     return made
 
 

@@ -19,6 +19,12 @@ MODELS: Final[dict[str, str]] = {
 }
 """The default model of each provider."""
 
+IMAGE_MODELS: Final[dict[str, str]] = {
+    "openai": "gpt-image-1",
+    "openrouter": "google/gemini-3.1-flash-lite-image",
+}
+"""The default model for images of each provider that has an image endpoint."""
+
 
 class OpenRouterModel(StrEnum):
     """Models by the names that users of OpenRouter clients know; any other model is named by its own text."""

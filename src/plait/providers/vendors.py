@@ -34,6 +34,7 @@ class Form:
         provider: the vendor's name, which is filled in; its own fields of a message go back to no other.
         reasoning: the field in which a vendor takes back what its model thought, as text.
         details: its own fields of an answer that are kept, and sent back unchanged.
+        images: whether it takes back the images that its models made.
         file_urls: whether a file may be the address of one.
         max_tokens: the field for the most tokens of an answer.
     """
@@ -41,6 +42,7 @@ class Form:
     provider: str = ""
     reasoning: str | None = None
     details: tuple[str, ...] = ("reasoning_details",)
+    images: bool = False
     file_urls: bool = False
     max_tokens: str = "max_tokens"
 
@@ -103,7 +105,7 @@ VENDORS: Final[dict[str, Vendor]] = {
         base_url=_OPENROUTER,
         key_variable="OPENROUTER_API_KEY",
         base_url_variable="OPENROUTER_BASE_URL",
-        form=Form(reasoning="reasoning", details=("reasoning_details", "annotations"), file_urls=True),
+        form=Form(reasoning="reasoning", details=("reasoning_details", "annotations"), images=True, file_urls=True),
     ),
     "openrouter-responses": Vendor(
         base_url=_OPENROUTER,

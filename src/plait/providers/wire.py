@@ -7,8 +7,9 @@ prompt caches look for.
 
 from __future__ import annotations
 
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from urllib.parse import unquote, unquote_to_bytes
 from weakref import ref
 
 if TYPE_CHECKING:
@@ -96,6 +97,19 @@ class Recent(Generic[V]):
 def data_url(data: bytes, media_type: str) -> str:
     """Give bytes as a ``data:`` address (https://www.rfc-editor.org/rfc/rfc2397)."""
     return f"data:{media_type};base64,{b64encode(data).decode('ascii')}"
+
+
+def parse_data_url(url: str) -> tuple[str, bytes] | None:
+    """Give media type and bytes of a ``data:`` address; None for any other, and for one whose bytes cannot be read."""
+    head, comma, body = url.partition(",")
+    if not (comma and head[:5].lower() == "data:"):
+        return None
+    kind, *parameters = head[5:].split(";")
+    try:
+        data = b64decode(unquote(body), validate=True) if "base64" in parameters else unquote_to_bytes(body)
+    except ValueError:
+        return None
+    return kind or "text/plain", data
 
 
 def token_count(value: object) -> int | None:
