@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic
@@ -168,7 +167,6 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
             async with guard:
                 await thread.hold(self.context.run_id, guard.interrupt, self.if_busy)
                 held = True
-                thread.observed = self.observed
                 self._begin()
                 while self.result is None:
                     match next_step(thread.tail, self.limits):
@@ -189,14 +187,15 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
                         case CallTools(calls, doubtful):
                             ready = await self._begun(calls, doubtful)
                             yield await thread.flush()
-                            context = self._context() if self.told else self.context
-                            work = execute(ready, self.tools, context, sequential=self.sequential, errands=errands)
-                            async with aclosing(work) as results:
+                            results = execute(ready, self.tools, self._told(), errands, sequential=self.sequential)
+                            try:
                                 async for finished in results:
                                     self._add_results(finished)
                                     yield await thread.flush()
                                     if self.hooks:
                                         await self._told_calls(finished)
+                            finally:
+                                await results.aclose()
                         case Finish(reason):
                             self._finish(reason)
                     if guard.fired:
@@ -204,8 +203,7 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
             # What comes now can no longer be stopped, so that a run ends once and says so once.
             yield await self._end(guard.stopped, held=held)
         except BaseException as error:
-            if held:
-                await settle(partial(self._failed, error))
+            await settle(partial(self._failed, error, held=held))
             raise
         finally:
             await self._leave(errands)
@@ -223,6 +221,7 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
 
     def _begin(self) -> None:
         """Put the run's beginning at the end of the log, unless the log stands in the middle of this run."""
+        self.thread.observed = self.observed
         last = self.thread.tail.run
         if self.prompt:
             self._add(RunStart(self.context.agent_name))
@@ -389,8 +388,10 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
             if answer.message.parts:
                 self._add(MessageEntry(message=answer.message, usage=answer.usage, cut=why))
 
-    async def _failed(self, error: BaseException) -> None:
+    async def _failed(self, error: BaseException, *, held: bool) -> None:
         """Say in the log that the run failed, as far as the log can still be written."""
+        if not held:
+            return
         cancelled = isinstance(error, asyncio.CancelledError | GeneratorExit)
         kind = "cancelled" if cancelled else type(error).__name__  # its sentence may hold the model's words
         logger.info("run %s of %s failed: %s", self.context.run_id, self.context.agent_name, kind)
@@ -420,6 +421,10 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
     def _context(self) -> RunContext[Any]:
         run = self.thread.tail.run
         return replace(self.context, usage=run.usage) if run and run.usage else self.context
+
+    def _told(self) -> RunContext[Any]:
+        """Give the context for tools; its usage is made only where one of them looks at it."""
+        return self._context() if self.told else self.context
 
     def _turns(self) -> int:
         return self.thread.tail.run.turns if self.thread.tail.run else 0
