@@ -118,7 +118,7 @@ def test_help_says_options_keys_and_exit_codes(plait: Runner, command: Sequence[
     done = plait(*command, "--help")
     assert (done.code, done.err) == (0, "")
     assert done.out.startswith(f"Usage: plait {' '.join([*command, '[OPTIONS]'])}")
-    assert "OPENAI_API_KEY, OPENROUTER_API_KEY" in done.out
+    assert "OPENAI_API_KEY, ANTHROPIC_API_KEY, OPENROUTER_API_KEY" in done.out
     assert [line.split()[0] for line in done.out.split("Exit codes:\n")[1].splitlines()[:5]] == [
         "0",
         "1",
@@ -211,6 +211,23 @@ def test_run_gives_the_answer_alone_on_standard_output(plait: Runner) -> None:
 def test_run_reads_standard_input(plait: Runner) -> None:
     done = plait("run", "-", *OFFLINE, given="two\nlines ä 日本\n")
     assert (done.code, done.out) == (0, "You said: two\nlines ä 日本\n")
+
+
+def test_a_run_is_recorded_and_played_again(plait: Runner, tmp_path: Path) -> None:
+    file = str(tmp_path / "tape.jsonl")
+    again = ("-p", f"replay:{file}")
+    first = plait("run", "Say hello", *OFFLINE, "--record", file)
+    assert (first.code, first.out) == (0, "You said: Say hello\n")
+    assert plait("run", "Say hello", *again)[:2] == (0, "You said: Say hello\n")
+    other = plait("run", "Say good night", *again)
+    assert (other.code, other.out, other.err.count("\n")) == (1, "", 1)
+    assert "Say hello" in other.err
+    assert "Say good night" in other.err
+    lost = plait("run", "hi", "-p", "replay:nowhere.jsonl")
+    assert (lost.code, lost.out, lost.err.count("\n")) == (2, "", 1)
+    assert "nowhere.jsonl" in lost.err
+    lost = plait("run", "hi", *OFFLINE, "--record", "no/such/folder/tape.jsonl")
+    assert (lost.code, lost.out, lost.err.count("\n")) == (2, "", 1)
 
 
 def test_run_refuses_what_is_no_text(plait: Runner) -> None:

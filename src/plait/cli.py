@@ -21,8 +21,9 @@ from typer.core import TyperGroup
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from plait.agent import Agent, AgentRun
+    from plait.agent import Agent
     from plait.run import StopSignal
+    from plait.streams import AgentRun
     from plait.terminal import View
 
 FAILED: Final = 1
@@ -40,7 +41,7 @@ _HELP: Final = """LLM agents that stream, stop, resume and remember.
   plait chat --thread diary            goes on another day
 """
 _EPILOG: Final = """\b
-Keys come from the environment: OPENAI_API_KEY, OPENROUTER_API_KEY.
+Keys come from the environment: OPENAI_API_KEY, ANTHROPIC_API_KEY, OPENROUTER_API_KEY.
 
 \b
 Exit codes:
@@ -87,14 +88,15 @@ ProviderOption = Annotated[
         "--provider",
         "-p",
         metavar="NAME",
-        help="openai, openrouter, ollama or offline, also with the model: openai:gpt-4o. Without it: whose key is set.",
+        help="openai, anthropic, openrouter, ollama, offline, ...; also with the model: openai:gpt-4o. Without it: "
+        "whose key is set.",
     ),
 ]
 ModelOption = Annotated[
     str | None, typer.Option("--model", "-m", metavar="NAME", help="The model; else the provider's default.")
 ]
 BaseUrlOption = Annotated[
-    str | None, typer.Option("--base-url", metavar="URL", help="Where a server is that speaks OpenAI's chat dialect.")
+    str | None, typer.Option("--base-url", metavar="URL", help="Where a server is that speaks the provider's dialect.")
 ]
 RoleOption = Annotated[str, typer.Option("--role", metavar="TEXT", help="Who the agent is.")]
 ToolOption = Annotated[
@@ -107,6 +109,12 @@ ThreadOption = Annotated[
 StoreOption = Annotated[
     str | None,
     typer.Option("--store", metavar="URL", help="Where threads are kept; else PLAIT_STORE, else sqlite:///plait.db."),
+]
+RecordOption = Annotated[
+    str | None,
+    typer.Option(
+        "--record", metavar="FILE", help="Append what is asked and answered; --provider replay:FILE plays it."
+    ),
 ]
 VerboseOption = Annotated[
     bool, typer.Option("--verbose", "-v", help="Show what happens inside, line by line, on standard error.")
@@ -152,6 +160,7 @@ def run(  # noqa: PLR0917  # typer calls it by keyword
     tool: ToolOption = None,
     thread: ThreadOption = None,
     store: StoreOption = None,
+    record: RecordOption = None,
     resume: Annotated[  # noqa: FBT002
         bool, typer.Option("--resume", help="Go on with the thread's last run: after a crash, a failure or a stop.")
     ] = False,
@@ -171,7 +180,7 @@ def run(  # noqa: PLR0917  # typer calls it by keyword
         msg = "there is no prompt: give one, or '-' to read it from standard input"
         raise _UsageError(msg)
     text = "" if prompt is None else _prompt(prompt)
-    agent = _agent(provider=provider, model=model, base_url=base_url, role=role, tools=tool, thread=thread, store=store)
+    agent = _agent((provider, model, base_url, record), role=role, tools=tool, thread=thread, store=store)
     view = _view(hold=bool(tool) and not sys.stdout.isatty(), verbose=verbose)
 
     def begin(stop: StopSignal) -> AgentRun[Any]:
@@ -195,6 +204,7 @@ def chat(  # noqa: PLR0917  # typer calls it by keyword
     tool: ToolOption = None,
     thread: ThreadOption = None,
     store: StoreOption = None,
+    record: RecordOption = None,
     verbose: VerboseOption = False,  # noqa: FBT002
 ) -> None:
     """Talk with an agent.
@@ -203,7 +213,7 @@ def chat(  # noqa: PLR0917  # typer calls it by keyword
     """
     from plait.talk import Talk
 
-    agent = _agent(provider=provider, model=model, base_url=base_url, role=role, tools=tool, thread=thread, store=store)
+    agent = _agent((provider, model, base_url, record), role=role, tools=tool, thread=thread, store=store)
     with _runner() as runner:
         ending = Talk(agent, thread, _view(verbose=verbose), runner).hold()
     raise typer.Exit({"answered": 0, "early": ENDED_EARLY, "failed": FAILED, "interrupted": INTERRUPTED}[ending])
@@ -247,32 +257,30 @@ def _prompt(given: str) -> str:
 
 
 def _agent(
+    asked: tuple[str | None, str | None, str | None, str | None],
     *,
-    provider: str | None,
-    model: str | None,
-    base_url: str | None,
     role: str,
     tools: list[str] | None,
     thread: str | None,
     store: str | None,
 ) -> Agent[Any, Any]:
     from plait.agent import Agent
-    from plait.errors import ConfigurationError
+    from plait.errors import ConfigurationError, CorruptRecord
+    from plait.providers.catalog import get_provider
     from plait.store.memory import MemoryStore
 
     if store is not None and thread is None:
         msg = "--store says where threads are kept: give it --thread NAME too"
         raise _UsageError(msg)
+    provider, model, base_url, record = asked
     try:
         return Agent(
             role=role,
-            provider=provider,
-            model=model,
-            base_url=base_url,
+            provider=get_provider(provider, model=model, base_url=base_url, record_to=record),
             tools=tools,
             store=store if thread is not None else MemoryStore(),
         )
-    except ConfigurationError as error:
+    except (ConfigurationError, CorruptRecord) as error:
         raise _UsageError(_in_options(str(error))) from error
 
 

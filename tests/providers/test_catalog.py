@@ -3,17 +3,26 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from plait.errors import ConfigurationError
-from plait.providers.catalog import get_provider
-from plait.providers.models import MODELS
-from plait.providers.remote import HttpProvider
+from plait.events import fold
+from plait.messages import UserMessage
+from plait.providers import catalog, models
+from plait.providers.base import Request
+from plait.providers.catalog import get_provider, register_provider
+from plait.providers.fallback import Fallback
+from plait.providers.models import MODELS, OpenRouterModel, OpenRouterModelRegistry, list_models, register_model
 from plait.providers.offline import OfflineProvider
-from plait.providers.retry import Retrying
-from plait.providers.vendors import VENDORS
+from plait.providers.remote import HttpProvider
+from plait.providers.retry import Retrying, RetryPolicy
+from plait.providers.vendors import VENDORS, Vendor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 KEY = "sk-made-up-0123456789"
 
@@ -129,13 +138,28 @@ KNOWN = (
         (["openai"], {"model": 3}, "model must be a text, not int"),
         (["openai"], {"api_key": KEY.encode()}, "api_key must be a text, not bytes"),
         (["openai"], {"base_url": ["x"]}, "base_url must be a text, not list"),
+        (["replay"], {}, "provider 'replay' needs the file of a recording: provider='replay:recording.jsonl'"),
+        (["offline"], {"colour": 1}, "OfflineProvider takes no 'colour'; it takes script, function, model, delay"),
+        (
+            ["openai"],
+            {"script": [], "api_key": KEY},
+            "ChatProvider takes no 'script'; it takes model, name, base_url, api_key, headers, limits",
+        ),
+        (
+            ["ollama"],
+            {"retry": "often"},
+            "retry must be a RetryPolicy, a table or a number of further requests, not str",
+        ),
+        ([OfflineProvider()], {"model": "x"}, "model='x' comes too late: the provider given is made"),
+        ([OfflineProvider()], {"api_key": KEY}, "api_key=... comes too late: the provider given is made"),
+        ([["offline"]], {"base_url": HERE}, f"base_url={HERE!r} comes too late: the provider given is made"),
         (
             [],
             {},
             (
-                "no provider is named and no key is set: set OPENAI_API_KEY, ANTHROPIC_API_KEY or OPENROUTER_API_KEY, or "
-                "name one, such as provider='openai' with api_key=..., provider='ollama' for a local server, or provider='offline' to "
-                "try without a key"
+                "no provider is named and no key is set: set OPENAI_API_KEY, ANTHROPIC_API_KEY or OPENROUTER_API_KEY, "
+                "or name one, such as provider='openai' with api_key=..., provider='ollama' for a local server, or "
+                "provider='offline' to try without a key"
             ),
         ),
     ],
@@ -144,6 +168,132 @@ def test_wrong_arguments_are_refused(args: list[Any], kwargs: dict[str, Any], se
     with pytest.raises(ConfigurationError) as raised:
         get_provider(*args, **kwargs)
     assert str(raised.value) == sentence
+
+
+# --- further providers and models ---
+
+
+@pytest.fixture
+def registry() -> Iterator[None]:
+    """Forget after the test what it registered."""
+    tables: list[dict[str, Any]] = [catalog.REGISTERED, VENDORS, MODELS, models.OWN]  # type: ignore[list-item]
+    before = [dict(table) for table in tables]
+    yield
+    for table, kept in zip(tables, before, strict=True):
+        table.clear()
+        table.update(kept)
+
+
+def test_a_vendor_that_speaks_the_chat_dialect_is_one_entry(registry: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    groq = Vendor(base_url="https://api.groq.test/openai/v1", key_variable="GROQ_API_KEY")
+    register_provider("groq", groq, model="llama-3.3-70b")
+    register_provider("groq", groq)  # the same again is no error
+    with pytest.raises(ConfigurationError, match="provider 'groq' needs a key: set GROQ_API_KEY, or pass api_key"):
+        get_provider("groq")
+    monkeypatch.setenv("GROQ_API_KEY", KEY)
+    assert made("groq") == ("groq", "llama-3.3-70b", groq.base_url)
+    assert made("groq:other") == ("groq", "other", groq.base_url)
+    assert made(model="groq:other") == ("groq", "other", groq.base_url)
+    assert made()[0] == "groq"  # the only one whose key is set
+    with pytest.raises(ConfigurationError, match="there is a provider 'groq' already; register yours under another"):
+        register_provider("groq", Vendor(base_url="https://other.test"))
+
+
+def test_a_function_may_make_a_provider(registry: None) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def make(**given: Any) -> OfflineProvider:
+        asked.append(given)
+        return OfflineProvider(model=given["model"])
+
+    register_provider("mine", make)
+    with pytest.raises(ConfigurationError, match="provider 'mine' has no default model; name one: 'mine:model'"):
+        get_provider("mine")
+    assert get_provider("mine:small", api_key=KEY, colour="red").model == "small"
+    assert asked == [{"model": "small", "api_key": KEY, "colour": "red"}]
+    register_provider("broken", lambda model: model, model="m")
+    with pytest.raises(ConfigurationError, match="or a provider object, not str"):
+        get_provider("broken")
+
+
+@pytest.mark.parametrize(
+    ("name", "provider", "sentence"),
+    [
+        ("", OfflineProvider, "a provider's name has letters, digits, '-' and '_' only; '' has not"),
+        ("a:b", OfflineProvider, "a provider's name has letters, digits, '-' and '_' only; 'a:b' has not"),
+        ("offline", OfflineProvider, "there is a provider 'offline' already; register yours under another name"),
+        ("openai", OfflineProvider, "there is a provider 'openai' already; register yours under another name"),
+        ("mine", "x", "provider 'mine' must be a Vendor, or a function that makes a provider, not str"),
+    ],
+)
+def test_what_cannot_be_registered(name: str, provider: Any, sentence: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        register_provider(name, provider)
+    assert str(raised.value) == sentence
+
+
+def test_models_have_names_of_their_own(registry: None) -> None:
+    register_model("fast", "openai/gpt-4o-mini")
+    register_model("fast", "openai/gpt-4o-mini")
+    register_model("local", "ollama:llama3.1:8b")
+    assert made("openrouter", model="fast", api_key=KEY)[:2] == ("openrouter", "openai/gpt-4o-mini")
+    assert made("openrouter:fast", api_key=KEY)[:2] == ("openrouter", "openai/gpt-4o-mini")
+    assert made(model="local")[:2] == ("ollama", "llama3.1:8b")
+    assert made(model=OpenRouterModel.GPT41, api_key=KEY)[:2] == ("openrouter", "openai/gpt-4.1")
+    assert made("openrouter", model="GPT41", api_key=KEY)[:2] == ("openrouter", "openai/gpt-4.1")
+    assert OpenRouterModelRegistry.get_model("fast") == "openai/gpt-4o-mini"
+    assert OpenRouterModelRegistry.list_models() == list_models()
+    assert {"GPT41": "openai/gpt-4.1", "fast": "openai/gpt-4o-mini"}.items() <= list_models().items()
+    for name, value, sentence in (
+        (
+            "fast",
+            "other",
+            "the model name 'fast' stands for 'openai/gpt-4o-mini' already, so it cannot stand for 'other'",
+        ),
+        ("GPT4", "x", "the model name 'GPT4' stands for 'openai/gpt-4' already, so it cannot stand for 'x'"),
+        ("", "x", "register_model takes two texts; the name is ''"),
+        ("x", 3, "register_model takes two texts; the value is 3"),
+    ):
+        with pytest.raises(ConfigurationError) as raised:
+            OpenRouterModelRegistry.register_model(name, value)
+        assert str(raised.value) == sentence
+    with pytest.raises(ConfigurationError, match="there is no model named 'nobody'; name it with register_model"):
+        OpenRouterModelRegistry.get_model("nobody")
+
+
+def test_several_providers_are_a_chain() -> None:
+    own = OfflineProvider(["yes"])
+    chain = get_provider(["ollama:a", own], retry=0)
+    assert isinstance(chain, Fallback)
+    first, last = chain.providers
+    assert isinstance(first, Retrying)
+    assert (first.name, first.model, first.policy.max_retries) == ("ollama", "a", 0)
+    assert last is own
+    assert (chain.name, chain.model) == ("ollama", "a")
+
+
+@pytest.mark.parametrize(
+    ("retry", "policy"),
+    [
+        (None, RetryPolicy()),
+        (0, RetryPolicy(max_retries=0)),
+        (RetryPolicy(max_retries=7), RetryPolicy(max_retries=7)),
+        ({"initial_delay": 1, "max_delay": 60}, RetryPolicy.from_strategy({"initial_delay": 1, "max_delay": 60})),
+    ],
+)
+def test_when_it_is_asked_again(retry: Any, policy: RetryPolicy) -> None:
+    provider = get_provider("openai", api_key=KEY, retry=retry)
+    assert isinstance(provider, Retrying)
+    assert provider.policy == policy
+
+
+async def test_options_reach_what_takes_them(tmp_path: Path) -> None:
+    file = tmp_path / "tape.jsonl"
+    recorded = get_provider("offline", script=["yes"], delay=0.0, record_to=file)
+    request = Request(messages=(UserMessage(text="hi"),))
+    assert fold([batch async for batch in recorded.stream(request)])[0].message.text == "yes"
+    again = get_provider(f"replay:{file}")
+    assert fold([batch async for batch in again.stream(request)])[0].message.text == "yes"
 
 
 def test_offline_brings_no_http_library() -> None:

@@ -36,7 +36,8 @@ _DIALECTS: Final = {
     "anthropic": ("plait.providers.anthropic", "AnthropicProvider"),
     "ollama": ("plait.providers.ollama", "OllamaProvider"),
 }
-_REGISTERED: Final[dict[str, Vendor | ProviderMaker]] = {}
+REGISTERED: Final[dict[str, Vendor | ProviderMaker]] = {}
+"""What `register_provider` was given."""
 
 
 def register_provider(name: str, provider: Vendor | ProviderMaker, *, model: str | None = None) -> None:
@@ -59,10 +60,10 @@ def register_provider(name: str, provider: Vendor | ProviderMaker, *, model: str
     if not (isinstance(provider, Vendor) or callable(provider)):
         msg = f"provider {name!r} must be a Vendor, or a function that makes a provider, not {type(provider).__name__}"
         raise ConfigurationError(msg)
-    if name in (OFFLINE, REPLAY) or VENDORS.get(name, _REGISTERED.get(name, provider)) != provider:
+    if name in (OFFLINE, REPLAY) or VENDORS.get(name, REGISTERED.get(name, provider)) != provider:
         msg = f"there is a provider {name!r} already; register yours under another name"
         raise ConfigurationError(msg)
-    _REGISTERED[name] = provider
+    REGISTERED[name] = provider
     if isinstance(provider, Vendor):
         VENDORS[name] = provider
     if model is not None:
@@ -75,7 +76,7 @@ def get_provider(
     model: str | None = None,
     api_key: str | None = None,
     base_url: str | None = None,
-    retry: RetryPolicy | int | None = None,
+    retry: RetryPolicy | Mapping[str, Any] | int | None = None,
     record_to: str | Path | None = None,
     **options: Any,
 ) -> Provider:
@@ -89,7 +90,8 @@ def get_provider(
         model: the model's name, or a registered one (`register_model`); without one the provider's default.
         api_key: its key; without one the provider's usual environment variable is read.
         base_url: where it is; without one its own address.
-        retry: when it is asked again, as a policy or a number of further requests; `RetryPolicy()` without one.
+        retry: when it is asked again: a policy, a number of further requests, or a table (see
+            `RetryPolicy.from_strategy`); `RetryPolicy()` without one.
         record_to: a file to which every exchange is appended, for ``provider="replay:file"``.
         **options: what else the provider takes: ``headers`` and ``limits`` for those asked over HTTP, ``script`` or
             ``function`` for the offline one, anything for registered ones.
@@ -105,17 +107,24 @@ def get_provider(
     if name is None or isinstance(name, str):
         vendor, said = _names(name, model, base_url)
         made = _made(vendor, said, {"api_key": api_key, "base_url": base_url, "retry": retry}, options)
-    elif isinstance(name, Sequence):
-        from plait.providers.fallback import Fallback
-
-        made = Fallback(*(get_provider(one, retry=retry) for one in name))
     else:
-        made = _checked(name)
+        made = _chain(name, retry) if isinstance(name, Sequence) else _checked(name)
+        given = {"model": model, "api_key": api_key, "base_url": base_url, **options}
+        if own := [what for what, value in given.items() if value is not None and getattr(made, what, None) != value]:
+            said = "..." if own[0] == "api_key" else excerpt(repr(given[own[0]]), 60)
+            msg = f"{own[0]}={said} comes too late: the provider given is made"
+            raise ConfigurationError(msg)
     if record_to is None:
         return made
     from plait.providers.recording import Recording
 
     return Recording(made, record_to)
+
+
+def _chain(names: Sequence[str | Provider], retry: RetryPolicy | Mapping[str, Any] | int | None) -> Provider:
+    from plait.providers.fallback import Fallback
+
+    return Fallback(*(get_provider(one, retry=retry if isinstance(one, str) else None) for one in names))
 
 
 def _checked(made: Any) -> Provider:
@@ -136,7 +145,7 @@ def _made(vendor: str, model: str, known: Mapping[str, Any], options: dict[str, 
         from plait.providers.offline import OfflineProvider
 
         return OfflineProvider(**_taken(OfflineProvider, {"model": model, **options}))
-    registered = _REGISTERED.get(vendor)
+    registered = REGISTERED.get(vendor)
     if registered is not None and callable(registered):
         return _checked(registered(model=model, **given, **options))
     from plait.providers.retry import Retrying
@@ -164,9 +173,11 @@ def _policy(retry: object) -> RetryPolicy:
 
     if retry is None or isinstance(retry, RetryPolicy):
         return retry or DEFAULT_POLICY
+    if isinstance(retry, Mapping):
+        return RetryPolicy.from_strategy(retry)
     if isinstance(retry, int) and not isinstance(retry, bool):
         return RetryPolicy(max_retries=retry)
-    msg = f"retry must be a RetryPolicy or a number of further requests, not {type(retry).__name__}"
+    msg = f"retry must be a RetryPolicy, a table or a number of further requests, not {type(retry).__name__}"
     raise ConfigurationError(msg)
 
 
@@ -194,7 +205,7 @@ def _names(name: str | None, model: str | None, base_url: str | None) -> tuple[s
 
 
 def _known() -> set[str]:
-    return {*MODELS, *_REGISTERED, REPLAY}
+    return {*MODELS, *REGISTERED, REPLAY}
 
 
 def _default_model(vendor: str) -> str:

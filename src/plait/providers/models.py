@@ -43,7 +43,8 @@ class OpenRouterModel(StrEnum):
     MISTRAL_TINY = "mistral/mistral-tiny"
 
 
-_OWN: Final[dict[str, str]] = {}
+OWN: Final[dict[str, str]] = {}
+"""What `register_model` was given."""
 
 
 def register_model(name: str, value: str) -> None:
@@ -64,19 +65,19 @@ def register_model(name: str, value: str) -> None:
     if known is not None and known != value:
         msg = f"the model name {name!r} stands for {known!r} already, so it cannot stand for {excerpt(value, 60)!r}"
         raise ConfigurationError(msg)
-    _OWN[name] = str(value)
+    OWN[name] = str(value)
 
 
 def model_named(name: str) -> str:
     """Give the model that a name stands for; any other text is a model's own name."""
     if isinstance(name, OpenRouterModel):
         return name.value
-    return _OWN.get(name) or (OpenRouterModel[name].value if name in OpenRouterModel.__members__ else name)
+    return OWN.get(name) or (OpenRouterModel[name].value if name in OpenRouterModel.__members__ else name)
 
 
 def list_models() -> dict[str, str]:
     """Give every name that stands for a model: OpenRouter's, then those registered."""
-    return {member.name: member.value for member in OpenRouterModel} | _OWN
+    return {member.name: member.value for member in OpenRouterModel} | OWN
 
 
 class OpenRouterModelRegistry:
