@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from plait.agent import Agent as Agent
-    from plait.agent import AgentRun as AgentRun
-    from plait.agent import TextStream as TextStream
     from plait.agent import create_agent as create_agent
     from plait.builtin import search_documents as search_documents
     from plait.context import LastN as LastN
@@ -42,12 +40,16 @@ if TYPE_CHECKING:
     from plait.errors import ModelError as ModelError
     from plait.errors import NothingToResume as NothingToResume
     from plait.errors import NotReplayable as NotReplayable
+    from plait.errors import OpenRouterAPIError as OpenRouterAPIError
+    from plait.errors import OpenRouterConnectionError as OpenRouterConnectionError
+    from plait.errors import OpenRouterError as OpenRouterError
     from plait.errors import OutputInvalid as OutputInvalid
     from plait.errors import PlaitError as PlaitError
     from plait.errors import ProtocolViolation as ProtocolViolation
     from plait.errors import ProviderError as ProviderError
     from plait.errors import RateLimited as RateLimited
     from plait.errors import Refused as Refused
+    from plait.errors import ReplayMismatch as ReplayMismatch
     from plait.errors import ReplyError as ReplyError
     from plait.errors import SecurityError as SecurityError
     from plait.errors import SessionGone as SessionGone
@@ -61,12 +63,14 @@ if TYPE_CHECKING:
     from plait.errors import UnknownThread as UnknownThread
     from plait.errors import WrongInteraction as WrongInteraction
     from plait.events import Answer as Answer
+    from plait.events import AttemptDelta as AttemptDelta
     from plait.events import Delta as Delta
     from plait.events import DetailsDelta as DetailsDelta
     from plait.events import Event as Event
     from plait.events import FinishDelta as FinishDelta
     from plait.events import MessageAdded as MessageAdded
     from plait.events import ModelDelta as ModelDelta
+    from plait.events import PartDelta as PartDelta
     from plait.events import ReasoningDelta as ReasoningDelta
     from plait.events import RefusalDelta as RefusalDelta
     from plait.events import RunFinished as RunFinished
@@ -90,6 +94,7 @@ if TYPE_CHECKING:
     from plait.messages import ImagePart as ImagePart
     from plait.messages import Message as Message
     from plait.messages import ReasoningPart as ReasoningPart
+    from plait.messages import ServerToolPart as ServerToolPart
     from plait.messages import SystemMessage as SystemMessage
     from plait.messages import TextPart as TextPart
     from plait.messages import ToolCall as ToolCall
@@ -106,9 +111,22 @@ if TYPE_CHECKING:
     from plait.providers.base import Settings as Settings
     from plait.providers.base import ToolDefinition as ToolDefinition
     from plait.providers.catalog import get_provider as get_provider
+    from plait.providers.catalog import register_provider as register_provider
+    from plait.providers.fallback import Fallback as Fallback
+    from plait.providers.images import AsyncImageClient as AsyncImageClient
+    from plait.providers.images import ImageEditResponse as ImageEditResponse
+    from plait.providers.images import ImageGenerationResponse as ImageGenerationResponse
+    from plait.providers.models import OpenRouterModel as OpenRouterModel
+    from plait.providers.models import OpenRouterModelRegistry as OpenRouterModelRegistry
+    from plait.providers.models import register_model as register_model
     from plait.providers.offline import OfflineProvider as OfflineProvider
+    from plait.providers.recording import Recording as Recording
+    from plait.providers.recording import Replay as Replay
+    from plait.providers.recording import cassette as cassette
     from plait.providers.retry import Retrying as Retrying
     from plait.providers.retry import RetryPolicy as RetryPolicy
+    from plait.providers.retry import RetryRule as RetryRule
+    from plait.providers.vendors import Vendor as Vendor
     from plait.run import RunContext as RunContext
     from plait.run import RunLimits as RunLimits
     from plait.run import RunResult as RunResult
@@ -116,6 +134,8 @@ if TYPE_CHECKING:
     from plait.store.base import Store as Store
     from plait.store.catalog import open_store as open_store
     from plait.store.memory import MemoryStore as MemoryStore
+    from plait.streams import AgentRun as AgentRun
+    from plait.streams import TextStream as TextStream
     from plait.tools import FunctionTool as FunctionTool
     from plait.tools import Tool as Tool
     from plait.tools import register_tool as register_tool
@@ -125,8 +145,6 @@ if TYPE_CHECKING:
 _HOME = {
     "plait.agent": (
         "Agent",
-        "AgentRun",
-        "TextStream",
         "create_agent",
     ),
     "plait.builtin": ("search_documents",),
@@ -139,6 +157,7 @@ _HOME = {
         "AgentDefinition",
         "AgentTemplates",
     ),
+    "plait.entries": ("Entry",),
     "plait.errors": (
         "AgentError",
         "AlreadyAnswered",
@@ -155,12 +174,16 @@ _HOME = {
         "ModelError",
         "NotReplayable",
         "NothingToResume",
+        "OpenRouterAPIError",
+        "OpenRouterConnectionError",
+        "OpenRouterError",
         "OutputInvalid",
         "PlaitError",
         "ProtocolViolation",
         "ProviderError",
         "RateLimited",
         "Refused",
+        "ReplayMismatch",
         "ReplyError",
         "SecurityError",
         "SessionGone",
@@ -176,12 +199,14 @@ _HOME = {
     ),
     "plait.events": (
         "Answer",
+        "AttemptDelta",
         "Delta",
         "DetailsDelta",
         "Event",
         "FinishDelta",
         "MessageAdded",
         "ModelDelta",
+        "PartDelta",
         "ReasoningDelta",
         "RefusalDelta",
         "RunFinished",
@@ -197,7 +222,6 @@ _HOME = {
     "plait.frozen": ("Frozen",),
     "plait.hooks": ("Veto",),
     "plait.interrupts": ("Secret",),
-    "plait.entries": ("Entry",),
     "plait.log": (
         "history",
         "stats",
@@ -210,6 +234,7 @@ _HOME = {
         "ImagePart",
         "Message",
         "ReasoningPart",
+        "ServerToolPart",
         "SystemMessage",
         "TextPart",
         "ToolCall",
@@ -230,12 +255,33 @@ _HOME = {
         "Settings",
         "ToolDefinition",
     ),
-    "plait.providers.catalog": ("get_provider",),
+    "plait.providers.catalog": (
+        "get_provider",
+        "register_provider",
+    ),
+    "plait.providers.fallback": ("Fallback",),
+    "plait.providers.images": (
+        "AsyncImageClient",
+        "ImageEditResponse",
+        "ImageGenerationResponse",
+    ),
+    "plait.providers.models": (
+        "OpenRouterModel",
+        "OpenRouterModelRegistry",
+        "register_model",
+    ),
     "plait.providers.offline": ("OfflineProvider",),
+    "plait.providers.recording": (
+        "Recording",
+        "Replay",
+        "cassette",
+    ),
     "plait.providers.retry": (
         "RetryPolicy",
+        "RetryRule",
         "Retrying",
     ),
+    "plait.providers.vendors": ("Vendor",),
     "plait.run": (
         "RunContext",
         "RunLimits",
@@ -245,6 +291,10 @@ _HOME = {
     "plait.store.base": ("Store",),
     "plait.store.catalog": ("open_store",),
     "plait.store.memory": ("MemoryStore",),
+    "plait.streams": (
+        "AgentRun",
+        "TextStream",
+    ),
     "plait.tools": (
         "FunctionTool",
         "Tool",

@@ -5,9 +5,9 @@
     PlaitError, also named AgentError
     ├── ConfigurationError (ValueError)   a wrong argument, provider, model, tool or key; nothing was sent
     │   └── MissingExtra                  an optional dependency is not installed
-    ├── ModelError                        asking a model went wrong
-    │   ├── TransportError                no connection, a time-out, a broken connection
-    │   ├── ProviderError                 the provider answered with an error (``status``, ``code``)
+    ├── ModelError                        asking a model went wrong; also named OpenRouterError
+    │   ├── TransportError                no connection, a time-out, ...; also named OpenRouterConnectionError
+    │   ├── ProviderError                 an error answer (``status``, ``code``); also named OpenRouterAPIError
     │   │   └── RateLimited               it asked us to slow down (``retry_after`` seconds)
     │   ├── ProtocolViolation             the answer was not what its protocol says (``excerpt``)
     │   ├── StreamTruncated               a stream ended without its end mark
@@ -137,6 +137,10 @@ class ModelError(PlaitError):
         return ""
 
 
+OpenRouterError = ModelError
+"""What goes wrong in asking a model, under the name that users of OpenRouter clients know."""
+
+
 class TransportError(ModelError):
     """No connection, a time-out (``timeout`` is True), or a connection that broke."""
 
@@ -145,6 +149,10 @@ class TransportError(ModelError):
     def __init__(self, message: str, *, timeout: bool = False, **details: Any) -> None:
         super().__init__(message, **details)
         self.timeout = timeout
+
+
+OpenRouterConnectionError = TransportError
+"""See `OpenRouterError`."""
 
 
 class ProviderError(ModelError):
@@ -182,6 +190,10 @@ class ProviderError(ModelError):
         if self.longest_wait is None:
             return wish
         return f"{wish}, above the limit of {plain_seconds(self.longest_wait)}, so it was not waited for"
+
+
+OpenRouterAPIError = ProviderError
+"""See `OpenRouterError`."""
 
 
 class RateLimited(ProviderError):

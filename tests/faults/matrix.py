@@ -1,13 +1,19 @@
 """The fault matrix: what can go wrong, and what must happen then.
 
-One row for each fault; ``@pytest.mark.fault("L01")`` on a test says that it proves the row. ``make faults`` shows which
-rows hold. Common to all rows: a typed error or the right result, within its time; no task, socket, thread or file left;
-a log that can be sent again; no secret in any output.
+One row for each fault; ``@pytest.mark.fault("L01")`` on a test says that it proves the row, and its parameter ``way``
+or ``dialect`` for which dialect. ``make faults`` shows which rows hold. Common to all rows: a typed error or the right
+result, within its time; no task, socket, thread or file left; a log that can be sent again; no secret in any output.
 """
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from plait.testing.reply import DialectName
 
 
 class Row(NamedTuple):
@@ -16,6 +22,11 @@ class Row(NamedTuple):
     id: str
     fault: str
     must: str
+
+    @property
+    def is_spoken(self) -> bool:
+        """Whether it is about a model's API, and so to be proved for every dialect, whole and streamed."""
+        return self.id.startswith("L")
 
 
 AREAS: Final = {
@@ -81,6 +92,9 @@ ROWS: Final = tuple(
         ("L50", "usage missing or absurd", "None, not 0"),
         ("L51", "10 MB answers and events; a line without end", "linear time, bounded memory, a cap: LimitExceeded"),
         ("L52", "1 MB of arguments", "taken, or an error result at the cap"),
+        ("L54", "the first of a chain fails at each stage", "the next is asked before the first token, never after it"),
+        ("L53", "an answer that does not fit its form", "asked again within bounds, then OutputInvalid"),
+        ("L54", "the first of several models fails", "the next one is asked, unless a token was handed out"),
         ("T01", "a tool raises anything", "an error result: type and message, no traceback, no secret"),
         ("T02", "an async tool hangs", "ended at its time, whatever it does about it"),
         ("T03", "sync tools hang in their threads", "the run goes on; threads are bounded and reported"),
@@ -105,6 +119,8 @@ ROWS: Final = tuple(
         ("P06", "the database is locked by another", "waits, then StoreUnavailable (busy); no write is lost"),
         ("P08", "eight processes open a new file at once", "all succeed"),
         ("S02", "a redirect asks for the key", "the key is never sent there"),
+        ("S03", "an image's address leads to the inside", "blocked once resolved, and at each redirect"),
+        ("S03", "an image's address leads inside (SSRF)", "every hop checked and pinned; SecurityError, nothing asked"),
         ("S12", "a store holds hostile records", "data stays data: nothing is imported, built or run"),
         ("S13", "JSON bombs", "a bounded error, or bounded work"),
         ("S16", "eval, exec, shell, pickle", "not in the source; calculations are bounded"),
@@ -112,3 +128,11 @@ ROWS: Final = tuple(
         ("S19", "the model sends user_id, thread_id, context", "what the run fills in wins; not in any schema"),
     )
 )
+
+STREAMS_ONLY: Final[frozenset[str]] = frozenset(("L23", "L27", "L28", "L34"))
+"""Rows of what only a stream has: events, their lines, and what comes behind the end mark."""
+
+NOT_IN: Final[Mapping[tuple[str, DialectName], str]] = MappingProxyType(
+    {("L39", "ollama"): "what it serves has no other word for a refusal than its text"}
+)
+"""Rows that have no test in a dialect, and why."""

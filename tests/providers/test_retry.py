@@ -19,6 +19,7 @@ from plait.errors import (
     TransportError,
 )
 from plait.events import (
+    AttemptDelta,
     DetailsDelta,
     FinishDelta,
     ModelDelta,
@@ -28,6 +29,7 @@ from plait.events import (
     ToolCallDelta,
     Usage,
     UsageDelta,
+    fold,
 )
 from plait.messages import UserMessage
 from plait.providers.base import Request
@@ -63,6 +65,7 @@ def delays(policy: RetryPolicy, error: ModelError = DOWN, random: float = 1.0) -
     [
         ({}, [1.0, 2.0, 4.0, 8.0, 16.0]),
         ({"factor": 3.0, "max_delay": 20.0}, [1.0, 3.0, 9.0, 20.0, 20.0]),
+        ({"max_delay": 10.0}, [1.0, 2.0, 4.0, 8.0, 10.0]),
         ({"backoff": "linear"}, [1.0, 2.0, 3.0, 4.0, 5.0]),
         ({"backoff": "linear", "max_delay": 2.5}, [1.0, 2.0, 2.5, 2.5, 2.5]),
         ({"backoff": "fixed"}, [1.0] * 5),
@@ -111,6 +114,11 @@ def test_what_the_provider_asks_is_obeyed_up_to_the_cap(
     assert plan(RetryPolicy(max_delay=1.0), error, 1, 0.0, lambda: 1.0) == expected
 
 
+def test_any_wait_may_be_obeyed() -> None:
+    policy = RetryPolicy(retry_after_cap=float("inf"), deadline=None)
+    assert plan(policy, RateLimited("wait", retry_after=1e9), 1, 0.0, lambda: 1.0) == 1e9
+
+
 def test_no_wait_goes_past_the_deadline() -> None:
     policy = RetryPolicy(initial_delay=4.0, jitter=0.0, deadline=10.0)
     assert plan(policy, DOWN, 1, 5.9, lambda: 0.0) == 4.0
@@ -147,12 +155,134 @@ def test_no_rule_allows_more_than_the_policy(error: ModelError, kind: Any, most:
     assert len(delays(policy, error)) == most
 
 
+KINDS_OF_FAILURES = ("rate_limit", "server_error", "timeout", "connection", "empty_answer", "other")
+QUOTED = ", ".join(map(repr, KINDS_OF_FAILURES))
+COUNT = "a whole number, 0 or more"
+SECONDS = "seconds, 0 or more"
+
+
 @pytest.mark.parametrize(
-    "options", [{"max_retries": -1}, {"initial_delay": -0.1}, {"jitter": 1.5}, {"factor": float("nan")}]
+    ("options", "said"),
+    [
+        ({"max_retries": -1}, f"max_retries of a RetryPolicy is -1; it must be {COUNT}"),
+        ({"max_retries": 1.0}, f"max_retries of a RetryPolicy is 1.0; it must be {COUNT}"),
+        ({"max_retries": True}, f"max_retries of a RetryPolicy is True; it must be {COUNT}"),
+        ({"restarts": None}, f"restarts of a RetryPolicy is None; it must be {COUNT}"),
+        ({"initial_delay": -0.1}, f"initial_delay of a RetryPolicy is -0.1; it must be {SECONDS}"),
+        ({"max_delay": "8"}, f"max_delay of a RetryPolicy is '8'; it must be {SECONDS}"),
+        ({"retry_after_cap": None}, f"retry_after_cap of a RetryPolicy is None; it must be {SECONDS}"),
+        ({"max_delay": float("inf")}, f"max_delay of a RetryPolicy is inf; it must be {SECONDS}"),
+        ({"retry_after_cap": float("nan")}, f"retry_after_cap of a RetryPolicy is nan; it must be {SECONDS}"),
+        ({"jitter": 1.5}, "jitter of a RetryPolicy is 1.5; it must be a share, from 0 to 1"),
+        ({"factor": float("nan")}, "factor of a RetryPolicy is nan; it must be a number, 0 or more"),
+        ({"deadline": 0}, "deadline of a RetryPolicy is 0; it must be seconds, more than 0, or None"),
+        ({"backoff": "slow"}, "backoff of a RetryPolicy is 'slow'; it must be 'exponential', 'linear', 'fixed'"),
+        ({"backoff": ["fixed"]}, "backoff of a RetryPolicy is ['fixed']; it must be 'exponential', 'linear', 'fixed'"),
+        (
+            {"rules": {"timeout": 1}},
+            f"rules of a RetryPolicy is {{'timeout': 1}}; it must be a dict of RetryRule, with keys among {QUOTED}",
+        ),
+        (
+            {"rules": ["timeout"]},
+            f"rules of a RetryPolicy is ['timeout']; it must be a dict of RetryRule, with keys among {QUOTED}",
+        ),
+    ],
 )
-def test_numbers_without_sense_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError, match=next(iter(options))):
+def test_options_without_sense_are_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
         RetryPolicy(**options)
+    assert str(caught.value) == said
+
+
+def test_a_rule_for_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=f"with keys among {QUOTED}$"):
+        RetryPolicy(rules={"time": RetryRule()})  # type: ignore[dict-item]
+
+
+def test_so_are_those_of_a_rule() -> None:
+    with pytest.raises(ConfigurationError, match="initial_delay of a RetryRule is -1; it must be"):
+        RetryRule(initial_delay=-1)
+
+
+# --- policies from settings ------------------------------------------------------------------------------------------
+
+STRATEGY: dict[str, Any] = {
+    "rate_limit": {"max_retries": 5, "backoff": "exponential"},
+    "server_error": {"max_retries": 3, "backoff": "linear"},
+    "timeout": {"max_retries": 2, "backoff": "fixed"},
+    "backoff_base": 2,
+    "initial_delay": 1,
+    "max_delay": 60,
+}
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (RateLimited("slow"), [1, 2, 4, 8, 16]),
+        (DOWN, [1, 2, 3]),
+        (TransportError("late", timeout=True), [1, 1]),
+        (TransportError("gone"), [1, 2]),  # a class that is not in the table is tried as usual
+        (EmptyAnswer("nothing"), [1, 2]),
+        (ProviderError("wrong key", status=401), []),
+    ],
+)
+def test_a_strategy_says_it_for_each_class_of_errors(error: ModelError, expected: list[float]) -> None:
+    assert delays(RetryPolicy.from_strategy(STRATEGY), error, random=0.0) == expected
+
+
+@pytest.mark.parametrize(
+    ("strategy", "policy"),
+    [
+        ({}, RetryPolicy()),
+        ({"max_retries": 0}, RetryPolicy(max_retries=0)),
+        (
+            {"max_retries": 4, "timeout": {"max_delay": 3}},
+            RetryPolicy(max_retries=4, rules={"timeout": RetryRule(max_delay=3)}),
+        ),
+        ({"timeout": {"max_retries": 1}}, RetryPolicy(rules={"timeout": RetryRule(max_retries=1)})),
+        (
+            {"backoff": "linear", "backoff_base": 3, "initial_delay": 0.1},
+            RetryPolicy(backoff="linear", factor=3, initial_delay=0.1),
+        ),
+    ],
+)
+def test_what_a_strategy_leaves_out_is_as_usual(strategy: dict[str, Any], policy: RetryPolicy) -> None:
+    assert RetryPolicy.from_strategy(strategy) == policy
+
+
+@pytest.mark.parametrize("most", [0, 1, 2])
+@pytest.mark.parametrize("error", [error for error, _ in KINDS])
+def test_the_number_for_all_bounds_each_class(error: ModelError, most: int) -> None:
+    assert len(delays(RetryPolicy.from_strategy({**STRATEGY, "max_retries": most}), error)) <= most
+
+
+RULE_KEYS = "max_retries, backoff, initial_delay, max_delay"
+KEYS = f"{', '.join(KINDS_OF_FAILURES)}, {RULE_KEYS}, backoff_base"
+
+
+@pytest.mark.parametrize(
+    ("strategy", "said"),
+    [
+        ("fast", f"retry_strategy is 'fast'; it must be a dict with any of {KEYS}"),
+        ({"rate_limits": {}}, f"retry_strategy has an unknown key 'rate_limits'; the keys are {KEYS}"),
+        ({7: {}}, f"retry_strategy has an unknown key 7; the keys are {KEYS}"),
+        ({"timeout": 3}, f"retry_strategy['timeout'] is 3; it must be a dict with any of {RULE_KEYS}"),
+        ({"timeout": {"tries": 3}}, f"retry_strategy['timeout'] has an unknown key 'tries'; the keys are {RULE_KEYS}"),
+        ({"timeout": {"max_retries": -1}}, f"retry_strategy['timeout']['max_retries'] is -1; it must be {COUNT}"),
+        ({"timeout": {"max_retries": None}}, f"retry_strategy['timeout']['max_retries'] is None; it must be {COUNT}"),
+        ({"backoff_base": "2"}, "retry_strategy['backoff_base'] is '2'; it must be a number, 0 or more"),
+        ({"max_delay": float("nan")}, f"retry_strategy['max_delay'] is nan; it must be {SECONDS}"),
+        (
+            {"rate_limit": {"backoff": "jitter"}},
+            "retry_strategy['rate_limit']['backoff'] is 'jitter'; it must be 'exponential', 'linear', 'fixed'",
+        ),
+    ],
+)  # fmt: skip
+def test_a_strategy_without_sense_is_refused(strategy: Any, said: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        RetryPolicy.from_strategy(strategy)
+    assert str(caught.value) == said
 
 
 # --- carrying it out -------------------------------------------------------------------------------------------------
@@ -387,6 +517,89 @@ async def test_tries_are_logged_without_content(caplog: pytest.LogCaptureFixture
     assert [record.levelname for record in caplog.records] == ["DEBUG"]
 
 
+# --- restarts --------------------------------------------------------------------------------------------------------
+
+CUT = StreamTruncated("cut", partial="ab")
+RESTARTING = RetryPolicy(max_retries=3, restarts=1, initial_delay=1.0, jitter=0.0)
+
+
+async def gather(provider: Retrying) -> tuple[list[Any], ModelError | None]:
+    """Give the batches that came, and the error that came after them."""
+    got: list[Any] = []
+    try:
+        async for batch in provider.stream(REQUEST):
+            got.append(batch)  # noqa: PERF401  # what came before an error is kept
+    except ModelError as error:
+        return got, error
+    return got, None
+
+
+@pytest.mark.parametrize(
+    "error", [CUT, TransportError("gone"), ProviderError("overloaded", status=529, retryable=True), RateLimited("slow")]
+)
+async def test_a_restart_begins_anew_and_says_so(error: ModelError) -> None:
+    script = Script([[ModelDelta("m1"), TextDelta("ab")], error], ANSWER)
+    sleep = Sleeper()
+    got, failure = await gather(Retrying(script, RESTARTING, sleep=sleep))
+    assert got == [[ModelDelta("m1"), TextDelta("ab")], [AttemptDelta(2)], *ANSWER]
+    assert (failure, script.asked, script.closed, sleep.slept) == (None, 2, 2, [1.0])
+
+
+async def test_the_answer_after_a_restart_is_the_new_one_alone_and_both_are_counted() -> None:
+    used = UsageDelta(Usage(input_tokens=5, output_tokens=1, cost=0.5))
+    script = Script([[TextDelta("ab"), used], CUT], [[TextDelta("hi")], [FinishDelta("stop"), used]])
+    got, _ = await gather(Retrying(script, RESTARTING, sleep=Sleeper()))
+    (answer,) = fold(got)
+    assert answer.message.text == "hi"
+    assert answer.usage == Usage(input_tokens=10, output_tokens=2, cost=1.0, requests=2)
+
+
+async def test_what_was_handed_out_stands_until_the_new_answer_begins() -> None:
+    sleep = Sleeper()
+    script = Script([[TextDelta("ab")], CUT], [DOWN], [TransportError("gone")], ANSWER)
+    got, failure = await gather(Retrying(script, RESTARTING, sleep=sleep))
+    assert (got, failure) == ([[TextDelta("ab")], [AttemptDelta(4)], *ANSWER], None)
+    assert sleep.slept == [1.0, 2.0, 4.0]
+    script = Script([[TextDelta("ab")], CUT], [ProviderError("wrong key", status=401)])
+    got, failure = await gather(Retrying(script, RESTARTING, sleep=Sleeper()))
+    assert got == [[TextDelta("ab")]]
+    assert failure is not None
+    assert (str(failure), failure.partial, failure.attempts) == ("wrong key (after 2 tries)", "ab", 2)
+
+
+@pytest.mark.parametrize(("restarts", "most", "asked"), [(0, 5, 1), (1, 5, 2), (2, 5, 3), (9, 3, 4), (5, 0, 1)])
+async def test_restarts_are_bounded_and_part_of_all_requests(restarts: int, most: int, asked: int) -> None:
+    script = Script([[TextDelta("ab")], StreamTruncated("cut", partial="ab")])
+    policy = RetryPolicy(max_retries=most, restarts=restarts)
+    got, failure = await gather(Retrying(script, policy, sleep=Sleeper()))
+    anew = [batch for number in range(2, asked + 1) for batch in ([AttemptDelta(number)], [TextDelta("ab")])]
+    assert got == [[TextDelta("ab")], *anew]
+    assert isinstance(failure, StreamTruncated)
+    assert (failure.attempts, failure.partial, script.asked) == (asked, "ab", asked)
+
+
+async def test_what_will_not_help_is_not_restarted() -> None:
+    script = Script([[TextDelta("ab")], ProtocolViolation("no JSON", partial="ab")], ANSWER)
+    got, failure = await gather(Retrying(script, RESTARTING, sleep=Sleeper()))
+    assert (got, type(failure), script.asked) == ([[TextDelta("ab")]], ProtocolViolation, 1)
+
+
+@pytest.mark.parametrize(
+    ("second", "made", "partial", "more"),
+    [
+        (["hang"], TransportError, "ab", []),
+        ([[TextDelta("c")], "hang"], StreamTruncated, "c", [[AttemptDelta(2)], [TextDelta("c")]]),
+    ],
+)
+async def test_the_deadline_bounds_restarts_too(second: Any, made: Any, partial: str, more: list[Any]) -> None:
+    script = Script([[TextDelta("ab")], StreamTruncated("cut", partial="ab")], second)
+    policy = RetryPolicy(restarts=1, initial_delay=0.0, deadline=0.2)
+    got, failure = await asyncio.wait_for(gather(Retrying(script, policy)), PATIENCE)
+    assert got == [[TextDelta("ab")], *more]
+    assert isinstance(failure, made)
+    assert (failure.partial, failure.attempts) == (partial, 2)
+
+
 # --- over HTTP -------------------------------------------------------------------------------------------------------
 
 
@@ -418,3 +631,21 @@ async def test_a_dropped_request_on_a_kept_connection_is_counted(most: int, end:
     with pytest.raises(TransportError) as caught:
         await collect(provider)
     assert (caught.value.attempts, len(server.requests)) == (most + 1, most + 2)
+
+
+async def test_an_answer_that_broke_off_is_asked_for_anew_where_that_is_allowed(serve: Serve) -> None:
+    sleep = Sleeper()
+    server = await serve(
+        serve.stream(serve.event(serve.chunk("old")), "reset", end=False),
+        serve.whole({}, 503),
+        serve.stream(serve.event(serve.chunk("new", "stop"))),
+    )
+    provider = Retrying(
+        ChatProvider("m1", name="acme", base_url=server.url), RetryPolicy(max_retries=2, restarts=1), sleep=sleep
+    )
+    who = ModelDelta("m1", "c1", "acme")
+    assert await collect(provider) == [
+        *[who, TextDelta("old")],
+        *[AttemptDelta(3), who, TextDelta("new"), FinishDelta("stop")],
+    ]
+    assert (len(server.requests), len(sleep.slept)) == (3, 2)

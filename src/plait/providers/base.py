@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, get_args
 
-from plait.errors import ConfigurationError
+from plait.errors import ConfigurationError, excerpt
 from plait.events import ModelDelta, UsageDelta
 from plait.plain import EMPTY, FrozenDict, freeze
 
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from plait.events import Delta
     from plait.messages import Message
     from plait.schema import OutputSchema
+
+OutputMode = Literal["native", "tool", "prompt"]
+"""How a model is asked for an answer of an output type; see `Settings`."""
+
+OUTPUT_MODES: Final[tuple[OutputMode, ...]] = get_args(OutputMode)
 
 PREAMBLE: Final = frozenset({ModelDelta, UsageDelta})
 """The kinds of deltas that are no part of an answer yet: as long as only they came, somebody else may be asked."""
@@ -57,10 +62,16 @@ class Settings:
         n: how many answers (choices) to give.
         tool_choice: ``"auto"``, ``"none"``, ``"required"``, or the name of one tool.
         parallel_tool_calls: whether one answer may call several tools.
+        cache: True asks the provider to keep what requests begin with in its prompt cache, ``"5m"`` or ``"1h"`` for how
+            long. A hint: Anthropic needs it, and takes more for what it writes there and far less for what it reads;
+            other providers cache by themselves, and leave it out.
+        output_mode: how an answer of an output type is asked for: ``"native"`` (the provider enforces the schema),
+            ``"tool"`` (the answer is the arguments of a tool that the model must call) or ``"prompt"`` (the schema is
+            part of the instructions). None takes the best that the provider and the model can do.
         extra: further fields of the provider's request body, as they are.
 
     Raises:
-        ConfigurationError: ``extra`` is no plain JSON object.
+        ConfigurationError: ``extra`` is no plain JSON object, or there is no such ``output_mode``.
     """
 
     temperature: float | None = None
@@ -71,9 +82,15 @@ class Settings:
     n: int | None = None
     tool_choice: Literal["auto", "none", "required"] | str | None = None  # noqa: PYI051  # the words say what is usual
     parallel_tool_calls: bool | None = None
+    cache: bool | Literal["5m", "1h"] | None = None
+    output_mode: OutputMode | None = None
     extra: FrozenDict = EMPTY
 
     def __post_init__(self) -> None:
+        if self.output_mode is not None and self.output_mode not in OUTPUT_MODES:
+            known = ", ".join(map(repr, OUTPUT_MODES))
+            msg = f"Settings(output_mode=...) takes {known} or None, not {excerpt(repr(self.output_mode), 60)}"
+            raise ConfigurationError(msg)
         if self.extra is EMPTY:
             return
         if not isinstance(self.extra, Mapping):

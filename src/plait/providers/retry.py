@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import random as _random
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, assert_never, get_args
 
 from plait.errors import (
@@ -42,6 +44,7 @@ FailureKind = Literal["rate_limit", "server_error", "timeout", "connection", "em
 _BACKOFFS: Final[tuple[Backoff, ...]] = get_args(Backoff)
 _KINDS: Final[tuple[FailureKind, ...]] = get_args(FailureKind)
 _REQUEST_TIMEOUT: Final = 408
+_LARGEST: Final = sys.float_info.max
 
 
 def _is_count(value: object) -> bool:
@@ -49,7 +52,7 @@ def _is_count(value: object) -> bool:
 
 
 def _is_amount(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0  # so no NaN either
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _LARGEST
 
 
 def _are_rules(value: object) -> bool:
@@ -68,7 +71,7 @@ _ALLOWED: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
     "backoff": (lambda value: value in _BACKOFFS, ", ".join(map(repr, _BACKOFFS))),
     "factor": (_is_amount, "a number, 0 or more"),
     "jitter": (lambda value: _is_amount(value) and value <= 1, "a share, from 0 to 1"),
-    "retry_after_cap": _SECONDS,
+    "retry_after_cap": (lambda value: _is_amount(value) or value == inf, "seconds, 0 or more"),
     "deadline": (lambda value: value is None or (_is_amount(value) and value > 0), "seconds, more than 0, or None"),
     "rules": (_are_rules, f"a dict of RetryRule, with keys among {', '.join(map(repr, _KINDS))}"),
 }
@@ -116,7 +119,7 @@ class RetryPolicy:
         max_retries: the most further requests, whatever failed: n means at most n + 1 requests.
         restarts: how many of them may ask anew for an answer that broke off after its beginning. Readers then get an
             `AttemptDelta`, which says that what they have is void, before the first delta of the new answer.
-        initial_delay: seconds before the first of them.
+        initial_delay: seconds before the first further request.
         max_delay: the longest of our own delays, in seconds.
         backoff: how delays grow: by a factor, by a step, or not.
         factor: that of the exponential one.

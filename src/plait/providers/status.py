@@ -29,7 +29,9 @@ _REQUEST_IDS: Final = ("x-request-id", "request-id", "x-generation-id", "cf-ray"
 _NUMBER: Final = re.compile(r"\s*\+?(\d+\.?\d*|\.\d+)(e\+?\d+)?\s*", re.ASCII | re.IGNORECASE)
 _HTTP_STATUSES: Final = range(100, 600)
 # Words for passing failures, for error objects that carry no status.
-_BUSY: Final = frozenset({"server_error", "api_error", "internal_error", "internal_server_error", "timeout"})
+_BUSY: Final = frozenset(
+    {"server_error", "api_error", "internal_error", "internal_server_error", "timeout", "timeout_error"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +44,7 @@ class Service:
         model: the model asked for, or the empty string.
         key_variable: the environment variable its key is usually in, if it needs one.
         unreachable: what to do when nobody answers at the address.
+        get_model: the command that gets the model when it is not there, if there is one.
         secrets: texts that must not appear in an error: the key, and what else authorises.
     """
 
@@ -50,6 +53,7 @@ class Service:
     model: str = ""
     key_variable: str | None = None
     unreachable: str = "check base_url"
+    get_model: str = ""
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
     def clean(self, text: str) -> str:
@@ -151,7 +155,9 @@ def _advice(status: int | None, service: Service) -> str:
         variable = f" or {service.key_variable}" if service.key_variable else ""
         return f"; check the key given as api_key{variable}"
     if status == _NOT_FOUND:
-        return f"; check the model name {service.model!r} and the base_url (asked at {service.address})"
+        pull = service.get_model
+        check = f"get it with {pull!r}, or check its name" if pull else f"check the model name {service.model!r}"
+        return f"; {check} and the base_url (asked at {service.address})"
     return ""
 
 
