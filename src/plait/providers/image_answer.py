@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from base64 import b64decode
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
@@ -15,6 +15,7 @@ from plait.errors import ConfigurationError, EmptyAnswer, PlaitError, ProtocolVi
 from plait.events import Usage
 from plait.messages import ImagePart
 from plait.plain import EMPTY, freeze, parse_json
+from plait.providers.http.failures import violation
 from plait.providers.image_input import media_type_of
 from plait.providers.status import error_object
 from plait.providers.wire import data_url, token_count
@@ -38,7 +39,7 @@ class Fetch(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImageResponse:
     """What came of asking for images: the images, or the failure. One of the two is always there, and never both.
 
@@ -62,7 +63,7 @@ class ImageResponse:
     revised_prompt: str | None = None
     usage: Usage | None = None
     details: Mapping[str, Any] = EMPTY
-    fetch: Fetch | None = None
+    fetch: Fetch | None = field(default=None, compare=False)
 
     @property
     def success(self) -> bool:
@@ -99,13 +100,13 @@ class ImageResponse:
         return self.images[0].media_type if self.images and self.images[0].data is not None else None
 
     def __repr__(self) -> str:
-        what = f"success=False, error={self.error!r}" if self.failure is not None else f"success=True, {self._shown()}"
-        return f"{type(self).__name__}({what}, model={self.model!r}, prompt={excerpt(self.prompt, 40)!r})"
+        what = f"images={len(self.images)} ({self._shown()})" if self.images else f"error={self.error!r}"
+        prompt = excerpt(str(self.prompt), 40)
+        return f"{type(self).__name__}(success={self.success}, {what}, model={self.model!r}, prompt={prompt!r})"
 
     def _shown(self) -> str:
         first = self.images[0]
-        held = f"{len(first.data)} bytes of {first.media_type}" if first.data is not None else "an address"
-        return f"images={len(self.images)} ({held})"
+        return "an address" if first.data is None else f"{len(first.data)} bytes of {first.media_type}"
 
     async def download(self) -> tuple[ImagePart, ...]:
         """Give the images, all with ``data``: those that are addresses are fetched, without any key.
@@ -147,14 +148,14 @@ class ImageResponse:
         return await asyncio.to_thread(_write, Path(path), images)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ImageGenerationResponse(ImageResponse):
     """What came of asking for new images; ``quality`` is the one that was asked for."""
 
     quality: str = "auto"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ImageEditResponse(ImageResponse):
     """What came of asking for changed images: how many went there (``images_count``), and whether a mask did."""
 
@@ -226,8 +227,9 @@ def _usage(said: object) -> Usage | None:
     if sent is None or received is None:
         return None
     cost = said.get("cost")
-    known = isinstance(cost, int | float) and type(cost) is not bool and 0 <= cost < _MOST_DOLLARS
-    return Usage(input_tokens=sent, output_tokens=received, cost=float(cost) if known else None)
+    if not isinstance(cost, int | float) or type(cost) is bool or not 0 <= cost < _MOST_DOLLARS:
+        cost = None
+    return Usage(input_tokens=sent, output_tokens=received, cost=cost)
 
 
 def _write(path: Path, images: Sequence[ImagePart]) -> tuple[Path, ...]:
@@ -239,7 +241,9 @@ def _write(path: Path, images: Sequence[ImagePart]) -> tuple[Path, ...]:
         try:
             file.write_bytes(image.data or b"")
         except OSError as error:
-            msg = f"the image cannot be written to {excerpt(str(file), 100)!r}: {error.strerror or type(error).__name__}"
+            msg = (
+                f"the image cannot be written to {excerpt(str(file), 100)!r}: {error.strerror or type(error).__name__}"
+            )
             raise ConfigurationError(msg) from error
         written.append(file)
     return tuple(written)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from plait.providers.http.fetching import Fetched
 
-    ImageSource = str | bytes | bytearray | memoryview | os.PathLike[str] | ImagePart
-    """An address, a ``data:`` address, base64 text, the bytes, a file's path, or a part of a message."""
+ImageSource = str | bytes | bytearray | memoryview | os.PathLike[str] | ImagePart
+"""An address, a ``data:`` address, base64 text, the bytes, a file's path, or a part of a message."""
 
 MOST_BYTES: Final = 50 * 2**20
 """The most bytes of one image; OpenAI takes no more (https://platform.openai.com/docs/api-reference/images/createEdit)."""

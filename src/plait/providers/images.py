@@ -7,16 +7,14 @@ a response. Knows nothing of agents or chat.
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from plait.errors import ConfigurationError, ModelError, PlaitError, excerpt
-from plait.messages import ImagePart
-from plait.plain import EMPTY, to_json
+from plait.plain import EMPTY
 from plait.providers.http import Endpoint, TransportLimits, address_of
 from plait.providers.image_answer import (
     Answer,
@@ -25,53 +23,27 @@ from plait.providers.image_answer import (
     ImageResponse,
     read_answer,
 )
-from plait.providers.image_input import MOST_BYTES, image_of, png_size
+from plait.providers.image_input import MOST_BYTES, image_of
+from plait.providers.image_request import USUAL_SIZE, Order, Wire, check, encode
 from plait.providers.models import IMAGE_MODELS, model_named
-from plait.providers.multipart import File, encode_form
 from plait.providers.retry import RetryPolicy, RetryRule, plan
 from plait.providers.status import Service
 from plait.providers.vendors import address_for, find_vendor, headers_for, key_of, secrets_in
-from plait.providers.wire import data_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Mapping
 
     from plait.providers.http.fetching import Fetched, Resolve
     from plait.providers.image_input import ImageSource
 
 R = TypeVar("R", bound=ImageResponse)
 
-_MOST_IMAGES: Final = 16
 _FETCH_SECONDS: Final = 30.0
 _LIMITS: Final = TransportLimits(answer_bytes=128 * 2**20)  # ten images in base64
-_SIZES: Final = {"openrouter": "auto"}  # where it is not 1024x1024: many models there take no size at all
-_QUALITIES: Final = {"standard": "medium", "hd": "high"}
-_DALL_E_QUALITIES: Final = {"low": "standard", "medium": "standard", "high": "hd"}
 _RETRIES: Final = RetryPolicy(
     # Who asks again after a time-out, or for an answer without an image, may pay for two.
     rules={"timeout": RetryRule(max_retries=0), "empty_answer": RetryRule(max_retries=0)}
 )
-
-
-class _Order(NamedTuple):
-    """What is asked for, checked: the images are bytes."""
-
-    prompt: str
-    model: str
-    size: str
-    quality: str
-    n: int
-    images: Sequence[ImagePart]
-    mask: ImagePart | None
-    extra: Mapping[str, Any]
-
-
-class _Wire(NamedTuple):
-    """A request in a provider's form; ``path`` is below the base URL."""
-
-    path: str
-    content_type: str
-    body: bytes
 
 
 class AsyncImageClient:
@@ -143,8 +115,8 @@ class AsyncImageClient:
     async def generate(
         self,
         prompt: str,
-        size: str | None = None,
-        quality: str = "auto",
+        size: str = USUAL_SIZE,
+        quality: str = "standard",
         model: str | None = None,
         images: ImageSource | Sequence[ImageSource] | None = None,
         *,
@@ -155,10 +127,10 @@ class AsyncImageClient:
 
         Args:
             prompt: what they shall show.
-            size: width and height in pixels (``"1536x1024"``), or ``"auto"``; ``"1024x1024"`` from OpenAI if it is
-                None, and what the model likes from OpenRouter.
-            quality: ``"low"``, ``"medium"``, ``"high"`` or ``"auto"``, or DALL·E's ``"standard"`` and ``"hd"``; each is
-                said in the words that the model takes.
+            size: width and height in pixels (``"1536x1024"``), or ``"auto"``. OpenRouter is told of another than the
+                usual one only, for many of its models take none.
+            quality: ``"standard"`` and ``"auto"`` leave it to the model; else ``"low"``, ``"medium"``, ``"high"`` or
+                ``"hd"``, each said in the words that the model takes.
             model: the model; the provider's default if it is None.
             images: what the model may look at: addresses, ``data:`` addresses, base64, bytes, paths or `ImagePart`s.
                 OpenAI takes them at its edit endpoint only, so that is where they are sent.
@@ -168,24 +140,21 @@ class AsyncImageClient:
         Returns:
             The images, or what went wrong.
         """
+        order = Order(prompt, self._model(model), size, quality, n, extra)
         asked = ImageGenerationResponse(
-            prompt=prompt,
-            model=self._model(model),
-            size=size or _SIZES.get(self.provider, "1024x1024"),
-            quality=quality,
-            fetch=self._fetch,
+            prompt=prompt, model=order.model, size=order.size, quality=quality, fetch=self._fetch
         )
-        return await self._answered(asked, quality, _listed(images), None, n, extra)
+        return await self._answered(asked, order, _listed(images), None)
 
     async def edit(
         self,
         prompt: str,
         images: ImageSource | Sequence[ImageSource],
         mask: ImageSource | None = "",
-        size: str | None = None,
+        size: str = USUAL_SIZE,
         model: str | None = None,
         *,
-        quality: str = "auto",
+        quality: str = "standard",
         n: int = 1,
         extra: Mapping[str, Any] = EMPTY,
     ) -> ImageEditResponse:
@@ -206,10 +175,11 @@ class AsyncImageClient:
         """
         sources = _listed(images)
         masked = mask is not None and mask != ""
+        order = Order(prompt, self._model(model), size, quality, n, extra)
         asked = ImageEditResponse(
             prompt=prompt,
-            model=self._model(model),
-            size=size or _SIZES.get(self.provider, "1024x1024"),
+            model=order.model,
+            size=order.size,
             images_count=len(sources),
             mask_provided=masked,
             fetch=self._fetch,
@@ -217,30 +187,20 @@ class AsyncImageClient:
         if not sources:
             msg = "edit needs an image; generate makes one from words alone"
             return replace(asked, failure=ConfigurationError(msg))
-        return await self._answered(asked, quality, sources, mask if masked else None, n, extra)
+        return await self._answered(asked, order, sources, mask if masked else None)
 
     def _model(self, model: str | None) -> str:
         said = model or IMAGE_MODELS.get(self.provider, IMAGE_MODELS["openai"])
-        return model_named(said).removeprefix(f"{self.provider}:")
+        return model_named(said).removeprefix(f"{self.provider}:") if isinstance(said, str) else said
 
-    async def _answered(
-        self,
-        asked: R,
-        quality: str,
-        images: Sequence[ImageSource],
-        mask: ImageSource | None,
-        n: int,
-        extra: Mapping[str, Any],
-    ) -> R:
+    async def _answered(self, asked: R, order: Order, images: Sequence[ImageSource], mask: ImageSource | None) -> R:
         """Ask, and give the response with what came of it."""
         try:
-            _check(asked.prompt, n, images)
-            parts = [await image_of(image, self._fetch, f"image {number}") for number, image in enumerate(images, 1)]
+            check(order, len(images))
+            read = [await image_of(image, self._fetch, f"image {number}") for number, image in enumerate(images, 1)]
             cover = None if mask is None else await image_of(mask, self._fetch, "the mask")
-            if cover is not None:
-                _check_mask(cover, parts[0])
-            order = _Order(asked.prompt, asked.model, asked.size, _said(quality, asked.model), n, parts, cover, extra)
-            answer = await self._ask(_FORMS.get(self.provider, _openai_form)(order), asked.model)
+            wire = encode(self.provider, order._replace(images=tuple(read), mask=cover))
+            answer = await self._ask(wire, order.model)
         except PlaitError as failure:
             # A response is kept; the frames would keep the request's images, and its headers, with it.
             return replace(asked, failure=failure.with_traceback(None))
@@ -252,7 +212,7 @@ class AsyncImageClient:
             details=answer.details,
         )
 
-    async def _ask(self, wire: _Wire, model: str) -> Answer:
+    async def _ask(self, wire: Wire, model: str) -> Answer:
         """Send a request, again where that may help, and read its answer."""
         service = replace(self._service, model=model)
         headers = self._headers | {"content-type": wire.content_type}
@@ -291,92 +251,9 @@ def _listed(images: ImageSource | Sequence[ImageSource] | None) -> Sequence[Imag
     """Give images as a list, also a single one."""
     if images is None:
         return ()
-    if isinstance(images, str | bytes | bytearray | memoryview | os.PathLike | ImagePart):
-        return (images,)
-    return tuple(images)
-
-
-def _check(prompt: str, n: int, images: Sequence[ImageSource]) -> None:
-    if not isinstance(prompt, str) or not prompt.strip():
-        msg = f"a prompt is a text that is not empty, not {excerpt(repr(prompt), 40)}"
-        raise ConfigurationError(msg)
-    if type(n) is not int or n < 1:
-        msg = f"n must be a whole number of at least 1, not {excerpt(repr(n), 40)}"
-        raise ConfigurationError(msg)
-    if len(images) > _MOST_IMAGES:
-        msg = f"at most {_MOST_IMAGES} images can be sent together, not {len(images)}"
-        raise ConfigurationError(msg)
-
-
-def _check_mask(mask: ImagePart, image: ImagePart) -> None:
-    """Check what OpenAI wants of a mask (https://platform.openai.com/docs/api-reference/images/createEdit)."""
-    if mask.media_type != "image/png":
-        msg = f"the mask is {mask.media_type}; it must be a PNG, transparent where the image may change"
-        raise ConfigurationError(msg)
-    covers, covered = png_size(mask.data or b""), png_size(image.data or b"")
-    if covers is not None and covered is not None and covers != covered:
-        msg = "the mask has {}x{} pixels and image 1 has {}x{}; they must be of the same size"
-        raise ConfigurationError(msg.format(*covers, *covered))
-
-
-def _said(quality: str, model: str) -> str:
-    """Say a quality in the words that a model takes: DALL·E's are others than everybody's."""
-    dall_e = model.rpartition("/")[2].startswith("dall-e")
-    return (_DALL_E_QUALITIES if dall_e else _QUALITIES).get(quality, quality)
-
-
-def _settings(order: _Order) -> Iterator[tuple[str, Any]]:
-    """Give the fields that all forms share; what is the default everywhere is not sent."""
-    yield "model", order.model
-    yield "prompt", order.prompt
-    if order.n > 1:
-        yield "n", order.n
-    if order.size != "auto":
-        yield "size", order.size
-    if order.quality != "auto":
-        yield "quality", order.quality
-    yield from order.extra.items()
-
-
-def _openai_form(order: _Order) -> _Wire:
-    """Write a request as OpenAI takes it: JSON for words alone, a form where there are images."""
-    if not order.images:
-        return _Wire("/images/generations", "application/json", to_json(dict(_settings(order))))
-    fields: list[tuple[str, str | File]] = [(name, _text(name, value)) for name, value in _settings(order)]
-    name = "image" if len(order.images) == 1 else "image[]"
-    fields += [(name, _file(f"image-{number}", image)) for number, image in enumerate(order.images, 1)]
-    if order.mask is not None:
-        fields.append(("mask", _file("mask", order.mask)))
-    return _Wire("/images/edits", *encode_form(fields))
-
-
-def _openrouter_form(order: _Order) -> _Wire:
-    """Write a request as OpenRouter takes it (https://openrouter.ai/docs/api/api-reference/images/generate-an-image)."""
-    if order.mask is not None:
-        msg = "provider 'openrouter' takes no mask: say in the prompt what shall change, or use provider 'openai'"
-        raise ConfigurationError(msg)
-    fields = dict(_settings(order))
-    if order.images:
-        urls = [data_url(image.data or b"", image.media_type) for image in order.images]
-        fields["input_references"] = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
-    return _Wire("/images", "application/json", to_json(fields))
-
-
-_FORMS: Final[dict[str, Callable[[_Order], _Wire]]] = {"openai": _openai_form, "openrouter": _openrouter_form}
-
-
-def _text(name: str, value: object) -> str:
-    """Write a field's value into a form."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str | int | float):
-        return str(value)
-    msg = f"the field {name!r} of extra is sent in a form, so it must be text, a number, True or False"
-    raise ConfigurationError(msg)
-
-
-def _file(name: str, image: ImagePart) -> File:
-    return File(f"{name}.{image.media_type.rpartition('/')[2]}", image.data or b"", image.media_type)
+    if isinstance(images, Sequence) and not isinstance(images, str | bytes | bytearray | memoryview):
+        return tuple(images)
+    return (images,)
 
 
 __all__ = ["AsyncImageClient", "ImageEditResponse", "ImageGenerationResponse", "ImageResponse"]

@@ -127,15 +127,13 @@ def target_of(url: str, *, allow_private: bool) -> Target:
         literal = ip_address(host)
     except ValueError:
         literal = None
-        if ":" in host or _LIKE_A_NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2]):
+        if ":" in host or "%" in host or _LIKE_A_NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2]):
             msg = f"the host {shown!r} is an address in disguise, which is not asked; write it plainly"
             raise SecurityError(msg) from None
     return Target(parts, host, port, literal)
 
 
-def check_addresses(
-    host: str, addresses: Iterable[IPv4Address | IPv6Address], *, allow_private: bool
-) -> None:
+def check_addresses(host: str, addresses: Iterable[IPv4Address | IPv6Address], *, allow_private: bool) -> None:
     """Check everything that a host stands for: one address that is not allowed is enough to ask none.
 
     Raises:

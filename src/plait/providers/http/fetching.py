@@ -13,8 +13,9 @@ import asyncio
 import logging
 import socket
 import zlib
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import aiohttp
@@ -27,13 +28,10 @@ from plait.providers.http.failures import failure_of
 from plait.providers.status import Service, is_retryable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-    from ipaddress import IPv4Address
-
     from plait.providers.http.addresses import Target
 
-    Resolve = Callable[[str], Awaitable[Sequence[str]]]
-    """Gives the addresses of a name, as texts."""
+Resolve = Callable[[str], Awaitable[Sequence[str]]]
+"""Gives the addresses of a name, as texts."""
 
 logger = logging.getLogger("plait.providers.http")
 
@@ -42,6 +40,7 @@ _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _OK: Final = range(200, 300)
 _HEADERS: Final = {"User-Agent": "plait", "Accept": "*/*", "Accept-Encoding": "identity"}
 _NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None)
+_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _ZLIB_OR_GZIP: Final = 32 + zlib.MAX_WBITS  # whichever it begins like
 
 
@@ -98,7 +97,7 @@ async def fetch(
     """
     host = ""
     try:
-        async with asyncio.timeout(seconds) as limit:
+        async with asyncio.timeout(seconds):
             for _ in range(_MOST_REDIRECTS + 1):
                 target = target_of(url, allow_private=allow_private)
                 host = target.host
@@ -109,8 +108,6 @@ async def fetch(
                     return answer
                 url = answer
     except TimeoutError:
-        if not limit.expired():
-            raise
         msg = f"{excerpt(host, 80)!r} gave no complete answer within {seconds:g} s"
         raise TransportError(msg, timeout=True) from None
     msg = f"{excerpt(host, 80)!r} redirects once more after {_MOST_REDIRECTS} redirects; it was not followed"
@@ -124,8 +121,8 @@ async def _addresses(target: Target, resolve: Resolve) -> list[IPv4Address | IPv
     try:
         found = [ip_address(address) for address in await resolve(target.host)]
     except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else None
-        msg = f"the name {excerpt(target.host, 80)!r} cannot be resolved: {reason or 'it is no name'}"
+        reason = (error.strerror or "").lower() if isinstance(error, OSError) else "it is no name"
+        msg = f"the name {excerpt(target.host, 80)!r} cannot be resolved: {reason}"
         raise TransportError(msg) from None
     if not found:
         msg = f"the name {excerpt(target.host, 80)!r} cannot be resolved: it has no address"
@@ -141,12 +138,8 @@ async def _get(target: Target, addresses: Sequence[IPv4Address | IPv6Address], m
             resolver=_Pinned(addresses), use_dns_cache=False, force_close=True, family=socket.AF_UNSPEC
         )
         async with (
-            aiohttp.ClientSession(
-                connector=connector,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=False,
-                auto_decompress=False,
-                timeout=_NO_TIMEOUT,
+            aiohttp.ClientSession(  # of its own, so that no cookie is there to be sent
+                connector=connector, trust_env=False, auto_decompress=False, timeout=_NO_TIMEOUT
             ) as session,
             session.get(target.url, allow_redirects=False, headers=_HEADERS) as response,
         ):
@@ -162,7 +155,8 @@ async def _get(target: Target, addresses: Sequence[IPv4Address | IPv6Address], m
             return Fetched(data, media_type, str(target.url))
     except (aiohttp.ClientError, OSError) as error:
         service = Service(provider="", address=f"{target.host}:{target.port}", unreachable="check the address")
-        failure, cause = failure_of(error, service)
+        inner = error.__cause__ if isinstance(error, aiohttp.ClientResponseError) else None  # what the parser said
+        failure, cause = failure_of(inner or error, service)
         failure.provider = None
     # Raised out here, the error's context does not hold aiohttp's.
     raise failure from cause
@@ -225,12 +219,12 @@ class _Pinned(AbstractResolver):
                 hostname=host,
                 host=str(address),
                 port=port,
-                family=socket.AF_INET6 if isinstance(address, IPv6Address) else socket.AF_INET,
+                family=_FAMILIES[address.version],
                 proto=0,
                 flags=socket.AI_NUMERICHOST,
             )
             for address in self._addresses
-            if family in (socket.AF_UNSPEC, socket.AF_INET6 if isinstance(address, IPv6Address) else socket.AF_INET)
+            if family in (socket.AF_UNSPEC, _FAMILIES[address.version])
         ]
 
     async def close(self) -> None:
