@@ -23,9 +23,9 @@ Refused Replay ReplayMismatch ReplyError Request RetryPolicy RetryRule Retrying 
 RunOptions RunResult RunStarted Scope Secret SecurityError ServerToolPart SessionGone Settings StaleInteraction
 StateConflict StopReason StopSignal Store StoreError StoreUnavailable StreamTruncated StreamedPromise SystemMessage
 TextDelta TextPart TextStream Tool ToolCall ToolCallDelta ToolCallFinished ToolCallStarted ToolDefinition ToolError
-ToolMessage ToolResult TransportError UnknownThread Usage UsageDelta UserMessage Vendor Veto WrongInteraction cassette
-create_agent get_memory_strategy get_provider history open_store register_model register_provider register_tool
-search_documents stats tool usage
+ToolMessage ToolResult TransportError UnknownThread Usage UsageDelta UserMessage Vendor Veto WrongInteraction
+attachment cassette create_agent get_memory_strategy get_provider history open_store register_model register_provider
+register_tool search_documents stats tool usage
 """.split()  # noqa: SIM905  # a list of names is easier to read, and to change, as a text
 
 HEAVY = ("aiohttp", "alembic", "anyio", "docstring_parser", "mcp", "rich", "sqlalchemy", "typer")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from plait.agent import Agent as Agent
     from plait.agent import create_agent as create_agent
+    from plait.attachments import attachment as attachment
     from plait.builtin import search_documents as search_documents
     from plait.context import LastN as LastN
     from plait.context import MemoryStrategy as MemoryStrategy
@@ -147,6 +148,7 @@ _HOME = {
         "Agent",
         "create_agent",
     ),
+    "plait.attachments": ("attachment",),
     "plait.builtin": ("search_documents",),
     "plait.context": (
         "LastN",

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
+from plait.attachments import media_type_of
 from plait.errors import ConfigurationError, EmptyAnswer, PlaitError, ProtocolViolation, excerpt
 from plait.events import Usage
 from plait.messages import ImagePart
 from plait.plain import EMPTY, freeze, parse_json
 from plait.providers.http.failures import violation
-from plait.providers.image_input import media_type_of
 from plait.providers.status import error_object
 from plait.providers.wire import data_url, token_count
 

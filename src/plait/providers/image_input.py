@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote_to_bytes
 
+from plait.attachments import checked_image, media_type_of, read_file
 from plait.errors import ConfigurationError, excerpt
 from plait.messages import ImagePart
 
@@ -25,26 +26,9 @@ if TYPE_CHECKING:
 ImageSource = str | bytes | bytearray | memoryview | os.PathLike[str] | ImagePart
 """An address, a ``data:`` address, base64 text, the bytes, a file's path, or a part of a message."""
 
-MOST_BYTES: Final = 50 * 2**20
-"""The most bytes of one image; OpenAI takes no more (https://platform.openai.com/docs/api-reference/images/createEdit)."""
-
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
-_PNG: Final = b"\x89PNG\r\n\x1a\n"
 _PNG_SIZE: Final = slice(16, 24)  # width and height, right after the name of the first chunk
 _LONGEST_PATH: Final = 4096
-
-
-def media_type_of(data: bytes) -> str | None:
-    """Say what an image is by its first bytes; None for anything but PNG, JPEG, GIF and WebP."""
-    if data.startswith(_PNG):
-        return "image/png"
-    if data.startswith(b"\xff\xd8\xff"):
-        return "image/jpeg"
-    if data.startswith((b"GIF87a", b"GIF89a")):
-        return "image/gif"
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "image/webp"
-    return None
 
 
 def png_size(data: bytes) -> tuple[int, int] | None:
@@ -69,15 +53,15 @@ async def image_of(source: ImageSource, fetch: Callable[[str], Awaitable[Fetched
     """
     if isinstance(source, ImagePart):
         if source.data is not None:
-            return _checked(source.data, what)
+            return checked_image(source.data, what)
         if source.url is None:
             msg = f"{what} is an ImagePart with neither data nor url"
             raise ConfigurationError(msg)
         source = source.url
     if isinstance(source, bytes | bytearray | memoryview):
-        return _checked(bytes(source), what)
+        return checked_image(bytes(source), what)
     if isinstance(source, os.PathLike):
-        return _checked(await asyncio.to_thread(_read_file, Path(source), what), what)
+        return checked_image(await asyncio.to_thread(read_file, Path(source), what), what)
     if not isinstance(source, str):
         msg = (
             f"{what} is of the type {type(source).__name__}; an image is an address, a data: address, base64, bytes, "
@@ -91,34 +75,21 @@ async def _image_of_text(text: str, fetch: Callable[[str], Awaitable[Fetched]], 
     scheme = _SCHEME.match(text)
     kind = scheme[1].lower() if scheme is not None else ""
     if kind in ("http", "https"):
-        return _checked((await fetch(text)).data, what)
+        return checked_image((await fetch(text)).data, what)
     if kind == "data":
-        return _checked(_read_data_url(text, what), what)
+        return checked_image(_read_data_url(text, what), what)
     data = _unbase64(text)
     if data is not None and media_type_of(data) is not None:
-        return _checked(data, what)
+        return checked_image(data, what)
     if 0 < len(text) <= _LONGEST_PATH and "\0" not in text:
         path = Path(text)
         if await asyncio.to_thread(os.path.lexists, path):
-            return _checked(await asyncio.to_thread(_read_file, path, what), what)
+            return checked_image(await asyncio.to_thread(read_file, path, what), what)
     msg = (
         f"{what} ({excerpt(text, 40)!r}) is no address (http:, https:, data:), no base64 of an image, and no file that "
         "is there"
     )
     raise ConfigurationError(msg)
-
-
-def _read_file(path: Path, what: str) -> bytes:
-    try:
-        if path.exists() and not path.is_file():  # a pipe would keep its reader waiting
-            msg = f"{what}, {excerpt(str(path), 100)!r}, is no file"
-            raise ConfigurationError(msg)
-        with path.open("rb") as file:
-            return file.read(MOST_BYTES + 1)
-    except OSError as error:
-        reason = os.strerror(error.errno).lower() if error.errno else type(error).__name__
-        msg = f"{what}, the file {excerpt(str(path), 100)!r}, cannot be read: {reason}"
-        raise ConfigurationError(msg) from error
 
 
 def _read_data_url(text: str, what: str) -> bytes:
@@ -138,34 +109,3 @@ def _unbase64(text: str | bytes) -> bytes | None:
         return b64decode("".join(text.split()) if isinstance(text, str) else b"".join(text.split()), validate=True)
     except ValueError:
         return None
-
-
-def _checked(data: bytes, what: str) -> ImagePart:
-    """Make the part of an image whose bytes are of a known type, and all there."""
-    if not data:
-        msg = f"{what} is empty"
-        raise ConfigurationError(msg)
-    if len(data) > MOST_BYTES:
-        msg = f"{what} has more than {MOST_BYTES // 2**20} MB; make it smaller"
-        raise ConfigurationError(msg)
-    media_type = media_type_of(data)
-    if media_type is None:
-        msg = f"{what} is no PNG, JPEG, WebP or GIF image: it begins with {excerpt(repr(data[:12]), 60)}"
-        raise ConfigurationError(msg)
-    if not _is_complete(data, media_type):
-        msg = f"{what} is a broken {media_type} image: its end is missing"
-        raise ConfigurationError(msg)
-    return ImagePart(data=data, media_type=media_type)
-
-
-def _is_complete(data: bytes, media_type: str) -> bool:
-    """Whether the mark is there with which its format ends; what stands behind it does no harm."""
-    match media_type:
-        case "image/png":
-            return b"IEND" in data
-        case "image/jpeg":
-            return b"\xff\xd9" in data
-        case "image/gif":
-            return b"\0;" in data  # the end of the last block, and of the file
-        case _:
-            return len(data) >= int.from_bytes(data[4:8], "little") + 8

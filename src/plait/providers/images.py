@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
+from plait.attachments import MOST_BYTES
 from plait.errors import ConfigurationError, ModelError, PlaitError, excerpt
 from plait.plain import EMPTY
 from plait.providers.http import Endpoint, TransportLimits, address_of
@@ -23,7 +24,7 @@ from plait.providers.image_answer import (
     ImageResponse,
     read_answer,
 )
-from plait.providers.image_input import MOST_BYTES, image_of
+from plait.providers.image_input import image_of
 from plait.providers.image_request import USUAL_SIZE, Order, Wire, check, encode
 from plait.providers.models import IMAGE_MODELS, model_named
 from plait.providers.retry import RetryPolicy, RetryRule, plan

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from plait import AudioPart, ConfigurationError, FilePart, ImagePart
+from plait.attachments import MOST_BYTES, attachment, media_type_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\0IEND\xaeB`\x82"
+WEBP = b"RIFF\x08\0\0\0WEBPVP8 "
+WAVE = b"RIFF\x08\0\0\0WAVEfmt "
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "part"),
+    [
+        ("a.png", PNG, ImagePart(data=PNG, media_type="image/png")),
+        ("a.png", b"\xff\xd8\xff\xe0 \xff\xd9", ImagePart(data=b"\xff\xd8\xff\xe0 \xff\xd9", media_type="image/jpeg")),
+        ("no-ending", b"GIF89a\0;", ImagePart(data=b"GIF89a\0;", media_type="image/gif")),
+        ("a.txt", WEBP, ImagePart(data=WEBP, media_type="image/webp")),
+        ("a.wav", WAVE, AudioPart(data=WAVE, media_type="audio/wav")),
+        ("a.bin", b"ID3\4", AudioPart(data=b"ID3\4", media_type="audio/mpeg")),
+        ("a.pdf", b"%PDF-1.7", FilePart(data=b"%PDF-1.7", media_type="application/pdf", name="a.pdf")),
+        ("a.txt", b"hello", FilePart(data=b"hello", media_type="text/plain", name="a.txt")),
+        ("a.xyz1", b"hello", FilePart(data=b"hello", media_type="application/octet-stream", name="a.xyz1")),
+    ],
+)
+def test_a_file_is_what_its_first_bytes_say(
+    name: str, data: bytes, part: ImagePart | AudioPart | FilePart, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    assert attachment(tmp_path / name) == part
+    assert attachment(str(tmp_path / name)) == part
+    assert media_type_of(data) in (part.media_type, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "sentence"),
+    [
+        ("a.png", b"", "the attachment 'a.png' is empty"),
+        ("a.png", PNG[:-8], "the attachment 'a.png' is a broken image/png image: its end is missing"),
+        ("a.png", b"<svg/>", "the attachment 'a.png' is no PNG, JPEG, WebP or GIF image: it begins with b'<svg/>'"),
+        ("a.pdf", b"%PDF-" + bytes(MOST_BYTES), "the attachment 'a.pdf' has more than 50 MB; make it smaller"),
+        ("nowhere", None, "the attachment, the file 'nowhere', cannot be read: no such file or directory"),
+        (".", None, "the attachment, '.', is no file"),
+    ],
+)
+def test_what_cannot_be_attached(name: str, data: bytes | None, sentence: str, tmp_path: Path) -> None:
+    if data is not None:
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(ConfigurationError) as raised:
+        attachment(name)  # tests run in their own folder
+    assert str(raised.value) == sentence
