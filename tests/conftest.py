@@ -13,6 +13,9 @@ import pytest
 from hypothesis import settings
 from hypothesis.database import DirectoryBasedExampleDatabase
 
+from plait.providers import catalog, models
+from plait.providers.models import MODELS
+from plait.providers.vendors import VENDORS
 from recorded import read_recordings, replay_servers
 
 if TYPE_CHECKING:
@@ -64,6 +67,17 @@ def servers(shared: Path) -> Iterator[dict[str, str]]:
     """Where the replay servers listen, one for each delivery."""
     with replay_servers(shared) as made:
         yield made
+
+
+@pytest.fixture
+def registry() -> Iterator[None]:
+    """Forget after the test what it registered."""
+    tables: list[dict[str, Any]] = [catalog.REGISTERED, VENDORS, MODELS, models.OWN]
+    before = [dict(table) for table in tables]
+    yield
+    for table, kept in zip(tables, before, strict=True):
+        table.clear()
+        table.update(kept)
 
 
 @pytest.fixture(autouse=True)

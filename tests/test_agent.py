@@ -24,16 +24,20 @@ from plait import (
     OfflineProvider,
     PlaitError,
     Request,
+    Retrying,
+    RetryPolicy,
     RunContext,
     RunLimits,
     Secret,
     Settings,
     StoreUnavailable,
+    StreamTruncated,
     TextDelta,
     TextPart,
     Tool,
     ToolCall,
     ToolDefinition,
+    Usage,
     UserMessage,
     create_agent,
     open_store,
@@ -564,3 +568,34 @@ async def test_of_several_choices_the_stream_gives_the_first() -> None:
     stream = agent.stream("hi")
     assert [text async for text in agent.stream("hi")] == ["A", "a"]
     assert await stream == "Aa"
+
+
+class _CutOnce(OfflineProvider):
+    """Answers in two pieces, and breaks off after the first of them once."""
+
+    async def stream(self, request: Request) -> Any:
+        self.requests.append(request)
+        yield [TextDelta("old ")]
+        if len(self.requests) == 1:
+            msg = "the stream ended before the answer did"
+            raise StreamTruncated(msg, partial="old ")
+        yield [TextDelta("and new"), FinishDelta("stop")]
+
+
+async def test_an_answer_that_begins_anew_is_parted_from_what_it_makes_void() -> None:
+    again = RetryPolicy(restarts=1, initial_delay=0.0)
+
+    def agent() -> Agent[Any, str]:
+        return Agent(provider=Retrying(_CutOnce(), again))
+
+    assert [piece async for piece in agent().stream("hi")] == ["old ", "\n\n", "old ", "and new"]
+    assert await agent().stream("hi") == await agent().chat("hi") == "old and new"
+    run = agent().run("hi")
+    assert [type(event).__name__ async for event in run if "Delta" in type(event).__name__] == [
+        "TextDelta",
+        "AttemptDelta",
+        "TextDelta",
+        "TextDelta",
+        "FinishDelta",
+    ]
+    assert (await run).usage == Usage(requests=1)  # the void one; neither told its tokens

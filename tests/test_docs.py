@@ -20,6 +20,7 @@ BLOCKS = [
 ]
 
 
+@pytest.mark.usefixtures("registry")
 @pytest.mark.parametrize("code", [code for _, code in BLOCKS], ids=[name for name, _ in BLOCKS])
 async def test_block_runs(code: str) -> None:
     assert await run_block(code) == ""

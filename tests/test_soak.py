@@ -12,14 +12,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from soak.cancellations import KINDS, WAYS, Way, cancellations, steps
+from soak.chat_subject import CHAT
 from soak.cuts import cuts, expected, junk, positions, read, said, sockets
 from soak.memory import failures, memory
+from soak.ollama_subject import OLLAMA
 from soak.progress import Proof, table
-from soak.streams import ENDS, REFERENCES, Reference, seen
+from soak.subjects import SUBJECTS
 from soak.world import STORES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from soak.streams import Reference, Subject
 
 SOAK = Path(__file__).with_name("soak")
 
@@ -31,10 +35,13 @@ def soak(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=50, env=environment)
 
 
-def proven(prove: Callable[[Proof], None], count: int) -> Proof:
+of_each_dialect = pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.name)
+
+
+def proven(prove: Callable[..., None], count: int, *subject: Subject) -> Proof:
     """Do so many cases of a proof; it must hold."""
     proof = Proof(prove.__name__, count, out=StringIO())
-    prove(proof)
+    prove(proof, *subject)
     proof.finish()
     assert (proof.differences, proof.left) == ([], [])
     assert proof.done >= min(count, proof.wanted)
@@ -50,28 +57,32 @@ def test_a_process_that_is_killed_again_and_again_goes_on_where_it_was() -> None
     assert figures[2:4] == ["0", "0"]
 
 
+@of_each_dialect
 @pytest.mark.fault("L22", "L23", "L26", "L27", "L29")
-def test_a_stream_cut_at_any_position() -> None:
-    proof = proven(positions, 2_500)
+def test_a_stream_cut_at_any_position(subject: Subject) -> None:
+    proof = proven(positions, 2_500, subject)
     assert min(proof.counts.values()) > 100  # of both kinds
 
 
+@of_each_dialect
 @pytest.mark.fault("L22", "L23", "L26", "L27", "L28", "L29", "L34")
-def test_streams_written_down_and_cut_at_random() -> None:
-    proof = proven(cuts, 700)
+def test_streams_written_down_and_cut_at_random(subject: Subject) -> None:
+    proof = proven(cuts, 700, subject)
     assert set(proof.counts) == {"ends that were an answer", "ends that were none"}
     assert min(proof.counts.values()) > 20
 
 
+@of_each_dialect
 @pytest.mark.fault("L20", "L21", "L22", "L26")
-def test_streams_cut_at_random_through_a_socket() -> None:
-    proof = proven(sockets, 100)
+def test_streams_cut_at_random_through_a_socket(subject: Subject) -> None:
+    proof = proven(sockets, 100, subject)
     assert set(proof.counts) == {"whole", "ended", "broken", "reset"}
 
 
+@of_each_dialect
 @pytest.mark.fault("L30", "L35", "L36")
-def test_spoilt_streams_give_a_result_or_a_typed_error() -> None:
-    proof = proven(junk, 600)
+def test_spoilt_streams_give_a_result_or_a_typed_error(subject: Subject) -> None:
+    proof = proven(junk, 600, subject)
     assert {"Answer", "ProtocolViolation", "ProviderError", "StreamTruncated"} <= set(proof.counts)
 
 
@@ -102,31 +113,44 @@ def test_memory_stays_what_it_was(prove: Callable[[Proof], None]) -> None:
 # --- the proofs themselves --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("reference", REFERENCES, ids=lambda reference: reference.name)
-def test_the_reference_streams_say_what_they_are_said_to_say(reference: Reference) -> None:
-    for end in ENDS:
-        stream = reference.plainly(end)
-        outcome = read([stream])
+@pytest.mark.parametrize(
+    ("subject", "reference"),
+    [(subject, reference) for subject in SUBJECTS for reference in subject.references],
+    ids=lambda one: one.name,
+)
+def test_the_reference_streams_say_what_they_are_said_to_say(subject: Subject, reference: Reference) -> None:
+    for end in subject.wire.ends:
+        stream = subject.wire.plainly(reference.events, end)
+        outcome = read(subject, [stream])
         assert not isinstance(outcome, Exception)
         assert said(outcome) == expected(reference)
-        there = seen(stream, clean=True)
+        there = subject.seen(stream, clean=True)
         assert (there.anything, there.finished, there.text) == (True, True, reference.text)
 
 
+A = b'data: {"choices":[{"delta":{"content":"a"},"finish_reason":null}]}'
+B = b'{"message":{"content":"b"},"done":false}'
+
+
 @pytest.mark.parametrize(
-    ("beginning", "clean", "text", "finished"),
+    ("subject", "beginning", "clean", "text", "finished"),
     [
-        (b"", True, "", False),
-        (b'data: {"choices":[{"delta":{"content":"a"},"finish_reason":null}]}', True, "a", False),
-        (b'data: {"choices":[{"delta":{"content":"a"},"finish_reason":null}]}\n', False, "", False),
-        (b'data: {"choices":[{"delta":{"content":"a"},"finish_reason":null}]}\n\n', False, "a", False),
-        (b'data: {"choices":[{"delta":{"content":"a"},"finish_reason":null}', True, "", False),
-        (b"data: [DONE", True, "", False),
-        (b"data: [DONE]", True, "", True),
+        (CHAT, b"", True, "", False),
+        (CHAT, A, True, "a", False),
+        (CHAT, A + b"\n", False, "", False),
+        (CHAT, A + b"\n\n", False, "a", False),
+        (CHAT, A[:-1], True, "", False),
+        (CHAT, b"data: [DONE", True, "", False),
+        (CHAT, b"data: [DONE]", True, "", True),
+        (OLLAMA, b"", True, "", False),
+        (OLLAMA, B, True, "b", False),
+        (OLLAMA, B, False, "", False),
+        (OLLAMA, B[:-1], True, "", False),
+        (OLLAMA, b"\r\n" + B + b"\r\n" + B.replace(b"false", b"true") + b"\njunk", False, "bb", True),
     ],
 )
-def test_the_slow_reader(beginning: bytes, clean: bool, text: str, finished: bool) -> None:
-    there = seen(beginning, clean=clean)
+def test_the_slow_reader(subject: Subject, beginning: bytes, clean: bool, text: str, finished: bool) -> None:
+    there = subject.seen(beginning, clean=clean)
     assert (there.text, there.finished) == (text, finished)
 
 
@@ -160,4 +184,4 @@ def test_a_proof_ends_when_its_budget_is_spent() -> None:
 def test_the_program_refuses_what_it_does_not_know() -> None:
     done = soak("everything")
     assert done.returncode == 2
-    assert "there is no proof 'everything'; the proofs are kills, positions," in done.stderr
+    assert "there is no proof 'everything'; the proofs are kills, positions-chat," in done.stderr

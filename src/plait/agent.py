@@ -1,40 +1,39 @@
 """`Agent`: who answers, with which model and tools. Its methods build a run and drain the loop.
 
-`chat` and `stream` give text, `run` and `resume` a promise of events and a `RunResult`. Knows the layers below;
-nothing below knows it.
+`chat` and `stream` give text, `stream_output` the values that an answer grows into, `run` and `resume` a promise of
+events and a `RunResult`. Knows the layers below; nothing below knows it.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Generic, Unpack, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, Unpack
 
 from typing_extensions import TypeVar
 
 from plait.builtin import READY_MADE
 from plait.context import strategy_of
-from plait.errors import NothingToResume, excerpt
-from plait.events import Event, MessageAdded, TextDelta
+from plait.errors import ConfigurationError, NothingToResume, excerpt
 from plait.hooks import Hooks
 from plait.ids import new_id
 from plait.loop import Run
 from plait.messages import SystemMessage
 from plait.options import check_options, definition_of, list_of_tools, messages_of, settings_of, store_of
 from plait.plain import EMPTY
-from plait.promises import PieceReader, StreamedPromise
 from plait.providers.base import DEFAULT_SETTINGS
 from plait.providers.catalog import get_provider
-from plait.run import DEFAULT_LIMITS, RunContext, RunLimits, RunResult
+from plait.run import DEFAULT_LIMITS, RunContext, RunLimits
 from plait.schema import output_schema
 from plait.store.base import check_name
 from plait.store.catalog import open_store
+from plait.streams import AgentRun, OutputStream, TextStream, result_of
 from plait.threads import Thread
 from plait.toolbase import prepare
 from plait.tools import find_tools
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from plait.context import MemoryStrategy
     from plait.definition import AgentDefinition
@@ -43,82 +42,16 @@ if TYPE_CHECKING:
     from plait.messages import Message
     from plait.options import Prompt, RunOptions
     from plait.providers.base import Provider, Settings
-    from plait.readers import BatchReader, Ending
     from plait.store.base import Store
     from plait.tools import ToolForm
 
 Deps = TypeVar("Deps", default=Any)
 Output = TypeVar("Output", default=str)
-Piece = TypeVar("Piece")
-Whole = TypeVar("Whole")
 
 DEFAULT_USER: Final = "default"
-_BETWEEN: Final = "\n\n"
 
 KEPT_THREADS: Final = 256
 """Tails of recently used threads that an agent keeps, so that it reads only what is new."""
-
-
-class _OfRun(StreamedPromise[Piece, Whole], Generic[Piece, Whole, Output]):
-    """A promise of what one run gives: its producer makes the run, and carries it out."""
-
-    __slots__ = ("_run",)
-
-    def __init__(self, make: Callable[[], Awaitable[Run[Output]]], name: str) -> None:
-        self._run: Run[Output] | None = None
-        super().__init__(cast("Callable[[], AsyncIterable[Sequence[Piece]]]", make), name=name)  # see `_open`
-
-    async def _open(self, streamer: Callable[[], Any]) -> AsyncIterable[list[Event]]:
-        run: Run[Output] = await streamer()
-        self._run = run
-        return run.events()
-
-    def _settle(self, state: Ending, whole: object = None, error: BaseException | None = None) -> None:
-        super()._settle(state, whole, error)
-        self._run = None
-
-
-class AgentRun(_OfRun[Event, RunResult[Output], Output], Generic[Output]):
-    """A run under way: ``await`` it for its `RunResult`, iterate it for its events, or both.
-
-    ``async with agent.run(...) as run`` ends the run when the block is left.
-    """
-
-    __slots__ = ()
-
-    def _whole_of(self, _pieces: Sequence[Event]) -> RunResult[Output]:
-        return _result(self._run)
-
-
-class TextStream(_OfRun[str, str, Any]):
-    """The text of a run while it comes; ``await`` gives the last answer's. Leaving an iteration early ends the run."""
-
-    __slots__ = ("_between", "_spoken")
-
-    def __init__(self, make: Callable[[], Awaitable[Run[Any]]], name: str) -> None:
-        self._between = ""  # what parts the next answer from the last
-        self._spoken = False
-        super().__init__(make, name)
-
-    def _pieces_of(self, batch: Sequence[Event]) -> Sequence[str]:
-        if found := [event.text for event in batch if type(event) is TextDelta and not event.choice]:
-            if self._between:
-                found.insert(0, self._between)
-                self._between = ""
-            self._spoken = True
-        elif self._spoken and any(type(event) is MessageAdded for event in batch):
-            self._between = _BETWEEN
-        return found
-
-    def _whole_of(self, _pieces: Sequence[str]) -> str:
-        return _result(self._run).text
-
-    def __aiter__(self) -> PieceReader[str]:
-        return self.sole_reader()
-
-    def batches(self) -> BatchReader[str]:
-        """Read lists of pieces, each list all that came since the last."""
-        return self.sole_reader().batches()
 
 
 class Agent(Generic[Deps, Output]):
@@ -128,8 +61,9 @@ class Agent(Generic[Deps, Output]):
         definition: who the agent is, as an `AgentDefinition`; or give ``role`` and what belongs to it.
         role: who the agent is, in a sentence or a page.
         name: what it is called in logs, events and results.
-        provider: ``"openai"``, ``"ollama"``, ``"openrouter"``, ``"offline"``, together with the model
-            (``"openai:gpt-4o"``), or a provider object. Without one: the provider whose key is set.
+        provider: ``"openai"``, ``"anthropic"``, ``"ollama"``, ``"openrouter"``, ``"offline"``, together with the model
+            (``"openai:gpt-4o"``), or a provider object; a list of these is a chain, in which the next one is asked when
+            one fails. Without one: the provider whose key is set.
         api_key: its key; without one the provider's usual environment variable is read.
         model: the model's name; without one the provider's default. ``"openai:gpt-4o"`` names both.
         goal: what the agent is for.
@@ -181,7 +115,7 @@ class Agent(Generic[Deps, Output]):
         definition: AgentDefinition | None = None,
         role: str | None = None,
         name: str | None = None,
-        provider: str | Provider | None = None,
+        provider: str | Provider | Sequence[str | Provider] | None = None,
         api_key: str | None = None,
         model: str | None = None,
         goal: str | None = None,
@@ -279,7 +213,7 @@ class Agent(Generic[Deps, Output]):
         made = self._made(messages, await self._chat_thread(thread, user_id), options, observed=False)
         async for _ in made.events():  # never left early, so there is nothing to close
             pass
-        return _result(made).output
+        return result_of(made).output
 
     def stream(
         self, content: Prompt, user_id: str = DEFAULT_USER, *, thread: str | None = None, **options: Unpack[RunOptions]
@@ -287,7 +221,8 @@ class Agent(Generic[Deps, Output]):
         """Answer as `chat` does, and give the text while it comes: ``async for text in agent.stream("...")``.
 
         The pieces are the text of every answer of the run, also what the model says before it calls tools; answers
-        are parted by a blank line. Awaiting the stream gives the text of the last answer. Leaving the loop early
+        are parted by a blank line, and so is one that begins anew (`RetryPolicy.restarts`) from what it makes void.
+        Awaiting the stream gives the text of the last answer. Leaving the loop early
         ends the run, for nobody else can hold it; what was said until then stays in the thread. For events, tool
         calls and the result use `run`.
         """
@@ -298,6 +233,35 @@ class Agent(Generic[Deps, Output]):
             return self._made(messages, await self._chat_thread(thread, user_id), options)
 
         return TextStream(made, f"stream of {self.name}")
+
+    def stream_output(
+        self, content: Prompt, user_id: str = DEFAULT_USER, *, thread: str | None = None, **options: Unpack[RunOptions]
+    ) -> OutputStream[Output]:
+        """Answer as `chat` does, and give the output while it grows: ``async for story in agent.stream_output("...")``.
+
+        The pieces are values of the output type in which fields that have not come yet are None, or their default,
+        and lists are as long as they have come; the last piece is the whole, validated output, which awaiting the
+        stream gives too. An answer that does not fit is asked for again, and its pieces begin anew. Leaving the loop
+        early ends the run, as with `stream`.
+
+        Validators of the output type see these values, too; one that they fail is not given. Of types that are no
+        objects or lists, such as ``int``, the whole is the only piece.
+
+        Raises:
+            ConfigurationError: the agent has no output type.
+        """
+        if self._output is None:
+            msg = f"agent {self.name!r} has no output type, so what it gives is text: use stream, or Agent(output=...)"
+            raise ConfigurationError(msg)
+        messages = messages_of(content)
+        check_options(options)
+
+        async def made() -> Run[Output]:
+            return self._made(messages, await self._chat_thread(thread, user_id), options)
+
+        from plait.partials import Partials  # few agents need it, and its patterns take time to compile
+
+        return OutputStream(made, Partials(self._output), f"output of {self.name}")
 
     def run(
         self,
@@ -421,14 +385,10 @@ class Agent(Generic[Deps, Output]):
 
 
 def create_agent(
-    role: str, provider: str | Provider | None = None, api_key: str | None = None, **options: Any
+    role: str,
+    provider: str | Provider | Sequence[str | Provider] | None = None,
+    api_key: str | None = None,
+    **options: Any,
 ) -> Agent[Any, Any]:
     """Make an `Agent` from a role, a provider and whatever else `Agent` takes."""
     return Agent(role=role, provider=provider, api_key=api_key, **options)
-
-
-def _result(run: Run[Output] | None) -> RunResult[Output]:
-    if run is None or run.result is None:  # the loop sets it before its last event
-        msg = "the run ended without a result"
-        raise AssertionError(msg)
-    return run.result

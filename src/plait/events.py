@@ -32,8 +32,13 @@ StopReason = Literal[
 """Why a run ended. Failures are exceptions, not stop reasons."""
 
 
-CUT: Final = frozenset({"length", "max_tokens", "max_output_tokens", "model_context_window_exceeded"})
-"""The finish reasons of answers that reached a limit of tokens, in the words of all providers."""
+CUT: Final = frozenset(
+    {
+        *("length", "max_tokens", "max_output_tokens", "model_context_window_exceeded"),
+        *("incomplete", "max_messages", "steered"),
+    }
+)
+"""The finish reasons of answers that reached a limit of tokens, or were cut short otherwise, as providers say it."""
 
 DECLINED: Final = frozenset({"content_filter", "refusal"})
 """The finish reasons of answers that the model, or the provider's filter, declined to give or to finish."""

@@ -28,7 +28,8 @@ Role = Literal["system", "user", "assistant", "tool"]
 class TextPart(Frozen):
     """Text. ``refusal`` marks the words with which a model declined to answer.
 
-    ``details`` holds the provider's own fields of it, such as citations, which go back unchanged.
+    ``details`` holds the provider's own fields of it, such as citations, which go back unchanged; in what a person says
+    or the system text, fields for one provider, such as Anthropic's ``{"cache_control": {"type": "ephemeral"}}``.
     """
 
     type: Literal["text"] = "text"
@@ -95,7 +96,10 @@ class AudioPart(Frozen):
 
 
 class FilePart(Frozen):
-    """A document: ``data`` (bytes) with its ``media_type``, a ``url``, or the ``file_id`` a provider gave it."""
+    """A document: ``data`` (bytes) with its ``media_type``, a ``url``, or the ``file_id`` a provider gave it.
+
+    ``details`` holds fields for one provider, such as Anthropic's ``{"citations": {"enabled": True}}``.
+    """
 
     type: Literal["file"] = "file"
     data: bytes | None = None
@@ -103,6 +107,7 @@ class FilePart(Frozen):
     file_id: str | None = None
     name: str | None = None
     media_type: str = "application/pdf"
+    details: JsonObject = EMPTY
 
 
 ContentPart = Annotated[TextPart | ImagePart | AudioPart | FilePart, Field(discriminator="type")]

@@ -11,6 +11,7 @@ import functools
 import inspect
 import re
 import typing
+from collections.abc import Mapping
 from types import GenericAlias
 from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, NotRequired, TypeVar, overload
 
@@ -27,7 +28,7 @@ from plait.signatures import Parameter, function_name, keep_on, modern, read_doc
 from plait.strict import strict_form, tidy, without_nulls
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from pydantic_core import ErrorDetails
 
@@ -100,6 +101,8 @@ class OutputSchema(msgspec.Struct, Generic[T], frozen=True, kw_only=True, eq=Fal
         schema: a JSON Schema object: the strict flavour where there is one.
         strict: whether it is the strict flavour.
         wrapped: the answer is an object with the value under ``"result"``, for the type itself is no object.
+        core: the type, so wrapped, as pydantic's core schema.
+        derived: what other modules made of it, each under a class of its own, kept as long as this.
     """
 
     name: str
@@ -107,6 +110,8 @@ class OutputSchema(msgspec.Struct, Generic[T], frozen=True, kw_only=True, eq=Fal
     schema: dict[str, Any]
     strict: bool
     wrapped: bool
+    core: Mapping[str, Any]
+    derived: dict[type, Any] = msgspec.field(default_factory=dict)
     _ordinary: dict[str, Any]
     _validator: SchemaValidator
 
@@ -208,6 +213,7 @@ def _read_type(output: object) -> OutputSchema[Any]:
         schema=ordinary if strict is None else strict,
         strict=strict is not None,
         wrapped=wrapped,
+        core=adapter.core_schema,
         _ordinary=ordinary,
         _validator=_validator(adapter),
     )

@@ -22,8 +22,9 @@ from plait.screen import show_error
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from plait.agent import Agent, AgentRun
+    from plait.agent import Agent
     from plait.run import RunResult
+    from plait.streams import AgentRun
     from plait.terminal import View
 
 Begin = Callable[["StopSignal"], "AgentRun[Any]"]

@@ -15,7 +15,7 @@ from plait.tools import as_tool
 from plait.workers import WORKERS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from plait import Request
     from plait.messages import Message
@@ -79,39 +79,14 @@ async def ask(agent: Agent[Any, Any], how: How, prompt: str = "go", **options: A
 
 def assert_sendable(messages: Sequence[Message]) -> None:
     """Each tool call is followed by exactly one result, and no result stands alone."""
-    _assert_answered(
-        ([call.id for call in message.tool_calls], [result.call_id for result in message.tool_results])
-        for message in messages
-    )
-
-
-def assert_sent_whole(messages: Sequence[dict[str, Any]]) -> None:
-    """See that the messages of a request in the chat dialect can be sent: as `assert_sendable`, and none is empty."""
-    _assert_answered(
-        (
-            [call["id"] for call in message.get("tool_calls", ())],
-            [message["tool_call_id"]] if message["role"] == "tool" else [],
-        )
-        for message in messages
-    )
-    ids = [call["id"] for message in messages for call in message.get("tool_calls", ())]
-    assert all(ids)
-    assert len({*ids}) == len(ids)
-    for message in messages:
-        said = message["content"] or message.get("tool_calls") or message.get("refusal")
-        assert said or message["role"] != "assistant"
-
-
-def _assert_answered(messages: Iterable[tuple[list[str], list[str]]]) -> None:
-    """Take the ids of the calls and of the results in each message."""
     waiting: list[str] = []
-    for made, answered in messages:
-        for name in answered:
-            assert name in waiting, f"a result of no call: {name}"
-            waiting.remove(name)
-        if not answered:
+    for message in messages:
+        for result in message.tool_results:
+            assert result.call_id in waiting, f"a result of no call: {result.call_id}"
+            waiting.remove(result.call_id)
+        if not message.tool_results:
             assert waiting == [], f"calls without a result: {waiting}"
-            waiting = made
+            waiting = [call.id for call in message.tool_calls]
     assert waiting == [], f"calls without a result: {waiting}"
 
 

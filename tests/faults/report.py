@@ -1,6 +1,6 @@
-"""Runs the tests of the fault matrix, and shows the matrix row by row. Call it with rows to run only those.
+"""Runs the tests of the fault matrix, and shows it as one table of rows and dialects. Call it with rows for only those.
 
-Exits with 0 when every row holds: it has a test, and each of its tests passed.
+Exits with 0 when every row holds: each of its tests passed, and there is one for every dialect that it is about.
 """
 
 from __future__ import annotations
@@ -23,15 +23,22 @@ from rich.text import Text
 TESTS = Path(__file__).parents[1]
 sys.path.insert(0, str(TESTS))
 
-from faults.matrix import AREAS, ROWS, Row  # noqa: E402  # found beside this program, wherever it is called from
+from faults.matrix import AREAS, NOT_IN, ROWS, Row  # noqa: E402  # found beside this program, wherever it is called from
+from faults.ways import DIALECTS, Way  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from plait.testing.reply import DialectName
+
 Outcome = Literal["passed", "failed", "skipped"]
 Verdict = Literal["holds", "FAILS", "no test"]
+Column = Literal["any", "chat", "anthropic", "ollama", "responses"]
+"""A dialect; or ``any``, for tests that have none to do with one."""
 
-PIPE_COLUMNS = 160
+COLUMNS: tuple[Column, ...] = ("any", *DIALECTS)
+PIPE_COLUMNS = 100
+WIDE = 150
 _STYLES = {"holds": "green", "FAILS": "bold red", "no test": "bold yellow"}
 
 
@@ -41,7 +48,7 @@ class Matrix:
     def __init__(self, console: Console, wanted: Sequence[Row]) -> None:
         self.console = console
         self.wanted = wanted
-        self.tests: dict[str, list[str]] = {row.id: [] for row in wanted}
+        self.tests: dict[tuple[str, Column], list[str]] = {(row.id, column): [] for row in wanted for column in COLUMNS}
         self.outcomes: dict[str, Outcome] = {}
         self.failures: list[tuple[str, str]] = []
         self.total = 0
@@ -51,11 +58,12 @@ class Matrix:
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         kept = []
+        wanted = {row.id for row in self.wanted}
         for item in items:
-            rows = {row for mark in item.iter_markers("fault") for row in mark.args}
-            for row in rows & self.tests.keys():
-                self.tests[row].append(item.nodeid)
-            if rows & self.tests.keys():
+            rows = wanted & {row for mark in item.iter_markers("fault") for row in mark.args}
+            for row in rows:
+                self.tests[row, column_of(item)].append(item.nodeid)
+            if rows:
                 kept.append(item)
         items[:] = kept
         self.total = len(kept)
@@ -105,35 +113,60 @@ class Matrix:
         return Group(ProgressBar(total=max(1, self.total), completed=done, width=min(60, self.console.width)), text)
 
     def verdict(self, row: Row) -> Verdict:
-        """Say whether a row holds; tests that were skipped prove nothing."""
-        found = [self.outcomes.get(test, "failed") for test in self.tests[row.id]]
+        """Say whether a row holds, in every dialect if it is about one."""
+        found = [self.cell(row, column) for column in COLUMNS]
+        if "FAILS" in found:
+            return "FAILS"
+        return "no test" if "no test" in found or "holds" not in found else "holds"
+
+    def cell(self, row: Row, column: Column) -> Verdict | None:
+        """Say whether a row holds in a dialect, or None where it need not; tests that were skipped prove nothing."""
+        found = [self.outcomes.get(test, "failed") for test in self.tests[row.id, column]]
         if "failed" in found:
             return "FAILS"
-        return "holds" if "passed" in found else "no test"
+        if "passed" in found:
+            return "holds"
+        return None if is_exempt(row, column) else "no test"
 
     def table(self) -> Table:
-        """Give the matrix as a table."""
+        """Give the matrix as a table; what must happen stands in it where there is room."""
         table = Table(box=box.SIMPLE if self.console.is_terminal else None, pad_edge=False, expand=False)
+        is_wide = self.console.width >= WIDE
         table.add_column("row", style="bold", no_wrap=True)
-        table.add_column("fault", ratio=4)
-        table.add_column("what must happen", ratio=5)
-        table.add_column("tests", justify="right", no_wrap=True)
-        table.add_column("verdict", no_wrap=True)
+        table.add_column("fault")
+        if is_wide:
+            table.add_column("what must happen")
+        for column in COLUMNS:
+            table.add_column(column, no_wrap=True)
         for area, name in AREAS.items():
             rows = [row for row in self.wanted if row.id[0] == area]
             if rows:
                 table.add_row("", Text(name, style="bold"))
             for row in rows:
-                tests = self.tests[row.id]
-                passed = sum(self.outcomes.get(test) == "passed" for test in tests)
-                verdict = self.verdict(row)
-                count = f"{passed}/{len(tests)}"
-                table.add_row(row.id, row.fault, row.must, count, Text(verdict, style=_STYLES[verdict]))
+                words = (row.fault, row.must) if is_wide else (row.fault,)
+                table.add_row(row.id, *words, *(self._shown(row, column) for column in COLUMNS))
         return table
+
+    def _shown(self, row: Row, column: Column) -> Text:
+        verdict, tests = self.cell(row, column), self.tests[row.id, column]
+        passed = sum(self.outcomes.get(test) == "passed" for test in tests)
+        match verdict:
+            case None:
+                return Text("-" if (row.id, column) in NOT_IN else "")
+            case "holds":
+                said = f"ok {passed}"
+            case "FAILS":
+                said = f"failed {len(tests) - passed}"
+            case _:
+                said = "no test"
+        return Text(said, style=_STYLES[verdict])
 
     def show(self) -> bool:
         """Print the matrix and what failed; say whether every row holds."""
         self.console.print(self.table())
+        for (name, dialect), why in NOT_IN.items():
+            if any(row.id == name for row in self.wanted):
+                self.console.print(f"- {name} {dialect}: {why}", highlight=False)
         for test, why in self.failures:
             self.console.rule(test, style="red", align="left")
             self.console.print(why, markup=False, highlight=False)
@@ -142,6 +175,19 @@ class Matrix:
         line = f"{_counted(len(self.wanted), 'row')}: {said}; {_counted(self.total, 'test')} in {self._seconds()}"
         self.console.print(line, highlight=False)
         return counts["holds"] == len(self.wanted) and not self.failures
+
+
+def column_of(item: pytest.Item) -> Column:
+    """Give the dialect of a test, which its parameters tell."""
+    parameters: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
+    way = parameters.get("way")
+    dialect: DialectName | None = way.dialect if isinstance(way, Way) else parameters.get("dialect")
+    return dialect or "any"
+
+
+def is_exempt(row: Row, column: Column) -> bool:
+    """Whether a row needs no test there: it is about no dialect, or there is a reason."""
+    return column == "any" or not row.is_spoken or (row.id, column) in NOT_IN
 
 
 def _counted(number: int, noun: str) -> str:

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from faults.trials import AGENTS, KEY, STREAMED, WAYS, Way, trial
+from faults.spoken import KEY
+from faults.trials import trial
+from faults.ways import DIALECTS, EACH, SHARED, Way, by_agents
 from plait import LimitExceeded, ProtocolViolation, ProviderError, RetryPolicy, StreamTruncated, TransportError
 from plait.providers.http import TransportLimits
 from plait.testing import Cut, FaultServer, Flood, Reply, Wire, answer, certificate, fault, tool_calls
 
 if TYPE_CHECKING:
-    from plait.testing.reply import Scripted
+    from plait.testing.reply import DialectName, Scripted
 
 ONCE = RetryPolicy(max_retries=0)
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -28,7 +30,7 @@ HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding
 
 
 @pytest.mark.fault("L10")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", SHARED)
 async def test_nobody_listens(way: Way) -> None:
     async with trial(way=way) as made:
         made.server.refuse()
@@ -46,13 +48,13 @@ async def test_nobody_listens_where_ollama_should() -> None:
 
     with FaultServer() as server:
         server.refuse()
-        provider = ChatProvider("llama", name="ollama", base_url=server.url)
+        provider = ChatProvider("llama", name="ollama-chat", base_url=server.url)
         with pytest.raises(TransportError, match=r"; start Ollama there \(ollama serve\), or correct OLLAMA_HOST"):
             await anext(provider.stream(Request(messages=(UserMessage(text="hi"),))))
 
 
 @pytest.mark.fault("L10")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", SHARED)
 async def test_it_comes_back_between_two_tries(way: Way) -> None:
     policy = RetryPolicy(max_retries=3, initial_delay=0.05, backoff="fixed", jitter=0.0)
     async with trial("yes", way=way, policy=policy) as made:
@@ -64,11 +66,11 @@ async def test_it_comes_back_between_two_tries(way: Way) -> None:
 
 NO_SUCH_NAME = """
 import asyncio, sys, threading
+from faults.spoken import provider
 from plait import Agent, Retrying, RetryPolicy, TransportError
-from plait.providers.chat import ChatProvider
 
 async def main():
-    inner = ChatProvider("m1", name="acme", base_url="http://no-such-host.invalid/v1", api_key="sk-secret-secret")
+    inner = provider(sys.argv[1], "http://no-such-host.invalid/v1", api_key="sk-secret-secret")
     agent = Agent(role="r", provider=Retrying(inner, RetryPolicy(max_retries=1, initial_delay=0.0)))
     for ask in (agent.chat, agent.stream, agent.run):
         try:
@@ -85,9 +87,10 @@ print([thread.name for thread in threading.enumerate()])
 
 
 @pytest.mark.fault("L11")
-def test_the_name_is_unknown_and_no_thread_is_left() -> None:
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_the_name_is_unknown_and_no_thread_is_left(dialect: DialectName) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", NO_SUCH_NAME],
+        [sys.executable, "-c", NO_SUCH_NAME, dialect],
         capture_output=True,
         text=True,
         timeout=30,
@@ -98,10 +101,10 @@ def test_the_name_is_unknown_and_no_thread_is_left() -> None:
 
 
 @pytest.mark.fault("L12")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", SHARED)
 async def test_it_does_not_speak_tls(way: Way) -> None:
     with FaultServer() as plain:
-        url = plain.url.replace("http", "https", 1)
+        url = plain.url_for(way.dialect).replace("http", "https", 1)
         async with trial(way=way, url=url, heals=False) as made:
             error = (await made.ask()).error
             assert (type(error), error.attempts) == (TransportError, 3)
@@ -110,7 +113,7 @@ async def test_it_does_not_speak_tls(way: Way) -> None:
 
 
 @pytest.mark.fault("L12")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", SHARED)
 @pytest.mark.parametrize("kind", ["good", "expired", "wrong-name"])
 async def test_a_certificate_that_nobody_vouches_for_is_final(kind: str, way: Way) -> None:
     async with trial(way=way, tls=kind, heals=False) as made:  # type: ignore[arg-type]
@@ -122,10 +125,12 @@ async def test_a_certificate_that_nobody_vouches_for_is_final(kind: str, way: Wa
 
 OVER_TLS = """
 import asyncio, sys
-from plait import Agent, TransportError
+from faults.spoken import provider
+from plait import Agent, Retrying, TransportError
 
 async def main():
-    agent = Agent(role="r", provider="openai", base_url=sys.argv[1], api_key="sk-secret-secret")
+    inner = provider(sys.argv[1], sys.argv[2], api_key="sk-secret-secret")
+    agent = Agent(role="r", provider=Retrying(inner))
     for ask in (agent.chat, agent.stream):
         try:
             print(await ask("hi"))
@@ -145,11 +150,12 @@ asyncio.run(main())
         ("wrong-name", "False 1 the certificate of 127.0.0.1:PORT is not valid for it: "),
     ],
 )
-async def test_a_trusted_certificate_must_fit_too(kind: str, said: str) -> None:
+@pytest.mark.parametrize("dialect", DIALECTS)
+async def test_a_trusted_certificate_must_fit_too(kind: str, said: str, dialect: DialectName) -> None:
     """What to trust is read from the environment when Python starts to speak TLS, so each is a program of its own."""
     with FaultServer("yes", tls=kind) as server:  # type: ignore[arg-type]
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", OVER_TLS, server.url),
+            *(sys.executable, "-c", OVER_TLS, dialect, server.url_for(dialect)),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={
@@ -166,7 +172,7 @@ async def test_a_trusted_certificate_must_fit_too(kind: str, said: str) -> None:
 
 
 @pytest.mark.fault("L13")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", SHARED)
 @pytest.mark.parametrize("end", ["fin", "rst"])
 async def test_the_head_breaks_off(end: str, way: Way) -> None:
     async with trial(way=way) as made:
@@ -182,7 +188,7 @@ async def test_the_head_breaks_off(end: str, way: Way) -> None:
 
 
 @pytest.mark.fault("L13")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", SHARED)
 async def test_only_an_interim_answer_comes(way: Way) -> None:
     interim = b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n"
     async with trial(Reply(raw=(interim, "fin")), way=way, policy=ONCE) as made:
@@ -203,7 +209,7 @@ NO_HTTP: dict[str, Scripted] = {
         raw=(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", "fin")
     ),
     "a bad chunk size": fault("bad-chunk-size"),
-    "a bad chunk size later": Reply(raw=(HEAD + b"9\r\ndata: {}\n\r\n", 0.05, b"ZZ\r\n", "fin")),
+    "a bad chunk size later": Reply(raw=(HEAD + b"1\r\n\n\r\n", 0.05, b"ZZ\r\n", "fin")),
     "a negative chunk size": Reply(raw=(HEAD + b"-5\r\nhello\r\n", "fin")),
     "a chunk size with a sign": Reply(raw=(HEAD + b"+5\r\nhello\r\n", "fin")),
     "a chunk without its end": Reply(raw=(HEAD + b"5\r\nhelloXX6\r\n", "fin")),
@@ -216,7 +222,7 @@ MAIN = ("another protocol", "a bad chunk size")  # asked in every way, their rel
 @pytest.mark.fault("L14")
 @pytest.mark.parametrize(
     ("what", "way"),
-    [(what, way) for what in NO_HTTP for way in (WAYS if what in MAIN else ("client", "agent streamed"))],
+    [(what, way) for what in NO_HTTP for way in (SHARED if what in MAIN else EACH)],
 )
 async def test_it_is_no_http(what: str, way: Way) -> None:
     async with trial(NO_HTTP[what], way=way) as made:
@@ -229,7 +235,7 @@ async def test_it_is_no_http(what: str, way: Way) -> None:
 
 
 @pytest.mark.fault("L14", "L51")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", SHARED)
 async def test_a_chunk_size_that_never_ends(way: Way) -> None:
     limits = TransportLimits(silence=0.2, total=0.4)
     async with trial(Reply(raw=(HEAD, Flood(b"0" * 10_000))), way=way, limits=limits, policy=ONCE) as made:
@@ -240,7 +246,7 @@ async def test_a_chunk_size_that_never_ends(way: Way) -> None:
 
 
 @pytest.mark.fault("L15")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", SHARED)
 @pytest.mark.parametrize("raw", [b"", b"HTTP/1.1 200 OK\r\ncontent-ty", b"HTTP/1.1 100 Continue\r\n\r\n"])
 async def test_nothing_comes(raw: bytes, way: Way) -> None:
     limits = TransportLimits(silence=0.12, total=0.12)
@@ -252,7 +258,7 @@ async def test_nothing_comes(raw: bytes, way: Way) -> None:
 
 
 @pytest.mark.fault("L15")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", SHARED)
 async def test_one_deadline_bounds_all_tries(way: Way) -> None:
     policy = RetryPolicy(max_retries=1000, initial_delay=0.01, deadline=0.4)
     limits = TransportLimits(silence=0.08, total=0.12)
@@ -263,7 +269,7 @@ async def test_one_deadline_bounds_all_tries(way: Way) -> None:
 
 
 @pytest.mark.fault("L25")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", SHARED)
 @pytest.mark.parametrize("where", ["head", "body"])
 async def test_a_slow_drip(where: str, way: Way) -> None:
     slowly = [step for _ in range(300) for step in (b"a", 0.01)]
@@ -273,14 +279,14 @@ async def test_a_slow_drip(where: str, way: Way) -> None:
         outcome = await made.ask()
         assert isinstance(outcome.error, TransportError | StreamTruncated)
         assert outcome.error.timeout
-        assert isinstance(outcome.error, StreamTruncated) is (where == "body" and way in STREAMED)
+        assert isinstance(outcome.error, StreamTruncated) is (where == "body" and way.is_streamed)
 
 
 # --- connections that are kept ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.fault("L16")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", SHARED)
 @pytest.mark.parametrize("how", ["closed after", "closed while kept", "closed unseen"])
 async def test_a_kept_connection_has_gone_stale(how: str, way: Way) -> None:
     first: Scripted = fault("closed-after") if how == "closed after" else answer("one")
@@ -297,7 +303,7 @@ async def test_a_kept_connection_has_gone_stale(how: str, way: Way) -> None:
 
 
 @pytest.mark.fault("L16")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", SHARED)
 async def test_a_server_that_closes_says_so(way: Way) -> None:
     last = Reply(headers=(("Connection", "close"),), wire=Wire(then="fin"))
     async with trial(last, answer("two"), way=way, policy=ONCE) as made:
@@ -308,8 +314,8 @@ async def test_a_server_that_closes_says_so(way: Way) -> None:
 # --- redirects -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.fault("L17")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.fault("L17", "S02")
+@pytest.mark.parametrize("way", SHARED)
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 307, 308])
 async def test_a_redirect_is_never_followed(status: int, way: Way) -> None:
     with FaultServer("stolen") as other:
@@ -324,7 +330,7 @@ async def test_a_redirect_is_never_followed(status: int, way: Way) -> None:
 
 
 @pytest.mark.fault("L17")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", SHARED)
 @pytest.mark.parametrize(
     "location", ["", "/elsewhere", "//[", "http://", f"http://x.test/?key={KEY}", "x" * 5000, None]
 )
@@ -337,7 +343,7 @@ async def test_a_redirect_to_anywhere(location: str | None, way: Way) -> None:
 
 
 @pytest.mark.fault("L17")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", SHARED)
 async def test_a_redirect_to_itself(way: Way) -> None:
     async with trial(fault("redirect-loop"), way=way) as made:
         assert ((await made.ask()).error.status, made.sent) == (307, 1)
@@ -347,7 +353,7 @@ async def test_a_redirect_to_itself(way: Way) -> None:
 
 
 @pytest.mark.fault("L18")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", SHARED)
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd"])
 async def test_a_body_in_another_encoding(encoding: str, way: Way) -> None:
     async with trial(Reply(headers=(("Content-Encoding", encoding),)), way=way) as made:
@@ -356,15 +362,15 @@ async def test_a_body_in_another_encoding(encoding: str, way: Way) -> None:
 
 
 @pytest.mark.fault("L18")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", SHARED)
 async def test_gzip_that_breaks_off(way: Way) -> None:
     async with trial(Reply(wire=Wire(gzip="true", longer=50)), way=way, policy=ONCE) as made:
         outcome = await made.ask()  # all of it was there, so a stream is complete
-        assert type(outcome.error) in ((type(None), TransportError) if way in STREAMED else (TransportError,))
+        assert type(outcome.error) in ((type(None), TransportError) if way.is_streamed else (TransportError,))
 
 
 @pytest.mark.fault("L18")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", SHARED)
 @pytest.mark.parametrize("framing", ["chunked", "length", "close"])
 async def test_gzip_is_read(framing: str, way: Way) -> None:
     async with trial(Reply(wire=Wire(gzip="true", framing=framing)), way=way) as made:  # type: ignore[arg-type]
@@ -373,7 +379,7 @@ async def test_gzip_is_read(framing: str, way: Way) -> None:
 
 
 @pytest.mark.fault("L18")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", SHARED)
 async def test_gzip_without_end(way: Way) -> None:
     import gzip
 
@@ -384,23 +390,23 @@ async def test_gzip_without_end(way: Way) -> None:
 
 
 @pytest.mark.fault("L18")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", SHARED)
 async def test_shorter_than_declared(way: Way) -> None:
     """A stream that was whole before the connection closed is an answer all the same; one in one piece is not."""
     async with trial(fault("too-short"), way=way, policy=ONCE) as made:
         outcome = await made.ask()
-        if way in STREAMED:
+        if way.is_streamed:
             assert (outcome.text[:5], outcome.error) == ("Hello", None)
         else:
             assert type(outcome.error) is TransportError
 
 
 @pytest.mark.fault("L18", "L20", "L21")
-@pytest.mark.parametrize("way", AGENTS)
+@pytest.mark.parametrize("way", by_agents(SHARED))
 @pytest.mark.parametrize("then", ["fin", "rst"])
 async def test_a_break_after_tool_calls_leaves_a_log_that_can_be_sent(then: str, way: Way) -> None:
     calls = tool_calls(("weather", {"city": "A"}), ("weather", {"city": "B"}))
-    broken = answer("never").over(Wire(cut=Cut(event=2, then=then)))  # type: ignore[arg-type]
+    broken = answer("never", piece=1).over(Wire(cut=Cut(event=2, then=then)))  # type: ignore[arg-type]
     async with trial(calls, broken, way=way, policy=ONCE) as made:
         assert isinstance((await made.ask()).error, TransportError | StreamTruncated)
         assert sorted(made.calls) == ["A", "B"]

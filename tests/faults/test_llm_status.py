@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from faults.trials import KEY, QUICK, WAYS, Way, trial
+from faults.spoken import KEY
+from faults.trials import QUICK, trial
+from faults.ways import EACH, SHARED, Way
 from plait import ProviderError, RateLimited, RetryPolicy
 from plait.providers.http import TransportLimits
 from plait.testing import FAULTS, Reply, Wire, answer, fault
@@ -27,7 +29,7 @@ def refuses(status: int, *headers: tuple[str, str], body: bytes | None = None) -
 
 
 @pytest.mark.fault("L01", "L02", "L03")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", SHARED)
 @pytest.mark.parametrize(
     ("headers", "seconds"),
     [
@@ -45,7 +47,7 @@ async def test_what_is_asked_to_wait_is_waited(headers: list[tuple[str, str]], s
 
 
 @pytest.mark.fault("L01", "L02")
-@pytest.mark.parametrize("way", ["client", "agent streamed"])
+@pytest.mark.parametrize("way", EACH)
 async def test_a_second_by_the_server_s_clock_is_waited(way: Way) -> None:
     async with trial(refuses(429, *A_SECOND[1]), answer("yes"), way=way) as made:
         outcome = await made.ask()
@@ -55,7 +57,7 @@ async def test_a_second_by_the_server_s_clock_is_waited(way: Way) -> None:
 
 
 @pytest.mark.fault("L01", "L02")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", SHARED)
 @pytest.mark.parametrize("headers", A_SECOND)
 async def test_a_second_is_asked_for(headers: list[tuple[str, str]], way: Way) -> None:
     policy = replace(QUICK, retry_after_cap=0.9)
@@ -71,7 +73,7 @@ JUNK = [
 
 
 @pytest.mark.fault("L04")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", SHARED)
 async def test_what_makes_no_sense_is_not_waited_for(way: Way) -> None:
     policy = replace(QUICK, retry_after_cap=0.0)  # with which whatever makes sense is an error
     async with trial(way=way, policy=policy) as made:
@@ -84,7 +86,7 @@ async def test_what_makes_no_sense_is_not_waited_for(way: Way) -> None:
 
 
 @pytest.mark.fault("L04")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", SHARED)
 @pytest.mark.parametrize("said", ["1e9", "61", "999999999999", "Fri, 31 Dec 9999 23:59:59 GMT"])
 async def test_longer_than_the_cap_is_an_error_at_once(said: str, way: Way) -> None:
     async with trial(refuses(429, ("Retry-After", said)), way=way) as made:
@@ -98,7 +100,7 @@ async def test_longer_than_the_cap_is_an_error_at_once(said: str, way: Way) -> N
 
 
 @pytest.mark.fault("L04")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", SHARED)
 async def test_of_two_headers_one_is_believed(way: Way) -> None:
     twice = refuses(429, ("Retry-After", "0.1"), ("Retry-After", "0.2"))
     async with trial(twice, answer("yes"), way=way) as made:
@@ -108,7 +110,7 @@ async def test_of_two_headers_one_is_believed(way: Way) -> None:
 
 
 @pytest.mark.fault("L05")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", SHARED)
 async def test_slowed_down_for_ever(way: Way) -> None:
     async with trial(refuses(429, ("Retry-After", "0.02")), way=way) as made:
         error = (await made.ask()).error
@@ -119,7 +121,7 @@ async def test_slowed_down_for_ever(way: Way) -> None:
 
 
 @pytest.mark.fault("L06", "L09")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", SHARED)
 @pytest.mark.parametrize(
     ("status", "body"),
     [
@@ -140,7 +142,7 @@ async def test_what_passes_is_tried_again(status: int, body: bytes | None, way: 
 
 
 @pytest.mark.fault("L07")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", SHARED)
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422])
 async def test_what_is_wrong_is_not_tried_again(status: int, way: Way) -> None:
     body = f'{{"error": {{"message": "not with {KEY}", "code": "{KEY}", "param": null}}}}'.encode()
@@ -152,7 +154,7 @@ async def test_what_is_wrong_is_not_tried_again(status: int, way: Way) -> None:
 
 
 @pytest.mark.fault("L08")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", SHARED)
 @pytest.mark.parametrize(
     ("status", "wish", "sent"), [(503, "false", 1), (400, "true", 3), (429, "False", 1), (400, "?", 1)]
 )
@@ -162,7 +164,7 @@ async def test_the_header_says_whether_to_try_again(status: int, wish: str, sent
 
 
 @pytest.mark.fault("L09")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", SHARED)
 @pytest.mark.parametrize("then", ["cut", "silent", "endless"])
 async def test_an_error_whose_body_does_not_come_is_told_without_it(then: str, way: Way) -> None:
     head = b"HTTP/1.1 500 X\r\ncontent-length: 90\r\n\r\nhalf of"
@@ -178,9 +180,10 @@ async def test_an_error_whose_body_does_not_come_is_told_without_it(then: str, w
         assert str(error).startswith("acme answered 500: half of")
 
 
+@pytest.mark.parametrize("way", [way for way in EACH if not way.is_streamed])
 @pytest.mark.parametrize("name", [one.name for one in FAULTS.values() if one.row in ("L07", "L06", "L09")])
-async def test_the_catalogue_says_the_same(name: str) -> None:
-    async with trial(fault(name), way="client") as made:
+async def test_the_catalogue_says_the_same(name: str, way: Way) -> None:
+    async with trial(fault(name), way=way) as made:
         error = (await made.ask()).error
         assert isinstance(error, ProviderError)
         assert error.retryable is (FAULTS[name].row != "L07")

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from faults.aftermath import assert_sent_whole
-from faults.trials import AGENTS, STREAMED, WAYS, Way, trial
+from faults.spoken import WITH_CALLS
+from faults.trials import trial
+from faults.turns import assert_sent_whole, turns
+from faults.ways import CHAT, EVERY, Way, by_agents, of, streamed
 from plait import RunLimits, tool
 from plait.testing import Call, Reply, Said, answer, fault, tool_calls
-from plait.testing.chat import ChatDialect, chunk
+from plait.testing.chat import chunk
+
+if TYPE_CHECKING:
+    from plait.testing.reply import Scripted
 
 DONE = b"[DONE]"
 
 
-def results(request: dict[str, Any]) -> list[str]:
-    """What the tools told the model, in the order sent."""
-    return [message["content"] for message in request["messages"] if message["role"] == "tool"]
+@tool
+async def now() -> str:
+    """Tell the time."""
+    return "noon"
 
 
 def calls_of(*deltas: dict[str, Any], finish: str = "tool_calls") -> Reply:
@@ -44,21 +50,21 @@ WRONG = [
 
 
 @pytest.mark.fault("L41")
-@pytest.mark.parametrize("way", AGENTS)
+@pytest.mark.parametrize("way", by_agents())
 @pytest.mark.parametrize("arguments", WRONG, ids=lambda text: repr(text[:30]))
 async def test_wrong_arguments_are_told_to_the_model(arguments: str, way: Way) -> None:
     async with trial(tool_calls(("weather", arguments)), answer("yes"), way=way) as made:
         outcome = await made.ask()
         assert (outcome.text, outcome.error, made.sent) == ("yes", None, 2)
-        (said,) = results(made.server.requests[1])
+        (said,) = made.told(1)
         assert made.calls == []
         assert "weather" in said or "argument" in said or "JSON" in said or "city" in said
         assert len(said) < 2000
-        assert_sent_whole(made.server.requests[1]["messages"])
+        assert_sent_whole(way.dialect, made.server.requests[1])
 
 
 @pytest.mark.fault("L41")
-@pytest.mark.parametrize("way", AGENTS)
+@pytest.mark.parametrize("way", by_agents())
 async def test_wrong_arguments_for_ever_are_bounded(way: Way) -> None:
     async with trial(tool_calls(("weather", "no JSON")), way=way, max_turns=4) as made:
         outcome = await made.ask()
@@ -66,44 +72,47 @@ async def test_wrong_arguments_for_ever_are_bounded(way: Way) -> None:
 
 
 @pytest.mark.fault("L41")
-@pytest.mark.parametrize("way", AGENTS)
-@pytest.mark.parametrize("arguments", ["", "{}", " ", None])
-async def test_no_arguments_are_fine_for_a_tool_without_parameters(arguments: str | None, way: Way) -> None:
-    ran: list[str] = []
+@pytest.mark.parametrize("way", by_agents())
+@pytest.mark.parametrize("arguments", ["", "{}", " "])
+async def test_no_arguments_are_fine_for_a_tool_without_parameters(arguments: str, way: Way) -> None:
+    async with trial(tool_calls(("now", arguments)), answer("yes"), way=way) as made:
+        made.agent.tools["now"] = now
+        assert (await made.ask()).error is None
+        assert made.told(1) == ["noon"]
 
-    @tool
-    async def now() -> str:
-        """Tell the time."""
-        ran.append("now")
-        return "noon"
 
-    body = {"id": "c1", "function": {"name": "now", "arguments": arguments}}
+@pytest.mark.fault("L41")
+@pytest.mark.parametrize("way", by_agents(CHAT))
+async def test_null_for_arguments_is_none(way: Way) -> None:
+    body = {"id": "c1", "function": {"name": "now", "arguments": None}}
     whole = json.dumps({"choices": [{"message": {"tool_calls": [body]}, "finish_reason": "tool_calls"}]}).encode()
     calling = Reply(body=whole, events=calls_of({"index": 0, **body}).events)
     async with trial(calling, answer("yes"), way=way) as made:
         made.agent.tools["now"] = now
         assert (await made.ask()).error is None
-        assert (ran, results(made.server.requests[1])) == (["now"], ["noon"])
+        assert made.told(1) == ["noon"]
 
 
 @pytest.mark.fault("L46")
-@pytest.mark.parametrize("way", AGENTS)
-async def test_arguments_as_an_object_are_accepted(way: Way) -> None:
-    async with trial(fault("arguments-as-object"), answer("yes"), way=way) as made:
+@pytest.mark.parametrize("way", by_agents())
+async def test_arguments_of_the_other_kind_are_accepted(way: Way) -> None:
+    """An object where the dialect has a text, and a text where it has an object."""
+    async with trial(fault("L46"), answer("yes"), way=way) as made:
         assert (await made.ask()).text == "yes"
-        assert made.calls == ["A", "A"]
-        assert results(made.server.requests[1]) == ["sunny in A"] * 2
+        cities = ["A", "A"] if way.dialect == "chat" else ["A", "B"]
+        assert made.calls == cities
+        assert made.told(1) == [f"sunny in {city}" for city in cities]
 
 
 @pytest.mark.fault("L52")
-@pytest.mark.parametrize("way", AGENTS)
+@pytest.mark.parametrize("way", by_agents())
 @pytest.mark.parametrize("size", [400_000, 10**6, 4 * 10**6])
 async def test_very_large_arguments(size: int, way: Way) -> None:
     """Taken, or an error result at the cap; either way the run goes on and the log can be sent."""
     async with trial(tool_calls(("weather", {"city": "x" * size})), answer("yes"), way=way) as made:
         outcome = await made.ask()
         assert (outcome.text, outcome.error) == ("yes", None)
-        (said,) = results(made.server.requests[1])
+        (said,) = made.told(1)
         assert len(said) < 60_000
         assert (len(made.calls), "too long" in said) == ((1, False) if size == 400_000 else (0, True))
 
@@ -112,14 +121,14 @@ async def test_very_large_arguments(size: int, way: Way) -> None:
 
 
 @pytest.mark.fault("L42")
-@pytest.mark.parametrize("way", AGENTS)
+@pytest.mark.parametrize("way", by_agents())
 @pytest.mark.parametrize(
     "name", ["no_such_tool", "Weather", "weather ", "functions.weather", "x" * 5000, "a\nb", "\ud83d"]
 )
 async def test_an_unknown_tool_is_answered_with_the_known_ones(name: str, way: Way) -> None:
     async with trial(tool_calls(Call(name=name, arguments={"city": "A"})), answer("yes"), way=way) as made:
         assert (await made.ask()).text == "yes"
-        (said,) = results(made.server.requests[1])
+        (said,) = made.told(1)
         assert said.startswith("there is no tool ")
         assert said.endswith("the tools are: weather")
         assert (made.calls, len(said) < 200) == ([], True)
@@ -129,7 +138,7 @@ async def test_an_unknown_tool_is_answered_with_the_known_ones(name: str, way: W
 
 
 @pytest.mark.fault("L43")
-@pytest.mark.parametrize("way", AGENTS)
+@pytest.mark.parametrize("way", by_agents())
 @pytest.mark.parametrize(
     "ids", [["a", "a", "a"], ["", "", ""], ["a", "", "a"], ["", "call_2_0", "call_3_1"], [" ", " ", "\0"]]
 )
@@ -139,16 +148,15 @@ async def test_each_call_runs_once_and_gets_its_own_result(ids: list[str], way: 
         assert (await made.ask()).text == "yes"
         assert sorted(made.calls) == ["A", "B", "C"]
         sent = made.server.requests[1]
-        assert_sent_whole(sent["messages"])
-        asked = {
-            call["id"]: json.loads(call["function"]["arguments"])["city"] for call in sent["messages"][-4]["tool_calls"]
-        }
-        told = {one["tool_call_id"]: one["content"] for one in sent["messages"] if one["role"] == "tool"}
+        assert_sent_whole(way.dialect, sent)
+        said = turns(way.dialect, sent)
+        asked = {call.id: json.loads(call.arguments)["city"] for turn in said for call in turn.calls}
+        told = dict(result for turn in said for result in turn.results)
         assert told == {one: f"sunny in {city}" for one, city in asked.items()}
 
 
 @pytest.mark.fault("L43")
-@pytest.mark.parametrize("way", AGENTS)
+@pytest.mark.parametrize("way", by_agents())
 @pytest.mark.parametrize("name", ["missing-ids", "empty-ids", "same-ids"])
 async def test_ids_that_are_missing(name: str, way: Way) -> None:
     async with trial(fault(name), answer("yes"), way=way) as made:
@@ -158,17 +166,17 @@ async def test_ids_that_are_missing(name: str, way: Way) -> None:
 
 
 @pytest.mark.fault("L43")
-@pytest.mark.parametrize("way", AGENTS)
+@pytest.mark.parametrize("way", by_agents())
 @pytest.mark.parametrize("call_id", ["call_1", "", "0"])
 async def test_ids_that_repeat_from_turn_to_turn(call_id: str, way: Way) -> None:
     turns = [tool_calls(Call(name="weather", id=call_id, arguments={"city": city})) for city in "ABC"]
     async with trial(*turns, answer("yes"), way=way) as made:
         assert (await made.ask()).text == "yes"
         assert made.calls == ["A", "B", "C"]
-        assert results(made.server.requests[3]) == ["sunny in A", "sunny in B", "sunny in C"]
+        assert made.told(3) == ["sunny in A", "sunny in B", "sunny in C"]
         made.server.play(turns[0], answer("again"))
         assert (await made.ask()).text == "again"
-        assert_sent_whole(made.server.requests[-1]["messages"])
+        assert_sent_whole(way.dialect, made.server.requests[-1])
         assert made.calls == ["A", "B", "C", "A"]
 
 
@@ -176,7 +184,7 @@ async def test_ids_that_repeat_from_turn_to_turn(call_id: str, way: Way) -> None
 
 
 @pytest.mark.fault("L44")
-@pytest.mark.parametrize("way", AGENTS)
+@pytest.mark.parametrize("way", by_agents())
 async def test_many_calls_run_bounded_and_in_order(way: Way) -> None:
     running, most = 0, 0
 
@@ -198,12 +206,12 @@ async def test_many_calls_run_bounded_and_in_order(way: Way) -> None:
     async with trial(tool_calls(*calls), answer("yes"), way=way, max_tool_calls=200) as made:
         made.agent.tools["look"] = look
         assert (await made.ask()).text == "yes"
-        assert results(made.server.requests[1]) == [str(number) for number in range(128)]
+        assert made.told(1) == [str(number) for number in range(128)]
         assert 1 < most <= 16
 
 
 @pytest.mark.fault("L44")
-@pytest.mark.parametrize("way", AGENTS)
+@pytest.mark.parametrize("way", by_agents())
 async def test_more_calls_than_a_run_may_make_leave_a_log_that_can_be_sent(way: Way) -> None:
     async with trial(fault("many-calls"), answer("yes"), way=way) as made:
         assert (await made.ask()).error is None
@@ -256,24 +264,41 @@ PIECES: dict[str, list[dict[str, Any]]] = {
 
 
 @pytest.mark.fault("L45")
-@pytest.mark.parametrize("way", STREAMED)
-@pytest.mark.parametrize("pieces", PIECES)
-async def test_the_pieces_of_calls_find_their_call(pieces: str, way: Way) -> None:
-    async with trial(calls_of(*PIECES[pieces]), answer("yes"), way=way) as made:
+@pytest.mark.parametrize(
+    ("reply", "way"),
+    [
+        *((calls_of(*PIECES[pieces]), way) for pieces in PIECES for way in streamed(CHAT)),
+        *((fault("mixed-pieces"), way) for way in streamed(of(EVERY, "chat", "anthropic", "responses"))),
+        *((fault("falling-numbers"), way) for way in streamed()),
+        *((fault("no-numbers"), way) for way in streamed(of(EVERY, "chat", "ollama"))),
+    ],
+    ids=lambda one: str(one) if isinstance(one, Way) else getattr(getattr(one, "fault", None), "name", "pieces"),
+)
+async def test_the_pieces_of_calls_find_their_call(reply: Scripted, way: Way) -> None:
+    async with trial(reply, answer("yes"), way=way) as made:
         outcome = await made.ask()
-        if way == "client streamed":
+        if not way.is_agent:
             assert outcome.answer is not None
             made.calls += [json.loads(call.arguments)["city"] for call in outcome.answer.message.tool_calls]
         assert sorted(made.calls) == ["A", "B"]
         assert outcome.error is None
 
 
+@pytest.mark.fault("L45")
+@pytest.mark.parametrize("way", [way for way in by_agents() if not way.is_streamed])
+async def test_calls_that_come_whole_find_their_arguments(way: Way) -> None:
+    calls = tool_calls(("weather", {"city": "A"}), ("weather", {"city": "B"}))
+    async with trial(calls, answer("yes"), way=way) as made:
+        assert ((await made.ask()).text, made.calls) == ("yes", ["A", "B"])
+
+
 # --- why the model stopped -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.fault("L47")
-@pytest.mark.parametrize("way", AGENTS)
-@pytest.mark.parametrize("reason", ["stop", "function_call", "", "odd"])
+@pytest.mark.parametrize(
+    ("way", "reason"), [(way, reason) for way in by_agents() for reason in WITH_CALLS[way.dialect]]
+)
 @pytest.mark.parametrize("text", [None, "", " \n", "Let me see."])
 async def test_a_call_runs_whatever_the_reason_and_the_text_before_it(text: str | None, reason: str, way: Way) -> None:
     said = Said(text=text, calls=(Call(name="weather", arguments={"city": "A"}),), finish_reason=reason)
@@ -281,23 +306,23 @@ async def test_a_call_runs_whatever_the_reason_and_the_text_before_it(text: str 
         outcome = await made.ask()
         assert (outcome.error, made.calls, made.sent) == (None, ["A"], 2)
         assert outcome.text.endswith("yes")
-        assert_sent_whole(made.server.requests[1]["messages"])
+        assert_sent_whole(way.dialect, made.server.requests[1])
 
 
 @pytest.mark.fault("L48")
-@pytest.mark.parametrize("way", AGENTS)
+@pytest.mark.parametrize("way", by_agents())
 @pytest.mark.parametrize("arguments", ['{"city": "Lis', '{"city": "Lisbon"}', ""])
 async def test_a_call_cut_by_the_limit_is_not_made(arguments: str, way: Way) -> None:
     said = Said(calls=(Call(name="weather", arguments=arguments),), finish_reason="length")
     async with trial(Reply(said=said), answer("yes"), way=way) as made:
         outcome = await made.ask()
         assert (outcome.text, made.calls, made.sent) == ("yes", [], 2)
-        (told,) = results(made.server.requests[1])
+        (told,) = made.told(1)
         assert "token limit" in told
 
 
 @pytest.mark.fault("L48")
-@pytest.mark.parametrize("way", AGENTS)
+@pytest.mark.parametrize("way", by_agents())
 async def test_of_two_calls_the_whole_one_is_made(way: Way) -> None:
     cut = Call(name="weather", arguments='{"city": "Lis')
     said = Said(calls=(Call(name="weather", arguments={"city": "A"}), cut), finish_reason="length")
@@ -309,27 +334,27 @@ async def test_of_two_calls_the_whole_one_is_made(way: Way) -> None:
 
 
 @pytest.mark.fault("L49")
-@pytest.mark.parametrize("way", AGENTS)
+@pytest.mark.parametrize("way", by_agents())
 async def test_an_endless_loop_ends(way: Way) -> None:
     async with trial(fault("endless-calls"), way=way) as made:
         result = await made.agent.run("hi", limits=RunLimits(max_turns=5))
         assert (result.stop_reason, made.sent, made.calls) == ("max_turns", 5, ["A"] * 5)
-        told = results(made.server.requests[-1])
+        told = made.told(-1)
         assert ["same call with the same arguments" in one for one in told] == [False, False, True, True]
         assert (await made.ask()).error is None
 
 
 @pytest.mark.fault("L49")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", EVERY)
 async def test_a_loop_of_different_calls_ends_too(way: Way) -> None:
     turns = [tool_calls(("weather", {"city": str(number)})) for number in range(40)]
     async with trial(*turns, way=way, max_turns=7) as made:
         outcome = await made.ask()
-        assert (outcome.error, made.sent) == (None, 7 if way in AGENTS else 1)
+        assert (outcome.error, made.sent) == (None, 7 if way.is_agent else 1)
 
 
 @pytest.mark.fault("L43", "L46")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", CHAT)
 async def test_calls_that_are_hardly_there(way: Way) -> None:
     """Null in place of nearly everything: a call without a name is answered, not run."""
     nothing = {"id": None, "index": None, "type": None, "function": None}
@@ -339,14 +364,3 @@ async def test_calls_that_are_hardly_there(way: Way) -> None:
         outcome = await made.ask()
         assert outcome.error is None
         assert made.calls == []
-
-
-def test_the_dialect_writes_what_it_is_told() -> None:
-    said = Said(text="a b", calls=(Call(name="f", arguments={"x": 1}, id="c"),), usage=None)
-    from plait.testing import Asked
-
-    events = [json.loads(event) for event in ChatDialect().events(said, Asked())[:-1]]
-    deltas = [event["choices"][0]["delta"] for event in events]
-    assert [delta.get("content") for delta in deltas[:3]] == ["", "a", " b"]
-    assert "".join(delta["tool_calls"][0]["function"]["arguments"] for delta in deltas[3:-1]) == '{"x": 1}'
-    assert [event["choices"][0]["finish_reason"] for event in events][-1] == "tool_calls"

@@ -1,4 +1,4 @@
-"""Every row of the matrix has a test, and every mark names a row."""
+"""Every row of the matrix has a test, in every dialect that it is about, and every mark names a row."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from faults.matrix import AREAS, ROWS
+from faults import test_llm_answer, test_llm_connection, test_llm_status, test_llm_stream, test_llm_tools
+from faults.matrix import AREAS, NOT_IN, ROWS, STREAMS_ONLY
+from faults.ways import DIALECTS, Way
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import pytest
+
+    from plait.testing.reply import DialectName
 
 TESTS = Path(__file__).parents[1]
 MARK = "pytest.mark.fault"
@@ -57,6 +63,48 @@ def test_marks_stand_only_where_they_are_found() -> None:
         tree = ast.parse(file.read_text())
         used = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and ast.unparse(node) == MARK]
         assert len(used) == len({name for _, name in marks(file)}), file.name
+
+
+def proved() -> set[tuple[str, DialectName, bool]]:
+    """Give each row that is proved, with the dialect and whether streamed: the parameters of the tests tell."""
+    found: set[tuple[str, DialectName, bool]] = set()
+    for module in (test_llm_status, test_llm_connection, test_llm_stream, test_llm_answer, test_llm_tools):
+        for test in vars(module).values():
+            marks = getattr(test, "pytestmark", ())
+            rows = [row for mark in marks if mark.name == "fault" for row in mark.args]
+            found |= {
+                (row, *where) for mark in marks if mark.name == "parametrize" for where in _told(mark) for row in rows
+            }
+    return found
+
+
+def _told(mark: pytest.Mark) -> Iterator[tuple[DialectName, bool]]:
+    """Give what a parameter tells; one that is only a dialect is asked whole and streamed."""
+    names, values = mark.args
+    for value in values:
+        for one in [value] if isinstance(names, str) else value:
+            if isinstance(one, Way):
+                yield one.dialect, one.is_streamed
+            elif names == "dialect":
+                yield from ((one, False), (one, True))
+
+
+def test_every_row_of_the_api_is_proved_in_every_dialect_whole_and_streamed() -> None:
+    expected = {
+        (row.id, dialect, is_streamed)
+        for row in ROWS
+        if row.is_spoken
+        for dialect in DIALECTS
+        if (row.id, dialect) not in NOT_IN
+        for is_streamed in ((True,) if row.id in STREAMS_ONLY else (False, True))
+    }
+    assert sorted(expected - proved()) == []
+
+
+def test_every_exception_is_one() -> None:
+    found = proved()
+    assert {(row, dialect) for row, dialect, _ in found} & NOT_IN.keys() == set()
+    assert {row for row, _, is_streamed in found if not is_streamed} & STREAMS_ONLY == set()
 
 
 def test_rows_are_short() -> None:

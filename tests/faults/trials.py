@@ -7,28 +7,25 @@ import logging
 import traceback
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
-from faults.aftermath import assert_sent_whole, nothing_left, open_files, until
+from faults.aftermath import nothing_left, open_files, until
+from faults.spoken import KEY, provider
+from faults.turns import assert_sent_whole, results
 from plait import Agent, PlaitError, Request, Retrying, RetryPolicy, Tool, UserMessage, tool
 from plait.events import Answer, Fold
 from plait.providers.base import ToolDefinition
-from plait.providers.chat import ChatProvider
 from plait.providers.http import TransportLimits
 from plait.testing import FaultServer, answer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+    from faults.ways import Way
+    from plait.providers.base import Provider
     from plait.testing.reply import Scripted
     from plait.testing.server import Certificate
 
-Way = Literal["client", "client streamed", "agent", "agent streamed"]
-WAYS: tuple[Way, ...] = get_args(Way)
-STREAMED: tuple[Way, ...] = ("client streamed", "agent streamed")
-AGENTS: tuple[Way, ...] = ("agent", "agent streamed")
-
-KEY = "sk-very-secret-key-0123456789"
 QUICK = RetryPolicy(max_retries=2, initial_delay=0.001, max_delay=0.002, jitter=0.0)
 SHORT = TransportLimits(connect=2.0, silence=2.0, total=4.0)
 WITHIN = 8.0
@@ -65,11 +62,15 @@ class Trial:
 
     def __post_init__(self) -> None:
         self._files = len(open_files())
-        inner = ChatProvider("m1", name="acme", base_url=self.url, api_key=KEY, limits=self.limits)
-        self.provider = Retrying(inner, self.policy)
+        inner = provider(self.way.dialect, self.url, api_key=KEY, limits=self.limits)
+        self.provider: Provider = Retrying(inner, self.policy)
         self.agent: Agent[Any, Any] = Agent(
             role="r", provider=self.provider, tools=[self._tool()], store="memory://", **self.options
         )
+
+    def use(self, provider: Provider) -> None:
+        """Ask another provider from now on."""
+        self.provider = self.agent.provider = provider
 
     def _tool(self) -> Tool:
         calls = self.calls
@@ -97,24 +98,24 @@ class Trial:
         return made
 
     async def _ask(self, made: Outcome) -> None:
-        match self.way:
-            case "agent":
-                made.text = await self.agent.chat("hi")
-            case "agent streamed":
-                async for piece in self.agent.stream("hi"):
-                    made.text += piece
-            case "client" | "client streamed":
-                fold = Fold("acme", "m1")
-                offered = ToolDefinition(name="weather")
-                request = Request(
-                    messages=(UserMessage(text="hi"),), tools=(offered,), stream=self.way == "client streamed"
-                )
-                try:
-                    async for batch in self.provider.stream(request):
-                        fold.add(batch)
-                finally:
-                    made.text = fold.answer().message.text
-                made.answer = fold.answer()
+        if self.way.is_agent and not self.way.is_streamed:
+            made.text = await self.agent.chat("hi")
+        elif self.way.is_agent:
+            async for piece in self.agent.stream("hi"):
+                made.text += piece
+        else:
+            await self._stream(made)
+
+    async def _stream(self, made: Outcome) -> None:
+        fold = Fold("acme", "m1")
+        offered = ToolDefinition(name="weather")
+        request = Request(messages=(UserMessage(text="hi"),), tools=(offered,), stream=self.way.is_streamed)
+        try:
+            async for batch in self.provider.stream(request):
+                fold.add(batch)
+        finally:
+            made.text = fold.answer().message.text
+        made.answer = fold.answer()
 
     async def settle(self) -> None:
         """Wait until no exchange is under way, and both sides know which connections are closed."""
@@ -132,6 +133,10 @@ class Trial:
     def sent(self) -> int:
         """How many requests the server got."""
         return len(self.server.exchanges)
+
+    def told(self, number: int) -> list[str]:
+        """Give what the tools told the model in a request, by its place from 0; from the end, below 0."""
+        return results(self.way.dialect, self.server.requests[number])
 
 
 @asynccontextmanager
@@ -160,7 +165,7 @@ async def trial(
     tasks, before = asyncio.all_tasks(), len(open_files())
     async with nothing_left():
         with FaultServer(*script, tls=tls) as server, _records() as records:
-            made = Trial(server, way, url or server.url, policy, limits, options=options)
+            made = Trial(server, way, url or server.url_for(way.dialect), policy, limits, options=options)
             yield made
             await made.settle()
             assert asyncio.all_tasks() - tasks == set()
@@ -179,9 +184,9 @@ async def _goes_on(made: Trial) -> None:
     server = made.server
     opened, kept, earlier = server.connections, server.open_connections, len(server.requests)
     server.play(answer("well"))
-    if made.way in AGENTS:
+    if made.way.is_agent:
         assert await asyncio.wait_for(made.agent.chat("and now?"), WITHIN) == "well"
-        assert_sent_whole(server.requests[-1]["messages"])
+        assert_sent_whole(made.way.dialect, server.requests[-1])
     else:
         outcome = await made.ask()
         assert (outcome.text, outcome.error) == ("well", None)

@@ -10,7 +10,6 @@ import pytest
 from plait.errors import ConfigurationError
 from plait.events import fold
 from plait.messages import UserMessage
-from plait.providers import catalog, models
 from plait.providers.base import Request
 from plait.providers.catalog import get_provider, register_provider
 from plait.providers.fallback import Fallback
@@ -21,7 +20,6 @@ from plait.providers.retry import Retrying, RetryPolicy
 from plait.providers.vendors import VENDORS, Vendor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 KEY = "sk-made-up-0123456789"
@@ -171,17 +169,6 @@ def test_wrong_arguments_are_refused(args: list[Any], kwargs: dict[str, Any], se
 
 
 # --- further providers and models ---
-
-
-@pytest.fixture
-def registry() -> Iterator[None]:
-    """Forget after the test what it registered."""
-    tables: list[dict[str, Any]] = [catalog.REGISTERED, VENDORS, MODELS, models.OWN]  # type: ignore[list-item]
-    before = [dict(table) for table in tables]
-    yield
-    for table, kept in zip(tables, before, strict=True):
-        table.clear()
-        table.update(kept)
 
 
 def test_a_vendor_that_speaks_the_chat_dialect_is_one_entry(registry: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
 
     from plait import Agent
-    from plait.agent import AgentRun
     from plait.entries import Entry
+    from plait.streams import AgentRun
     from soak.progress import Proof
 
 Kind = Literal["chat", "run", "stream", "promise"]

@@ -10,36 +10,34 @@ from plait.errors import PlaitError, ProtocolViolation, StreamTruncated, Transpo
 from plait.events import Answer, Fold
 from plait.messages import UserMessage
 from plait.providers.base import Request
-from plait.providers.chat import ChatProvider
-from plait.providers.chat_answer import ChatReader
-from plait.providers.sse import EventReader
-from plait.providers.status import Service
-from soak.server import CHUNKED, HEAD, LAST_CHUNK, UNTIL_CLOSED, Server, Step, chunk
-from soak.streams import ENDS, REFERENCES, Reference, Seen, in_pieces, seen
+from soak.server import CHUNKED, LAST_CHUNK, OK, UNTIL_CLOSED, Server, Step, chunk
+from soak.streams import in_pieces
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Iterable, Sequence
 
+    from plait.providers.remote import HttpProvider
     from soak.progress import Proof
+    from soak.streams import Reference, Seen, Subject
 
-SERVICE = Service(provider="openai", address="127.0.0.1:80", model="m-1")
 PATIENCE = 20.0  # seconds for one answer through a socket
 LONGEST_SENTENCE = 700  # characters of an error
 
 
-def read(pieces: Iterable[bytes], *, clean: bool = True) -> Answer | PlaitError:
+def read(subject: Subject, pieces: Iterable[bytes], *, clean: bool = True) -> Answer | PlaitError:
     """Read a stream with plait's pure parts, as its provider does; gives the answer, or the error that is raised.
 
     Args:
+        subject: the dialect.
         pieces: what the reads of the socket give.
         clean: whether the stream ends after them, or breaks off.
     """
-    frames, answers, fold = EventReader(), ChatReader(SERVICE), Fold("openai", "m-1")
+    frames, answers, fold = subject.framing(), subject.reader(), Fold("", "m-1")
     begun = b""
     try:
         for piece in pieces:
-            begun = begun or piece
+            begun = (begun + piece)[:1000]
             if events := frames.feed(piece):
                 fold.add(answers.feed(events))
             if answers.done:
@@ -107,9 +105,10 @@ def wrong_cut(reference: Reference, outcome: Answer | PlaitError, there: Seen, *
     return None if reference.text.startswith(outcome.partial) else f"the partial text is {outcome.partial!r}"
 
 
-def positions(proof: Proof) -> None:
-    """Cut each reference stream at each position (some 18,000), with each kind of line end: in two, and off."""
-    streams = [(reference, reference.plainly(end)) for reference in REFERENCES for end in ENDS]
+def positions(proof: Proof, subject: Subject) -> None:
+    """Cut each reference stream at each position (some thousands), with each kind of line end: in two, and off."""
+    wire = subject.wire
+    streams = [(one, wire.plainly(one.events, end)) for one in subject.references for end in wire.ends]
     places = [(number, cut) for number, (_, stream) in enumerate(streams) for cut in range(len(stream) + 1)]
     proof.wanted = min(proof.wanted, len(places))
     step = len(places) / proof.wanted
@@ -117,32 +116,34 @@ def positions(proof: Proof) -> None:
         place = case if proof.at is not None else int(case * step)
         number, cut = places[place]
         reference, stream = streams[number]
-        if wrong := wrong_whole(reference, read([stream[:cut], stream[cut:]])):
+        if wrong := wrong_whole(reference, read(subject, [stream[:cut], stream[cut:]])):
             proof.differs(place, f"{reference.name} cut at {cut}: {wrong}")
         for clean in (True, False):
-            _cut_off(proof, place, reference, [stream[:cut]] if cut else [], clean=clean)
+            _cut_off(proof, place, subject, reference, [stream[:cut]] if cut else [], clean=clean)
         proof.did()
 
 
-def cuts(proof: Proof) -> None:
+def cuts(proof: Proof, subject: Subject) -> None:
     """Write reference streams down at random, cut them into random pieces, and off at a random position."""
     for case in proof.cases():
         chance = proof.chance(case)
-        reference = chance.choice(REFERENCES)
-        stream = reference.chance_of_writing(chance)
-        if wrong := wrong_whole(reference, read(in_pieces(stream, chance))):
+        reference = chance.choice(subject.references)
+        stream = subject.wire.written(reference.events, chance)
+        if wrong := wrong_whole(reference, read(subject, in_pieces(stream, chance))):
             proof.differs(case, wrong)
         cut, clean = chance.randrange(len(stream)), chance.random() < 0.5
-        _cut_off(proof, case, reference, in_pieces(stream[:cut], chance), clean=clean)
+        _cut_off(proof, case, subject, reference, in_pieces(stream[:cut], chance), clean=clean)
         proof.did()
 
 
-def _cut_off(proof: Proof, place: int, reference: Reference, pieces: Sequence[bytes], *, clean: bool) -> None:
+def _cut_off(
+    proof: Proof, place: int, subject: Subject, reference: Reference, pieces: Sequence[bytes], *, clean: bool
+) -> None:
     """Read the beginning of a reference stream, and note what is wrong with the outcome."""
     sent = b"".join(pieces)
-    there = seen(sent, clean=clean)
+    there = subject.seen(sent, clean=clean)
     proof.counts["ends that were an answer" if there.finished else "ends that were none"] += 1
-    if wrong := wrong_cut(reference, read(pieces, clean=clean), there):
+    if wrong := wrong_cut(reference, read(subject, pieces, clean=clean), there):
         how = "cleanly" if clean else "broken"
         proof.differs(place, f"{reference.name} ended at {len(sent)} ({how}): {wrong}")
 
@@ -150,30 +151,31 @@ def _cut_off(proof: Proof, place: int, reference: Reference, pieces: Sequence[by
 # --- through a socket ------------------------------------------------------------------------------------------------
 
 
-def sockets(proof: Proof) -> None:
+def sockets(proof: Proof, subject: Subject) -> None:
     """Send streams through a socket: whole in pieces, ended too soon, broken off, reset."""
-    asyncio.run(_sockets(proof))
+    asyncio.run(_sockets(proof, subject))
 
 
-async def _sockets(proof: Proof) -> None:
+async def _sockets(proof: Proof, subject: Subject) -> None:
     steps: list[Step] = []
+    head = OK + f"content-type: {subject.content_type}\r\n".encode()
     async with Server(lambda _: steps) as server:
-        provider = ChatProvider("m-1", base_url=server.url, api_key="sk-soak")
+        provider = subject.provider(server.url)
         request = Request(messages=[UserMessage(text="go on")], stream=True)
         for case in proof.cases():
             chance = proof.chance(case)
-            reference = chance.choice(REFERENCES)
-            stream = reference.chance_of_writing(chance)
+            reference = chance.choice(subject.references)
+            stream = subject.wire.written(reference.events, chance)
             how = chance.choice(["whole", "whole", "ended", "broken", "reset"])
             proof.counts[how] += 1
             cut = len(stream) if how == "whole" else chance.randrange(len(stream))
-            steps = _sent(stream[:cut], how, chance)
+            steps = _sent(head, stream[:cut], how, chance)
             try:
                 outcome = await asyncio.wait_for(_asked(provider, request), PATIENCE)
             except TimeoutError:
                 proof.differs(case, f"{how} at {cut}: no outcome within {PATIENCE:g} s")
                 continue
-            there = seen(stream[:cut], clean=True)
+            there = subject.seen(stream[:cut], clean=True)
             if how == "whole":
                 wrong = wrong_whole(reference, outcome)
             elif how == "ended":
@@ -187,7 +189,7 @@ async def _sockets(proof: Proof) -> None:
             proof.did()
 
 
-async def _asked(provider: ChatProvider, request: Request) -> Answer | PlaitError:
+async def _asked(provider: HttpProvider, request: Request) -> Answer | PlaitError:
     fold = Fold(provider.name, provider.model)
     try:
         async for batch in provider.stream(request):
@@ -197,13 +199,13 @@ async def _asked(provider: ChatProvider, request: Request) -> Answer | PlaitErro
     return fold.answer()
 
 
-def _sent(body: bytes, how: str, chance: random.Random) -> list[Step]:
+def _sent(head: bytes, body: bytes, how: str, chance: random.Random) -> list[Step]:
     """Give the steps that send a body, framed in one of HTTP's ways, in random pieces."""
     pieces = in_pieces(body, chance) if body else []
     if how in {"whole", "ended"} and chance.random() < 0.3:
-        return [HEAD + UNTIL_CLOSED, *pieces, "close"]
+        return [head + UNTIL_CLOSED, *pieces, "close"]
     framed = b"".join(map(chunk, pieces))
-    sent: list[Step] = [HEAD + CHUNKED]
+    sent: list[Step] = [head + CHUNKED]
     sent += in_pieces(framed, chance) if framed and chance.random() < 0.5 else map(chunk, pieces)
     endings: dict[str, Step] = {"whole": LAST_CHUNK, "ended": LAST_CHUNK, "broken": "close", "reset": "reset"}
     return [*sent, endings[how]]
@@ -211,58 +213,16 @@ def _sent(body: bytes, how: str, chance: random.Random) -> list[Step]:
 
 # --- streams that are not what they should be -------------------------------------------------------------------------
 
-JUNK: tuple[bytes, ...] = (
-    b"data: null\n\n",
-    b"data: 5\n\n",
-    b"data: []\n\n",
-    b'data: "text"\n\n',
-    b"data: {}\n\n",
-    b"data: NaN\n\n",
-    b"data: {\n\n",
-    b"data:\n\n",
-    b"data\n\n",
-    b'data: {"choices": null}\n\n',
-    b'data: {"choices": [null]}\n\n',
-    b'data: {"choices": {}}\n\n',
-    b'data: {"choices": [{"index": "x"}]}\n\n',
-    b'data: {"choices": [{"index": -1, "delta": {"content": "x"}}]}\n\n',
-    b'data: {"choices": [{"index": 99999999999999999999, "delta": {}}]}\n\n',
-    b'data: {"choices": [{"delta": {"content": 7}}]}\n\n',
-    b'data: {"choices": [{"delta": {"content": [{"text": "a"}, 5, {"text": null}]}}]}\n\n',
-    b'data: {"choices": [{"delta": {"content": "\\ud800"}}]}\n\n',
-    b'data: {"choices": [{"delta": {"content": "\\u0000"}}]}\n\n',
-    b'data: {"choices": [{"delta": {"content": "\xff"}}]}\n\n',
-    b'data: {"choices": [{"delta": {"tool_calls": [{"function": {"arguments": {"a": 1e999}}}]}}]}\n\n',
-    b'data: {"choices": [{"delta": {"tool_calls": [{"index": -3, "function": null}]}}]}\n\n',
-    b'data: {"choices": [{"delta": {"tool_calls": [{"index": 1, "id": 5}]}}]}\n\n',
-    b'data: {"choices": [{"delta": {"tool_calls": [{"id": "", "function": {"name": "\\udfff"}}]}}]}\n\n',
-    b'data: {"choices": [{"delta": {"reasoning_details": [{"type": "reasoning.text", "text": 5}, 7, null]}}]}\n\n',
-    b'data: {"choices": [{"delta": {"annotations": {"a": 1}}, "finish_reason": ""}]}\n\n',
-    b'data: {"choices": [{"delta": {"content": "x"}, "error": "no"}]}\n\n',
-    b'data: {"error": {"code": {}, "message": []}}\n\n',
-    b'data: {"error": "\\ud800"}\n\n',
-    b'data: {"error": [1]}\n\n',
-    b'data: {"usage": {"prompt_tokens": -1, "completion_tokens": 1e99}, "choices": []}\n\n',
-    b'data: {"usage": {"prompt_tokens": 1, "completion_tokens": 2, "cost": 1e999}, "choices": []}\n\n',
-    b'data: {"usage": 3}\n\n',
-    b"data: " + b"[" * 5000 + b"\n\n",
-    b'data: {"a":' * 3000 + b"\n\n",
-    b"\x00\n\n",
-    b"\xef\xbb\xbfdata: {}\n\n",
-    b"<html>\n\n",
-    b"\r\r\n\n\r",
-)
 
-
-def junk(proof: Proof) -> None:
+def junk(proof: Proof, subject: Subject) -> None:
     """Spoil streams and whole answers: a result or a typed error comes out, the same one however they are cut."""
     for case in proof.cases():
         chance = proof.chance(case)
-        reference = chance.choice(REFERENCES)
-        stream = _spoilt(reference.chance_of_writing(chance), chance)
+        reference = chance.choice(subject.references)
+        stream = _spoilt(subject, subject.wire.written(reference.events, chance), chance)
         clean = chance.random() < 0.5
-        outcome = _judged(proof, case, [stream], clean=clean)
-        again = _judged(proof, case, in_pieces(stream, chance) if stream else [], clean=clean)
+        outcome = _judged(proof, case, subject, [stream], clean=clean)
+        again = _judged(proof, case, subject, in_pieces(stream, chance) if stream else [], clean=clean)
         if said_at_all(outcome) != said_at_all(again):
             proof.differs(case, f"in one piece {said_at_all(outcome)}, in many {said_at_all(again)}")
         proof.counts[type(outcome).__name__] += 1
@@ -276,10 +236,12 @@ def said_at_all(outcome: Answer | PlaitError | None) -> object:
     return type(outcome), str(outcome), getattr(outcome, "partial", None)
 
 
-def _judged(proof: Proof, case: int, pieces: list[bytes], *, clean: bool) -> Answer | PlaitError | None:
+def _judged(
+    proof: Proof, case: int, subject: Subject, pieces: list[bytes], *, clean: bool
+) -> Answer | PlaitError | None:
     """Read a spoilt stream; what comes out must be fit to be stored, or an error fit to be shown."""
     try:
-        outcome = read(pieces, clean=clean)
+        outcome = read(subject, pieces, clean=clean)
         if isinstance(outcome, PlaitError):
             sentence = str(outcome)
             if not sentence.isprintable() or len(sentence) > LONGEST_SENTENCE:
@@ -294,9 +256,9 @@ def _judged(proof: Proof, case: int, pieces: list[bytes], *, clean: bool) -> Ans
     return outcome
 
 
-def _spoilt(stream: bytes, chance: random.Random) -> bytes:
+def _spoilt(subject: Subject, stream: bytes, chance: random.Random) -> bytes:
     """Change a stream in one to five places."""
-    made = bytearray(stream)
+    made, gap = bytearray(stream), subject.wire.gap
     for _ in range(chance.choice([1, 1, 2, 5])):
         place = chance.randrange(len(made) + 1)
         far = min(len(made), place + chance.choice([1, 1, 3, 40, 300]))
@@ -310,9 +272,9 @@ def _spoilt(stream: bytes, chance: random.Random) -> bytes:
             case 3:
                 made[place:place] = made[place:far] * chance.choice([1, 2, 50])
             case 4:
-                made[place:place] = chance.choice(JUNK)
+                made[place:place] = subject.junk_of(chance)
             case _:
-                ends = [n + 2 for n in range(len(made)) if made[n : n + 2] == b"\n\n"] or [0]
+                ends = [n + len(gap) for n in range(len(made)) if made[n : n + len(gap)] == gap] or [0]
                 place = chance.choice(ends)
-                made[place:place] = chance.choice(JUNK)
+                made[place:place] = subject.junk_of(chance)
     return bytes(made)

@@ -128,11 +128,11 @@ class Proof:
 
 def table(proofs: list[Proof]) -> str:
     """Give the figures of proofs that are over, one line each, and below them what they consisted of."""
-    lines = [f"{'proof':<14} {'done':>9} {'differ':>7} {'left':>6} {'seconds':>8} {'a second':>9}"]
+    lines = [f"{'proof':<20} {'done':>9} {'differ':>7} {'left':>6} {'seconds':>8} {'a second':>9}"]
     for proof in proofs:
         rate = proof.done / proof.seconds if proof.seconds else 0.0
         figures = f"{len(proof.differences):>7,} {len(proof.left):>6,} {proof.seconds:>8.1f} {rate:>9,.0f}"
-        lines.append(f"{proof.name:<14} {proof.done:>9,} {figures}")
+        lines.append(f"{proof.name:<20} {proof.done:>9,} {figures}")
     lines.append("")
     for proof in proofs:
         of_these = ", ".join(f"{count:,} {what}" for what, count in sorted(proof.counts.items()))

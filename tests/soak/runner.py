@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import threading
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -14,6 +15,7 @@ from soak.kills import kills
 from soak.leftovers import descriptors, threads_left
 from soak.memory import failures, memory
 from soak.progress import Proof, table
+from soak.subjects import SUBJECTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,27 +24,38 @@ IDLE: Final = 10.0  # seconds within which threads that nobody needs any more mu
 
 
 class Known(NamedTuple):
-    """A proof, and how many cases of it are done when nobody says how many."""
+    """A proof, how many cases of it are done when nobody says how many, and what it does."""
 
     prove: Callable[[Proof], None]
     usual: int
+    says: str | None
 
 
+_OF_EACH_DIALECT: Final = (
+    (positions, 100_000),  # all there are: some thousands
+    (cuts, 100_000),
+    (sockets, 5_000),
+    (junk, 100_000),
+)
+_OTHERS: Final = (
+    (cancellations, 10_000),
+    (steps, 100_000),  # all there are: about 800
+    (memory, 10_000),
+    (failures, 10_000),
+)
 PROOFS: Final = {
-    "kills": Known(kills, 1_000),
-    "positions": Known(positions, 100_000),  # all there are: about 18,000
-    "cuts": Known(cuts, 100_000),
-    "sockets": Known(sockets, 5_000),
-    "junk": Known(junk, 100_000),
-    "cancellations": Known(cancellations, 10_000),
-    "steps": Known(steps, 100_000),  # all there are: about 800
-    "memory": Known(memory, 10_000),
-    "failures": Known(failures, 10_000),
+    "kills": Known(kills, 1_000, kills.__doc__),
+    **{
+        f"{prove.__name__}-{subject.name}": Known(partial(prove, subject=subject), usual, prove.__doc__)
+        for prove, usual in _OF_EACH_DIALECT
+        for subject in SUBJECTS
+    },
+    **{prove.__name__: Known(prove, usual, prove.__doc__) for prove, usual in _OTHERS},
 }
 
 
 def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
-    said = "\n".join(f"  {name:<14} {known.usual:>9,}  {known.prove.__doc__}" for name, known in PROOFS.items())
+    said = "\n".join(f"  {name:<20} {known.usual:>9,}  {known.says}" for name, known in PROOFS.items())
     parser = argparse.ArgumentParser(
         prog="python tests/soak",
         description="Prove at length what the tests prove in short.",

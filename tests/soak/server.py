@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 Step = bytes | float | Literal["reset", "close", "hold"]
 """Bytes to send; seconds to wait; or: reset the connection, close it, or wait until the client leaves."""
 
-HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
+OK = b"HTTP/1.1 200 OK\r\n"
+HEAD = OK + b"content-type: text/event-stream\r\n"
 CHUNKED = b"transfer-encoding: chunked\r\n\r\n"
 UNTIL_CLOSED = b"connection: close\r\n\r\n"
 LAST_CHUNK = b"0\r\n\r\n"

@@ -1,6 +1,7 @@
-"""Reference streams of the chat dialect, the many ways to write them down, and a second, slow reader to judge by.
+"""Streams to read: what they say, the many ways to write them down, and a second, slow reader to judge by.
 
-Knows what a stream says and how servers write it; nothing of plait's own reading.
+Knows what a stream says and how servers write it; nothing of plait's own reading, and of no dialect more than its
+`Subject` says.
 """
 
 from __future__ import annotations
@@ -8,36 +9,28 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Callable, Sequence
+
+    from plait.providers.http import Framing
+    from plait.providers.reading import AnswerReader
+    from plait.providers.remote import HttpProvider
+
+Event = dict[str, Any]
 
 BOM = b"\xef\xbb\xbf"
 DONE = b"[DONE]"
-ENDS = (b"\n", b"\r\n", b"\r")
 PINGS = (b": ping", b":", b": OPENROUTER PROCESSING", b"id: 7", b"retry: 10", b"event: message", b"unknown: field")
-AFTER_DONE = (b"not json", b'{"choices":[{"index":0,"delta":{"content":"more"}}]}', b"null")
-
-
-def _chunk(finish: str | None = None, **delta: Any) -> dict[str, Any]:
-    return {
-        "id": "gen-1",
-        "object": "chat.completion.chunk",
-        "model": "m-1",
-        "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],
-    }
-
-
-def _usage(sent: int, received: int) -> dict[str, Any]:
-    usage = {"prompt_tokens": sent, "completion_tokens": received, "total_tokens": sent + received}
-    return {"id": "gen-1", "model": "m-1", "choices": [], "usage": usage}
-
-
-def _call(index: int, arguments: str, id_: str | None = None, name: str | None = None) -> dict[str, Any]:
-    function = {"arguments": arguments} if name is None else {"name": name, "arguments": arguments}
-    call = {"index": index, "function": function}
-    return call if id_ is None else {**call, "id": id_, "type": "function"}
+BEHIND = (0, 1, 3, 9)  # how much may come behind the last event
+NO_EVENT = (
+    *(b"null", b"5", b"[]", b'"text"', b"{}", b"NaN", b"{", b""),
+    *(b"[" * 5000, b'{"a":' * 3000, b"\xff", b"<html>"),
+    *(b'{"error": {"code": {}, "message": []}}', b'{"error": "\\ud800"}', b'{"error": [1]}'),
+)
+"""The data of records that are no event of any dialect, or an error."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +39,12 @@ class Reference:
 
     Attributes:
         name: what it is a stream of.
-        events: the JSON of its events, without the last one, ``[DONE]``.
+        events: the JSON of its events, without the last one of server-sent ones, ``[DONE]``.
         text, reasoning, refusal, calls, finish, usage: what it says.
     """
 
     name: str
-    events: tuple[dict[str, Any], ...]
+    events: tuple[Event, ...]
     text: str
     finish: str
     reasoning: str = ""
@@ -59,83 +52,221 @@ class Reference:
     calls: tuple[tuple[str, str, str], ...] = ()
     usage: tuple[int, int] | None = None
 
-    def chance_of_writing(self, chance: random.Random) -> bytes:
-        """Write the stream down in one of the ways in which servers do."""
-        return _Writer(chance).written(self.events)
 
-    def plainly(self, end: bytes = b"\n") -> bytes:
-        """Write the stream down with one kind of line end, a ping in its middle, and each third event in many lines."""
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A dialect, as it is proved.
+
+    Attributes:
+        name: the dialect's.
+        provider: makes the provider for a server at this address.
+        framing, reader: plait's pure parts.
+        wire: how its events are put down.
+        references: streams of it.
+        junk: the data of events that are not as they should be.
+        text_of: what an event adds to the text.
+        is_end: whether an event is an end mark.
+        content_type: what its streams are called.
+    """
+
+    name: str
+    provider: Callable[[str], HttpProvider]
+    framing: Callable[[], Framing]
+    reader: Callable[[], AnswerReader]
+    wire: Wire
+    references: tuple[Reference, ...]
+    junk: tuple[bytes, ...]
+    text_of: Callable[[Event], str]
+    is_end: Callable[[Event], bool]
+    content_type: str = "text/event-stream"
+
+    def seen(self, beginning: bytes, *, clean: bool) -> Seen:
+        """Read the beginning of a stream slowly.
+
+        Args:
+            beginning: the stream up to where it was cut.
+            clean: whether its end says that nothing more will come: a whole record without its end counts then.
+        """
+        records = self.wire.records(beginning, clean=clean)
+        text = ""
+        for record in records:
+            if record == DONE:
+                return Seen(anything=True, finished=True, text=text)
+            event = json.loads(record)
+            text += self.text_of(event)
+            if self.is_end(event):
+                return Seen(anything=True, finished=True, text=text)
+        return Seen(anything=bool(records), finished=False, text=text)
+
+    def junk_of(self, chance: random.Random) -> bytes:
+        """Give something that should not be in a stream."""
+        data = [*NO_EVENT, *self.junk]
+        at = chance.randrange(len(data) + len(self.wire.noise))
+        return self.wire.record(data[at]) if at < len(data) else self.wire.noise[at - len(data)]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the beginning of a stream says, by the slow reader."""
+
+    anything: bool
+    finished: bool
+    text: str
+
+
+class Wire(Protocol):
+    """How events are put down, and taken up again slowly.
+
+    Attributes:
+        ends: the line ends there are.
+        gap: what ends a record, where line ends are line feeds.
+        noise: bytes that should not be there.
+    """
+
+    @property
+    def ends(self) -> tuple[bytes, ...]: ...
+
+    @property
+    def gap(self) -> bytes: ...
+
+    @property
+    def noise(self) -> tuple[bytes, ...]: ...
+
+    def record(self, data: bytes) -> bytes:
+        """Put down one record."""
+        ...
+
+    def plainly(self, events: Sequence[Event], end: bytes) -> bytes:
+        """Put a stream down with one kind of line end, and something between its records that says nothing."""
+        ...
+
+    def written(self, events: Sequence[Event], chance: random.Random) -> bytes:
+        """Put a stream down in one of the ways in which servers do."""
+        ...
+
+    def records(self, beginning: bytes, *, clean: bool) -> list[bytes]:
+        """Take up the records of the beginning of a stream."""
+        ...
+
+
+@dataclass(frozen=True)
+class ServerSent:
+    """Events sent by a server (https://html.spec.whatwg.org/multipage/server-sent-events.html).
+
+    Attributes:
+        done: whether a stream ends with ``[DONE]``.
+        after: data that may come behind the last event.
+    """
+
+    done: bool
+    after: tuple[bytes, ...]
+    ends: tuple[bytes, ...] = (b"\n", b"\r\n", b"\r")
+    gap: bytes = b"\n\n"
+    noise: tuple[bytes, ...] = (b"data\n\n", b"\x00\n\n", b"\xef\xbb\xbfdata: {}\n\n", b"<html>\n\n", b"\r\r\n\n\r")
+
+    def record(self, data: bytes) -> bytes:
+        """Put down one event."""
+        return b"data: " + data + b"\n\n"
+
+    def plainly(self, events: Sequence[Event], end: bytes) -> bytes:
+        """Put a stream down with a ping in its middle, and each third event in many lines; behind it, what there is."""
         pieces = []
-        for number, event in enumerate(self.events):
+        for number, event in enumerate(events):
             text = json.dumps(event, ensure_ascii=False, indent=None if number % 3 else 0).encode()
             pieces.append(b"".join(b"data: " + line + end for line in text.split(b"\n")) + end)
         pieces.insert(len(pieces) // 2, b": ping" + end * 2)
-        return b"".join(pieces) + b"data: [DONE]" + end * 2
+        behind = (DONE,) if self.done else self.after
+        return b"".join([*pieces, *(b"data: " + data + end * 2 for data in behind)])
+
+    def written(self, events: Sequence[Event], chance: random.Random) -> bytes:
+        """Put a stream down in one of the ways in which servers do."""
+        return _Writer(self, chance).written(events)
+
+    def records(self, beginning: bytes, *, clean: bool) -> list[bytes]:
+        """Take up the data of the events, as the standard says."""
+        *lines, last = re.split(b"\r\n|\r|\n", beginning.removeprefix(BOM))
+        events: list[bytes] = []
+        data: list[bytes] = []
+        for line in lines:
+            if line:
+                data += _value(line)
+            elif data:
+                events.append(b"\n".join(data))
+                data = []
+        rest = b"\n".join(data + _value(last))
+        return [*events, rest] if clean and (rest == DONE or _is_object(rest)) else events
 
 
-REFERENCES = (
-    Reference(
-        "plain text with usage",
-        (
-            _chunk(role="assistant", content=""),
-            *(_chunk(content=piece) for piece in ("The", " quick", " brown fox", ",", ' said "no".\n', "Twice\\.")),
-            _chunk("stop"),
-            _usage(12, 9),
-        ),
-        text='The quick brown fox, said "no".\nTwice\\.',
-        finish="stop",
-        usage=(12, 9),
-    ),
-    Reference(
-        "parallel tool calls",
-        (
-            _chunk(role="assistant", content=None),
-            _chunk(content="Looking."),
-            _chunk(tool_calls=[_call(0, "", "call_a", "weather")]),
-            _chunk(tool_calls=[_call(0, '{"pla')]),
-            _chunk(tool_calls=[_call(1, '{"', "call_b", "time"), _call(0, 'ce": "Køb')]),
-            _chunk(tool_calls=[_call(0, 'enhavn"}')]),
-            _chunk(tool_calls=[_call(1, 'zone": "CET"}')]),
-            _chunk(tool_calls=[_call(2, "{}", "call_c", "ping")]),
-            _chunk("tool_calls"),
-            _usage(40, 25),
-        ),
-        text="Looking.",
-        finish="tool_calls",
-        calls=(
-            ("call_a", "weather", '{"place": "København"}'),
-            ("call_b", "time", '{"zone": "CET"}'),
-            ("call_c", "ping", "{}"),
-        ),
-        usage=(40, 25),
-    ),
-    Reference(
-        "reasoning, text and a refusal",
-        (
-            _chunk(role="assistant", content="", reasoning="Hm: "),
-            _chunk(reasoning="日本語 — "),
-            _chunk(reasoning_content="naïve?"),
-            _chunk(content="Привет, "),
-            _chunk(content="мир 👋🏽"),
-            _chunk(content=" — e\u0301."),
-            _chunk(refusal="I won't "),
-            _chunk(refusal="do that ✋"),
-            _chunk("stop"),
-        ),
-        text="Привет, мир 👋🏽 — e\u0301.",
-        reasoning="Hm: 日本語 — naïve?",
-        refusal="I won't do that ✋",
-        finish="stop",
-    ),
-)
+def _value(line: bytes) -> list[bytes]:
+    name, _, value = line.partition(b":")
+    return [value.removeprefix(b" ")] if name == b"data" else []
+
+
+def _is_object(data: bytes) -> bool:
+    try:
+        return isinstance(json.loads(data), dict)
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True)
+class JsonLines:
+    """Lines of JSON (https://github.com/ndjson/ndjson-spec).
+
+    Attributes:
+        after: lines that may come behind the last event.
+    """
+
+    after: tuple[bytes, ...]
+    ends: tuple[bytes, ...] = (b"\n", b"\r\n")
+    gap: bytes = b"\n"
+    noise: tuple[bytes, ...] = (b"\x00\n", b"\xef\xbb\xbf{}\n", b"\r", b"\n\n \n")
+
+    def record(self, data: bytes) -> bytes:
+        """Put down one line."""
+        return data + b"\n"
+
+    def plainly(self, events: Sequence[Event], end: bytes) -> bytes:
+        """Put a stream down with a blank line in its middle, and behind it what there may be."""
+        pieces = [json.dumps(event, ensure_ascii=False).encode() + end for event in events]
+        pieces.insert(len(pieces) // 2, end)
+        return b"".join([*pieces, *(line + end for line in self.after)])
+
+    def written(self, events: Sequence[Event], chance: random.Random) -> bytes:
+        """Put a stream down in one of the ways in which servers do."""
+        ends = chance.choice([self.ends[:1], self.ends[:1], self.ends[1:], self.ends])
+        blanks = chance.choice([0.0, 0.2, 0.6])
+        made = [BOM] if chance.random() < 0.2 else []
+        data = [_dumped(event, chance) for event in events]
+        data += chance.choices(self.after, k=chance.choice(BEHIND))
+        for line in data:
+            while chance.random() < blanks:
+                made.append(chance.choice([b"", b" ", b"\t"]) + chance.choice(ends))
+            made.append(line)
+            made.append(chance.choice(ends))
+        if chance.random() < 0.2:
+            made.pop()  # the last line end
+        return b"".join(made)
+
+    def records(self, beginning: bytes, *, clean: bool) -> list[bytes]:
+        """Take up the lines that are not blank."""
+        *lines, last = beginning.removeprefix(BOM).split(b"\n")
+        lines = [line.strip() for line in lines if line.strip()]
+        return [*lines, last] if clean and _is_object(last) else lines
+
+
+def _dumped(event: Event, chance: random.Random, indent: int | None = None) -> bytes:
+    separators = (",", ":") if chance.random() < 0.5 and indent is None else None
+    return json.dumps(event, ensure_ascii=chance.random() < 0.3, indent=indent, separators=separators).encode()
 
 
 class _Writer:
-    """Writes a stream: line by line, each with an end that cannot be read together with the one before."""
+    """Writes server-sent events: line by line, each with an end that cannot be read together with the one before."""
 
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, wire: ServerSent, chance: random.Random) -> None:
+        self._wire = wire
         self._chance = chance
-        self._ends = chance.choice([(b"\n",), (b"\n",), (b"\r\n",), (b"\r",), ENDS])
+        self._ends = chance.choice([(b"\n",), (b"\n",), (b"\r\n",), (b"\r",), wire.ends])
         self._written = [BOM] if chance.random() < 0.2 else []
         self._last = b""
         self._pings = chance.choice([0.0, 0.2, 0.6])
@@ -161,76 +292,30 @@ class _Writer:
             if self._chance.random() < self._pings / 2:
                 self._line(self._chance.choice(PINGS))
 
-    def written(self, events: tuple[dict[str, Any], ...]) -> bytes:
+    def _record(self, data: bytes) -> None:
+        self._data(data)
+        self._line(b"")
+
+    def written(self, events: Sequence[Event]) -> bytes:
         chance = self._chance
         for event in events:
             self._ping()
-            indent = 1 if chance.random() < self._lines else None
-            separators = (",", ":") if chance.random() < 0.5 and indent is None else None
-            text = json.dumps(event, ensure_ascii=chance.random() < 0.3, indent=indent, separators=separators)
-            self._data(text.encode())
-            self._line(b"")
-        for _ in range(chance.choice([0, 1, 1, 1, 2, 3])):
-            self._ping()
-            self._data(DONE)
-            self._line(b"")
-            if chance.random() < 0.2:
-                self._data(chance.choice(AFTER_DONE))
-                self._line(b"")
+            self._record(_dumped(event, chance, indent=1 if chance.random() < self._lines else None))
+        if self._wire.done:
+            for _ in range(chance.choice([0, 1, 1, 1, 2, 3])):
+                self._ping()
+                self._record(DONE)
+                self._after()
+        else:
+            for _ in range(chance.choice(BEHIND)):
+                self._record(chance.choice(self._wire.after))
         if chance.random() < 0.2:
             self._written.pop()  # the last blank line
         return b"".join(self._written)
 
-
-@dataclass(frozen=True)
-class Seen:
-    """What the beginning of a stream says, by the slow reader."""
-
-    anything: bool
-    finished: bool
-    text: str
-
-
-def seen(beginning: bytes, *, clean: bool) -> Seen:
-    """Read the beginning of a stream, as the standard says, slowly.
-
-    Args:
-        beginning: the stream up to where it was cut.
-        clean: whether its end says that nothing more will come: a whole event without its blank line counts then.
-    """
-    *lines, last = re.split(b"\r\n|\r|\n", beginning.removeprefix(BOM))
-    events: list[bytes] = []
-    data: list[bytes] = []
-    for line in lines:
-        if line:
-            data += _value(line)
-        elif data:
-            events.append(b"\n".join(data))
-            data = []
-    rest = b"\n".join(data + _value(last))
-    if clean and _whole(rest):
-        events.append(rest)
-    text, finished = "", False
-    for event in events:
-        if event == DONE:
-            finished = True
-            break
-        for choice in json.loads(event)["choices"]:
-            text += choice["delta"].get("content") or ""
-            finished = finished or choice["finish_reason"] is not None
-    return Seen(bool(events), finished, text)
-
-
-def _value(line: bytes) -> list[bytes]:
-    name, _, value = line.partition(b":")
-    return [value.removeprefix(b" ")] if name == b"data" else []
-
-
-def _whole(data: bytes) -> bool:
-    try:
-        return data == DONE or isinstance(json.loads(data), dict)
-    except ValueError:
-        return False
+    def _after(self) -> None:
+        if self._chance.random() < 0.2:
+            self._record(self._chance.choice(self._wire.after))
 
 
 def in_pieces(stream: bytes, chance: random.Random) -> list[bytes]:

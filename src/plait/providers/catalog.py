@@ -108,12 +108,9 @@ def get_provider(
         vendor, said = _names(name, model, base_url)
         made = _made(vendor, said, {"api_key": api_key, "base_url": base_url, "retry": retry}, options)
     else:
-        made = _chain(name, retry) if isinstance(name, Sequence) else _checked(name)
-        given = {"model": model, "api_key": api_key, "base_url": base_url, **options}
-        if own := [what for what, value in given.items() if value is not None and getattr(made, what, None) != value]:
-            said = "..." if own[0] == "api_key" else excerpt(repr(given[own[0]]), 60)
-            msg = f"{own[0]}={said} comes too late: the provider given is made"
-            raise ConfigurationError(msg)
+        more = {"model": model, "api_key": api_key, "base_url": base_url, **options}
+        given = {what: value for what, value in more.items() if value is not None}
+        made = _chain(name, given, retry) if isinstance(name, Sequence) else _as_given(name, given)
     if record_to is None:
         return made
     from plait.providers.recording import Recording
@@ -121,10 +118,30 @@ def get_provider(
     return Recording(made, record_to)
 
 
-def _chain(names: Sequence[str | Provider], retry: RetryPolicy | Mapping[str, Any] | int | None) -> Provider:
+def _chain(
+    names: Sequence[str | Provider], given: Mapping[str, Any], retry: RetryPolicy | Mapping[str, Any] | int | None
+) -> Provider:
     from plait.providers.fallback import Fallback
 
+    if given:
+        what, said = _first_of(given)
+        msg = f"{said} cannot be given for a list of providers; give it to each: get_provider(..., {what}=...)"
+        raise ConfigurationError(msg)
     return Fallback(*(get_provider(one, retry=retry if isinstance(one, str) else None) for one in names))
+
+
+def _as_given(provider: Any, given: Mapping[str, Any]) -> Provider:
+    made = _checked(provider)
+    if other := {what: value for what, value in given.items() if getattr(made, what, None) != value}:
+        msg = f"{_first_of(other)[1]} comes too late: the provider given is made"
+        raise ConfigurationError(msg)
+    return made
+
+
+def _first_of(given: Mapping[str, Any]) -> tuple[str, str]:
+    """Give the name of the first argument, and how to show it with its value."""
+    what, value = next(iter(given.items()))
+    return what, f"{what}={'...' if what == 'api_key' else excerpt(repr(value), 60)}"
 
 
 def _checked(made: Any) -> Provider:

@@ -30,7 +30,7 @@ class ChatProvider(HttpProvider):
     def _prepare(self, vendor: Vendor) -> None:
         form = replace(vendor.form, provider=self.name)
         if self.name == "openai" and urlsplit(self.base_url).hostname != "api.openai.com":
-            form = replace(form, max_tokens="max_tokens")  # servers like it know the older word
+            form = replace(form, max_tokens="max_tokens", file_types=frozenset())  # servers like it know the older word
         self._form = form
         self._head = b'{"model":' + to_json(self.model)
         self._messages = message_bytes(form)
@@ -40,6 +40,8 @@ class ChatProvider(HttpProvider):
     def encode(self, request: Request) -> bytes:
         """Give the body of a request; see `HttpProvider.encode`."""
         tools, output, settings = request.tools, request.output, request.settings
+        if settings.tool_choice == "none" and "tool_choice" in self._form.ignores:
+            tools = ()  # there is no other way to say it
         offers = self._offers.get((output, *tools), lambda: encode_offers(tools, output))
         chosen = self._settings.get(
             (settings, request.stream, bool(tools)),

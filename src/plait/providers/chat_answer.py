@@ -9,12 +9,10 @@ UTF-8 is one, too; a lone surrogate, which JSON can say, is kept.
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import msgspec
 
-from plait.errors import EmptyAnswer, ModelError, ProtocolViolation, StreamTruncated, TransportError, excerpt
 from plait.events import (
     CUT,
     DECLINED,
@@ -32,20 +30,17 @@ from plait.events import (
 from plait.frozen import assemble
 from plait.messages import ImagePart
 from plait.plain import to_json
-from plait.providers.sse import DONE
-from plait.providers.status import error_object
-from plait.providers.wire import parse_data_url, token_count
+from plait.providers.judging import Judge
+from plait.providers.wire import dollars, parse_data_url, token_count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
+    from plait.errors import TransportError
     from plait.events import Delta
     from plait.providers.status import Service
 
 _MAY_BE_EMPTY: Final = CUT | DECLINED  # reasons for which an answer may well be empty
 _ERROR: Final = "error"
 _PIECEMEAL: Final = frozenset({"reasoning.text", "reasoning.summary"})
-_MOST_DOLLARS: Final = 1e6
 
 
 class _Function(msgspec.Struct, gc=False):
@@ -89,7 +84,6 @@ class _Answer(msgspec.Struct, gc=False):
     error: Any = None
 
 
-_decode = msgspec.json.Decoder(_Answer).decode
 _NOTHING: Final = _Said()
 _NO_FUNCTION: Final = _Function()
 
@@ -113,42 +107,24 @@ class _Known(msgspec.Struct, gc=False):
     name: str
 
 
-class ChatReader:
+class ChatReader(Judge[_Answer]):
     """Turns one answer's JSON into deltas, and judges at its end whether it was complete.
 
     End marks are given out by `end` alone, when it is sure that the answer is one.
     """
 
-    __slots__ = (
-        "_choices",
-        "_expected",
-        "_failure",
-        "_fed",
-        "_first",
-        "_named",
-        "_said",
-        "_service",
-        "_usages",
-        "done",
-    )
+    __slots__ = ("_choices", "_expected", "_first", "_named", "_usages")
+
+    decoder: ClassVar[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(_Answer)
 
     def __init__(self, service: Service, *, expected: int = 1) -> None:
         """Say who answers, and how many choices were asked for."""
-        self.done = False  # whether what comes now is of no interest: the server said so, or it failed
-        self._failure: ModelError | None = None
-        self._service = service
+        super().__init__(service)
         self._expected = expected
         self._first = 0
         self._choices: dict[int, _Progress] = {}
-        self._said: list[Delta] = []
-        self._fed = False  # whether an event came
         self._named = False
         self._usages: list[Any] | None = None  # what was said of tokens since they were counted last
-
-    @property
-    def partial(self) -> str:
-        """The text of the first choice so far."""
-        return "".join(delta.text for delta in self._said if type(delta) is TextDelta and delta.choice == 0)
 
     def whole(self, body: bytes) -> list[Delta]:
         """Read an answer in one piece.
@@ -159,40 +135,14 @@ class ChatReader:
             EmptyAnswer: it is complete and says nothing.
         """
         try:
-            answer = _decode(body)
+            answer: _Answer = self.decoder.decode(body)
         except (ValueError, RecursionError):
             answer = self._read(body)
         self._add(answer, self._said)
         if not answer.choices:
             raise self._violation(body, what="answered without a choice")
-        self._count(self._said)
+        self._sum_up(self._said)
         return self._said + self.end(complete=True)
-
-    def feed(self, events: Iterable[bytes]) -> list[Delta]:
-        """Read the events of one socket read.
-
-        What is wrong with one of them is raised by `end`, for the pieces that came before it are handed out first.
-        """
-        if self.done:
-            return []  # some servers say that they are done twice, or go on with something else
-        said, self._fed = self._said, True
-        before = len(said)
-        add = self._add
-        try:
-            for event in events:
-                if event[:6] == DONE:
-                    self.done = True
-                    break
-                try:
-                    answer = _decode(event)
-                except (ValueError, RecursionError):
-                    answer = self._read(event)
-                add(answer, said)
-        except ModelError as error:
-            self._failure = error
-            self.done = True
-        self._count(said)
-        return said[before:]
 
     def end(
         self, beginning: bytes = b"", *, complete: bool = False, broken: TransportError | None = None
@@ -233,8 +183,7 @@ class ChatReader:
             # Some servers name no reason, and say only that all is done.
             deltas.append(FinishDelta(choice.finish_reason or "", number))
         if not spoke:
-            msg = f"{self._service.provider} gave a complete answer without text or tool calls"
-            raise EmptyAnswer(msg, provider=self._service.provider)
+            raise self._empty()
         return deltas
 
     def _finished(self) -> bool:
@@ -242,15 +191,15 @@ class ChatReader:
         choices = self._choices
         return len(choices) >= self._expected and all(choice.finish_reason is not None for choice in choices.values())
 
-    def _add(self, answer: _Answer, deltas: list[Delta]) -> None:
-        if answer.error:
-            raise self._error(answer.error)
-        if not self._named and (answer.model or answer.id):
+    def _add(self, event: _Answer, deltas: list[Delta]) -> bool:
+        if event.error:
+            raise self._error(event.error)
+        if not self._named and (event.model or event.id):
             self._named = True
-            deltas.append(ModelDelta(answer.model or "", answer.id or "", self._service.provider))
-        if answer.usage is not None:
-            self._used(answer.usage)
-        for choice in answer.choices or ():
+            deltas.append(ModelDelta(event.model or "", event.id or "", self._service.provider))
+        if event.usage is not None:
+            self._used(event.usage)
+        for choice in event.choices or ():
             if choice.error:
                 raise self._error(choice.error)
             number = choice.index or 0
@@ -276,6 +225,7 @@ class ChatReader:
                 _act(said, progress, number, deltas, whole=choice.delta is None)
             if choice.finish_reason is not None:
                 progress.finish_reason = choice.finish_reason
+        return False  # the tokens may still be told
 
     def _ours(self, number: int) -> int:
         """Give our number of a choice: if one was asked for, the first that comes is 0, however the server counts."""
@@ -288,7 +238,7 @@ class ChatReader:
             self._usages = []
         self._usages.append(usage)
 
-    def _count(self, deltas: list[Delta]) -> None:
+    def _sum_up(self, deltas: list[Delta]) -> None:
         """Give the tokens that were told last and make sense: which reads told of them must make no difference."""
         if self._usages is None:
             return
@@ -298,47 +248,12 @@ class ChatReader:
                 break
         self._usages = None
 
-    def _read(self, data: bytes) -> _Answer:
-        """Decode what the fast decoder refuses: lone surrogates are taken, and anything else is named."""
-        try:
-            return msgspec.convert(json.loads(data.decode("utf-8-sig")), _Answer)
-        except UnicodeDecodeError:
-            what = "sent something that is not UTF-8"
-        except (ValueError, RecursionError):
-            what = "sent something that is no JSON of its dialect"
-        if data[:64].lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<":
-            what = "sent a web page instead of an answer (check base_url)"
-        # Raised out here, the error's context does not hold the decoder's, which holds all that was sent.
-        raise self._violation(data, what=what)
-
     def _text(self, content: object) -> str:
         """Join content that comes in parts, as some vendors send it."""
         if not isinstance(content, list):
             raise self._violation(to_json(content), what="sent content that is no text")
         texts = [part.get("text") for part in content if isinstance(part, dict)]
         return "".join(text for text in texts if isinstance(text, str))
-
-    def _violation(self, said: bytes, what: str) -> ProtocolViolation:
-        text = excerpt(self._service.clean(said.decode("utf-8", "replace")))
-        shown = f": {text}" if text else ": nothing"
-        provider = self._service.provider
-        return ProtocolViolation(f"{provider} {what}{shown}", excerpt=text, provider=provider, partial=self.partial)
-
-    def _error(self, said: object) -> ModelError:
-        error = error_object(said, self._service)
-        error.partial = self.partial
-        return error
-
-    def _truncated(self, beginning: bytes, broken: TransportError | None) -> ModelError:
-        commented = beginning.lstrip(b"\xef\xbb\xbf\r\n")[:1] == b":"  # sign enough that it is a stream of events
-        if broken is None and not self._fed and not commented:
-            return self._violation(beginning, what="sent no event in its stream")
-        provider = self._service.provider
-        how = f"the stream of {provider} ended before the answer did" if broken is None else str(broken)
-        timeout = broken is not None and broken.timeout
-        error = StreamTruncated(how, timeout=timeout, provider=provider, partial=self.partial)
-        error.__cause__ = broken
-        return error
 
 
 def _act(said: _Said, progress: _Progress, number: int, deltas: list[Delta], *, whole: bool) -> None:
@@ -448,8 +363,6 @@ def read_usage(said: object) -> Usage | None:
         thought := token_count(of_output.get("reasoning_tokens"))
     ):
         found["reasoning_tokens"] = thought
-    if "cost" in said:
-        cost = said["cost"]
-        if isinstance(cost, int | float) and type(cost) is not bool and 0 <= cost < _MOST_DOLLARS:
-            found["cost"] = float(cost)
+    if (cost := dollars(said.get("cost"))) is not None:
+        found["cost"] = cost
     return assemble(Usage, found)

@@ -11,19 +11,19 @@ that they take: the rest of the conversation must not be lost with it.
 from __future__ import annotations
 
 import mimetypes
-import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
 from plait.errors import ConfigurationError
 from plait.messages import AssistantMessage, AudioPart, FilePart, ImagePart, Message, TextPart, ToolResult
-from plait.plain import parse_json, thaw, to_json
+from plait.plain import thaw, to_json
+from plait.providers.history import check_extra, sendable_arguments, sendable_name, source_of, unsendable
 from plait.providers.wire import MessageBytes, data_url
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from plait.messages import ContentPart, ToolCall
+    from plait.messages import ContentPart, Role, ToolCall
     from plait.providers.base import Settings, ToolDefinition
     from plait.providers.vendors import Form
     from plait.schema import OutputSchema
@@ -32,11 +32,9 @@ _AUDIO_FORMATS: Final = {"mpeg": "mp3", "x-wav": "wav", "wave": "wav", "vnd.wave
 _TOOL_CHOICES: Final = frozenset({"auto", "none", "required"})
 _SAID_BY_MODELS: Final = frozenset({"text", "reasoning", "tool_call", "server_tool"})
 _OF_CALLS: Final = frozenset({"extra_content"})  # a vendor's own fields of a tool call
-_NO_NAME: Final = r"[^a-zA-Z0-9_-]"
-_LONGEST_NAME: Final = 64
-_is_name = re.compile(r"[a-zA-Z0-9_-]{1,64}").fullmatch
-_INVALID: Final = "invalid_json"
 _OWN_FIELDS: Final = frozenset({"messages", "stream"})
+_OF_TOOLS: Final = frozenset({"tool_choice", "parallel_tool_calls"})
+_SAY_NOTHING: Final = {"n": (1,), "tool_choice": ("auto", "none"), "parallel_tool_calls": (True,)}
 
 
 @lru_cache(maxsize=64)
@@ -73,18 +71,20 @@ def _content(message: Message, form: Form, *, text_only: bool = False) -> str | 
     made = []
     for part in parts:
         if isinstance(part, TextPart) or (isinstance(part, ImagePart | AudioPart | FilePart) and not text_only):
-            made.append(_part(part, form))
+            made.append(_part(part, message.role, form))
         else:
-            raise _refused(part.type, message.role, form)
+            raise unsendable(part.type, message.role, form.provider)
     return made or ""
 
 
-def _part(part: ContentPart, form: Form) -> dict[str, Any]:
+def _part(part: ContentPart, role: Role, form: Form) -> dict[str, Any]:
+    if part.type != "text" and part.type not in form.takes:
+        raise unsendable(part.type, role, form.provider)
     match part:
         case TextPart():
             return {"type": "text", "text": part.text}
         case ImagePart():
-            return {"type": "image_url", "image_url": _image(part)}
+            return {"type": "image_url", "image_url": _image(part, form)}
         case AudioPart():
             kind = part.media_type.partition("/")[2]
             sound = {"data": thaw(part.data), "format": _AUDIO_FORMATS.get(kind, kind)}
@@ -95,11 +95,14 @@ def _part(part: ContentPart, form: Form) -> dict[str, Any]:
             assert_never(part)
 
 
-def _image(part: ImagePart) -> dict[str, str]:
+def _image(part: ImagePart, form: Form) -> dict[str, str]:
     if part.data is not None:
         url = data_url(part.data, part.media_type)
     elif part.url is not None:
         url = part.url
+        if not form.image_urls and url[:5].lower() != "data:":
+            msg = f"{form.provider!r} takes no address of an image; give the image's data"
+            raise ConfigurationError(msg)
     else:
         msg = "an image part has neither url nor data; give it one of them"
         raise ConfigurationError(msg)
@@ -110,6 +113,10 @@ def _file(part: FilePart, form: Form) -> dict[str, str]:
     if part.file_id is not None:
         return {"file_id": part.file_id}
     if part.data is not None:
+        if form.file_types and part.media_type not in form.file_types:
+            takes = ", ".join(sorted(form.file_types))
+            msg = f"a file of type {part.media_type!r} cannot be sent to {form.provider!r}; it takes {takes}"
+            raise ConfigurationError(msg)
         name = part.name or f"file{mimetypes.guess_extension(part.media_type) or ''}"
         return {"file_data": data_url(part.data, part.media_type), "filename": name}
     if part.url is not None and form.file_urls:
@@ -124,7 +131,7 @@ def _assistant(message: Message, form: Form) -> dict[str, Any]:
     own = whose == form.provider
     for part in message.parts:
         if part.type not in _SAID_BY_MODELS and (whose is None or part.type != "image"):
-            raise _refused(part.type, "assistant", form)
+            raise unsendable(part.type, "assistant", form.provider)
     calls, text, refusal = message.tool_calls, message.text, message.refusal
     made: dict[str, Any] = {"role": "assistant", "content": text if text or not (calls or refusal) else None}
     if refusal:
@@ -136,41 +143,18 @@ def _assistant(message: Message, form: Form) -> dict[str, Any]:
         made.update(details)
         if form.reasoning and message.reasoning and not details:
             made[form.reasoning] = message.reasoning
-        if form.images and (images := [_part(part, form) for part in message.parts if isinstance(part, ImagePart)]):
-            made["images"] = images
+        images = [part for part in message.parts if isinstance(part, ImagePart)] if form.images else []
+        if images:
+            made["images"] = [_part(part, "assistant", form) for part in images]
     return made
 
 
 def _called(call: ToolCall, *, own: bool) -> dict[str, Any]:
-    made = {"id": call.id, "type": "function", "function": {"name": _name(call), "arguments": _arguments(call)}}
+    function = {"name": sendable_name(call.name), "arguments": sendable_arguments(call)}
+    made = {"id": call.id, "type": "function", "function": function}
     if own and call.details:
         made.update({name: value for name, value in call.details.items() if name in _OF_CALLS})
     return made
-
-
-def _name(call: ToolCall) -> str:
-    """Give the name of a tool that was called, in the letters of names; models invent others.
-
-    A server refuses the whole conversation for one: "string does not match pattern '^[a-zA-Z0-9_-]+$'".
-    """
-    name = call.name
-    return name if _is_name(name) else re.sub(_NO_NAME, "_", name)[:_LONGEST_NAME] or "_"
-
-
-def _arguments(call: ToolCall) -> str:
-    """Give the arguments of a call as the model wrote them, and in an object if what it wrote is none.
-
-    Ollama, and what OpenRouter passes a request on to, refuse the whole conversation for text that is no JSON object.
-    """
-    text = call.arguments
-    if not text or text.isspace():
-        return "{}"
-    try:
-        if type(said := parse_json(text)) is dict:
-            return text
-    except ValueError:
-        said = text
-    return "{}" if said is None else to_json({_INVALID: text}).decode()
 
 
 def _results(message: Message, form: Form) -> list[dict[str, Any]]:
@@ -178,20 +162,13 @@ def _results(message: Message, form: Form) -> list[dict[str, Any]]:
     more: list[dict[str, Any]] = []
     for part in message.parts:
         if not isinstance(part, ToolResult):
-            raise _refused(part.type, "tool", form)
+            raise unsendable(part.type, "tool", form.provider)
         made.append({"role": "tool", "tool_call_id": part.call_id, "content": part.text})
-        if others := [_part(item, form) for item in part.parts if not isinstance(item, TextPart)]:
-            named = f"{part.name!r} ({part.call_id})" if part.name else part.call_id
-            more += [{"type": "text", "text": f"From the result of {named}:"}, *others]
+        if others := [_part(item, "tool", form) for item in part.parts if not isinstance(item, TextPart)]:
+            more += [{"type": "text", "text": source_of(part)}, *others]
     if more:
         made.append({"role": "user", "content": more})
     return made
-
-
-def _refused(kind: str, role: str, form: Form) -> ConfigurationError:
-    return ConfigurationError(
-        f"a message with role {role!r} has a part of type {kind!r}, which cannot be sent to {form.provider!r}"
-    )
 
 
 def encode_offers(tools: Sequence[ToolDefinition], output: OutputSchema[Any] | None) -> bytes:
@@ -228,11 +205,13 @@ def encode_settings(settings: Settings, form: Form, *, tools: bool, stream: bool
         stream: whether the answer shall be streamed, with its tokens counted.
 
     Raises:
-        ConfigurationError: ``extra`` names a field that is the library's own.
+        ConfigurationError: ``extra`` names a field that is the library's own, or a setting would be passed over.
     """
-    if own := _OWN_FIELDS & settings.extra.keys():
-        msg = f"settings.extra must not hold {sorted(own)}: the request says that itself"
-        raise ConfigurationError(msg)
+    check_extra(settings, _OWN_FIELDS)
+    for name in form.ignores if tools else form.ignores - _OF_TOOLS:
+        if (value := getattr(settings, name)) is not None and value not in _SAY_NOTHING[name]:
+            msg = f"{form.provider!r} takes no {name!r}; leave it out"
+            raise ConfigurationError(msg)
     fields: dict[str, Any] = {
         "temperature": settings.temperature,
         form.max_tokens: settings.max_tokens,

@@ -6,53 +6,25 @@ subclass that says how requests are written and answers are read. Knows nothing 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from plait.errors import LimitExceeded, ModelError, TransportError
 from plait.plain import EMPTY
 from plait.providers.http import DEFAULT_LIMITS, Endpoint, Framing, TransportLimits, address_of
+from plait.providers.reading import AnswerByTool
 from plait.providers.sse import EventReader
 from plait.providers.status import Service
+from plait.providers.structured import Asking
 from plait.providers.vendors import address_for, find_vendor, headers_for, key_of, secrets_in
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable, Mapping
+    from collections.abc import AsyncGenerator, Mapping
 
     from plait.events import Delta
     from plait.providers.base import Request
+    from plait.providers.reading import AnswerReader
     from plait.providers.vendors import Dialect, Vendor
-
-
-class AnswerReader(Protocol):
-    """Turns one answer's bytes into deltas, and judges at its end whether it was complete. Pure; it does no I/O.
-
-    Attributes:
-        done: whether what comes now is of no interest: the server said so, or it failed.
-    """
-
-    done: bool
-
-    @property
-    def partial(self) -> str:
-        """The text of the first choice so far."""
-        ...
-
-    def whole(self, body: bytes) -> list[Delta]:
-        """Read an answer in one piece."""
-        ...
-
-    def feed(self, events: Iterable[bytes]) -> list[Delta]:
-        """Read the events of one socket read; what is wrong with one of them is raised by `end`."""
-        ...
-
-    def end(self, beginning: bytes = b"", *, broken: TransportError | None = None) -> list[Delta]:
-        """Judge a stream at its end: give the end mark of the answer, or raise what is wrong with it.
-
-        Args:
-            beginning: the first bytes of the stream, to show if there was no event in it.
-            broken: how the stream broke off, if it did.
-        """
-        ...
+    from plait.schema import OutputSchema
 
 
 class HttpProvider:
@@ -113,9 +85,11 @@ class HttpProvider:
             model=model,
             key_variable=vendor.key_variable,
             unreachable=vendor.unreachable,
+            get_model=f"{vendor.get_model} {model}" if vendor.get_model else "",
             secrets=secrets_in(key, sent),
         )
         self._endpoint = Endpoint(f"{url}{self.path}", self._service, headers=sent, limits=limits)
+        self._asking = Asking(name, model, vendor.output_modes)
         self._prepare(vendor)
 
     def _prepare(self, vendor: Vendor) -> None:
@@ -137,6 +111,19 @@ class HttpProvider:
         """
         raise NotImplementedError
 
+    async def compose(self, request: Request) -> bytes:
+        """Give the body of a request, after what it takes beside encoding: a dialect may have to fetch something.
+
+        Raises:
+            ConfigurationError: as `encode`.
+        """
+        return self.encode(request)
+
+    def enforces(self, output: OutputSchema[Any]) -> bool:
+        """Say whether the dialect can have an output's very schema enforced; a dialect may take some only."""
+        del output
+        return True
+
     def reader(self, request: Request) -> AnswerReader:
         """Give what reads the answer to a request."""
         raise NotImplementedError
@@ -149,8 +136,13 @@ class HttpProvider:
             ModelError: see the tree in `plait.errors`; ``partial`` is the text that had arrived.
             LimitExceeded: the answer is too large.
         """
-        body = self.encode(request)
+        output, tool = request.output, None
+        if output is not None:
+            request, tool = self._asking.form(request, output, self.enforces)
+        body = await self.compose(request)
         reader = self.reader(request)
+        if tool is not None:
+            reader = AnswerByTool(reader, tool)
         if not request.stream:
             yield reader.whole(await self._endpoint.post(body))
             return

@@ -8,15 +8,17 @@ says nothing of how a dialect is written.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import urlsplit
 
 from plait.errors import ConfigurationError
 from plait.plain import EMPTY, to_json
+from plait.providers.base import OUTPUT_MODES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from plait.providers.base import OutputMode
 
 Dialect = Literal["chat", "responses", "anthropic", "ollama"]
 """The wire formats: OpenAI's chat and Responses, Anthropic's Messages, Ollama's own."""
@@ -35,7 +37,11 @@ class Form:
         reasoning: the field in which a vendor takes back what its model thought, as text.
         details: its own fields of an answer that are kept, and sent back unchanged.
         images: whether it takes back the images that its models made.
+        takes: the kinds of parts that it takes beside text.
+        image_urls: whether an image may be the address of one.
         file_urls: whether a file may be the address of one.
+        file_types: the media types of the files that it takes; none stands for all.
+        ignores: the settings that it passes over, and that are refused therefore.
         max_tokens: the field for the most tokens of an answer.
     """
 
@@ -43,7 +49,11 @@ class Form:
     reasoning: str | None = None
     details: tuple[str, ...] = ("reasoning_details",)
     images: bool = False
+    takes: frozenset[str] = frozenset({"image", "audio", "file"})
+    image_urls: bool = True
     file_urls: bool = False
+    file_types: frozenset[str] = frozenset()
+    ignores: frozenset[str] = frozenset()
     max_tokens: str = "max_tokens"
 
 
@@ -63,6 +73,9 @@ class Vendor:
         headers: what else is sent with every request.
         base_url_variable: the environment variable that names another address.
         unreachable: what to do when nobody answers there.
+        get_model: the command that gets a model which is not there, but for its name.
+        output_modes: how it can be asked for an answer of an output type, best first; see `Settings.output_mode`. Leave
+            ``"native"`` out where a JSON Schema is not enforced, and ``"tool"`` where no call can be demanded.
         form: what it reads differently in the chat dialect.
     """
 
@@ -74,10 +87,14 @@ class Vendor:
     headers: Mapping[str, str] = EMPTY
     base_url_variable: str | None = None
     unreachable: str = "check the network, and base_url if you gave one"
+    get_model: str = ""
+    output_modes: tuple[OutputMode, ...] = OUTPUT_MODES
     form: Form = PLAIN_FORM
 
 
 _OPENROUTER: Final = "https://openrouter.ai/api/v1"
+_PULL: Final = "ollama pull"
+_OF_OLLAMA: Final[tuple[OutputMode, ...]] = ("native", "prompt")  # it takes no tool_choice
 _START_OLLAMA: Final = "start Ollama there (ollama serve), or correct OLLAMA_HOST or base_url"
 
 VENDORS: Final[dict[str, Vendor]] = {
@@ -85,7 +102,8 @@ VENDORS: Final[dict[str, Vendor]] = {
         base_url="https://api.openai.com/v1",
         key_variable="OPENAI_API_KEY",
         base_url_variable="OPENAI_BASE_URL",
-        form=Form(max_tokens="max_completion_tokens"),  # its newer models take no max_tokens
+        # Its newer models take no max_tokens. https://developers.openai.com/api/docs/guides/file-inputs: PDF only.
+        form=Form(max_tokens="max_completion_tokens", file_types=frozenset({"application/pdf"})),
     ),
     "openai-responses": Vendor(
         base_url="https://api.openai.com/v1",
@@ -120,6 +138,8 @@ VENDORS: Final[dict[str, Vendor]] = {
         key_needed=False,
         base_url_variable="OLLAMA_HOST",
         unreachable=_START_OLLAMA,
+        get_model=_PULL,
+        output_modes=_OF_OLLAMA,
     ),
     "ollama-chat": Vendor(
         base_url="http://localhost:11434/v1",
@@ -127,7 +147,15 @@ VENDORS: Final[dict[str, Vendor]] = {
         key_needed=False,
         base_url_variable="OLLAMA_HOST",
         unreachable=_START_OLLAMA,
-        form=Form(reasoning="reasoning"),
+        get_model=_PULL,
+        output_modes=_OF_OLLAMA,
+        # https://github.com/ollama/ollama/blob/main/openai/openai.go: "invalid message format" for all else.
+        form=Form(
+            reasoning="reasoning",
+            takes=frozenset({"image"}),
+            image_urls=False,
+            ignores=frozenset({"n", "tool_choice", "parallel_tool_calls"}),
+        ),
     ),
 }
 """Every vendor by its name, in the order in which keys are looked for."""
@@ -153,7 +181,12 @@ def find_vendor(name: str, dialect: Dialect, base_url: str | None) -> Vendor:
         raise ConfigurationError(msg)
     like = next(one for one in VENDORS.values() if one.dialect == dialect)
     return Vendor(
-        base_url=base_url, dialect=dialect, key_needed=False, key_header=like.key_header, headers=like.headers
+        base_url=base_url,
+        dialect=dialect,
+        key_needed=False,
+        key_header=like.key_header,
+        headers=like.headers,
+        output_modes=like.output_modes,
     )
 
 
@@ -207,6 +240,9 @@ def headers_for(vendor: Vendor, key: str | None, given: Mapping[str, str]) -> di
     if key is not None:
         sent[vendor.key_header] = f"Bearer {key}" if vendor.key_header == "authorization" else key
     sent.update(vendor.headers)
+    if not isinstance(given, Mapping):
+        msg = f"headers must be a dict of names and values, not {type(given).__name__}"
+        raise ConfigurationError(msg)
     for name, value in given.items():
         if not (isinstance(value, str) and value.isprintable() and name.isascii() and name.isprintable() and name):
             msg = f"the header {name!r} cannot be sent: its name and value must be text without line ends"

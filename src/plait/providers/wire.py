@@ -21,6 +21,7 @@ V = TypeVar("V")
 
 _MOST: Final = 32
 _MOST_TOKENS: Final = 10**12
+_MOST_DOLLARS: Final = 1e6
 
 
 class MessageBytes:
@@ -52,12 +53,17 @@ class MessageBytes:
             found.append(self._add(message) if entry is None else entry.data)
         return found
 
-    def _add(self, message: Message) -> bytes:
+    def keep(self, message: Message, data: bytes) -> None:
+        """Keep bytes that were made of a message in another way, as after something it names was fetched."""
         entry = _Known(message, self._forget)
         entry.number = id(message)
-        entry.data = self._encode(message)
+        entry.data = data
         self._known[entry.number] = entry
-        return entry.data
+
+    def _add(self, message: Message) -> bytes:
+        data = self._encode(message)
+        self.keep(message, data)
+        return data
 
     def _gone(self, entry: _Known) -> None:
         self._known.pop(entry.number, None)
@@ -115,3 +121,8 @@ def parse_data_url(url: str) -> tuple[str, bytes] | None:
 def token_count(value: object) -> int | None:
     """Give a number of tokens as a provider reports it; None for what cannot be one."""
     return value if type(value) is int and 0 <= value < _MOST_TOKENS else None
+
+
+def dollars(value: object) -> float | None:
+    """Give what a request cost, as a provider reports it; None for what cannot be a price."""
+    return float(value) if type(value) in (int, float) and 0 <= value < _MOST_DOLLARS else None  # type: ignore[operator, arg-type]  # the exact type was asked for

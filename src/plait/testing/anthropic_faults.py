@@ -87,9 +87,9 @@ def _pieces(blocks: Callable[[str], list[bytes]]) -> Make:
 
 ANTHROPIC: Final[Mapping[str, Make]] = {
     "error-as-answer": lambda place, asked: Reply(body=_DIALECT.error(529, "the model is overloaded")),
-    "content-null": edited(_DIALECT, _content(None)),
-    "content-of-null": edited(_DIALECT, _content([None])),
-    "content-absent": edited(_DIALECT, _absent),
+    "answer-null": edited(_DIALECT, _content(None)),
+    "answer-of-null": edited(_DIALECT, _content([None])),
+    "answer-absent": edited(_DIALECT, _absent),
     "null-reason": edited(_DIALECT, _no_reason),
     "extra-keys": edited(_DIALECT, _more_keys),
     "missing-ids": edited(_DIALECT, _no_ids, _TWO),

@@ -40,9 +40,9 @@ _NAMES: Final = (
     ("L36", "choices-of-null", "choices holds null"),
     ("L36", "choices-absent", "there are no choices"),
     ("L36", "azure-first-chunk", "Azure's first chunk, which has no choice"),
-    ("L36", "content-null", "where the content is to be stands null"),
-    ("L36", "content-of-null", "the content holds null"),
-    ("L36", "content-absent", "there is no content"),
+    ("L36", "answer-null", "null where the answer should be"),
+    ("L36", "answer-of-null", "where the answer should be is a list of null"),
+    ("L36", "answer-absent", "there is no place for an answer"),
     ("L40", "null-reason", "the finish reason is null, and the end mark comes"),
     ("L40", "extra-keys", "keys nobody knows"),
     ("L43", "missing-ids", "tool calls without ids"),
@@ -79,16 +79,17 @@ _OF_ONE: Final[Mapping[DialectName, Mapping[str, Make]]] = {
 }
 
 
+_MAKES: Final = {name: {**_of_all(dialect), **_OF_ONE[name]} for name, dialect in DIALECTS.items()}
+
+
 def _fault(row: str, name: str, sentence: str) -> Fault:
     """Gather what each dialect does for a name."""
-    makes = {dialect: makes[name] for dialect, makes in _MAKES.items() if name in makes}
+    makes = {dialect: those[name] for dialect, those in _MAKES.items() if name in those}
 
     def make(place: Place, asked: Asked) -> Reply:
         return makes[asked.dialect](place, asked)
 
     return Fault(row=row, name=name, sentence=sentence, make=make, dialects=tuple(makes))
 
-
-_MAKES: Final = {name: {**_of_all(dialect), **_OF_ONE[name]} for name, dialect in DIALECTS.items()}
 
 DIALECT_FAULTS: Final = tuple(_fault(*named) for named in _NAMES)

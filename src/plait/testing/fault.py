@@ -94,10 +94,9 @@ class Injected:
             ConfigurationError: the request is in a dialect in which this cannot happen.
         """
         if asked.dialect not in self.fault.dialects:
-            spoken = " and ".join(map(repr, self.fault.dialects))
             msg = (
-                f"the fault {self.fault.name!r} is one of the dialects {spoken}, and the request is in "
-                f"{asked.dialect!r}: {asked.url}"
+                f"the fault {self.fault.name!r} is none of the dialect {asked.dialect!r}, in which {asked.url} was "
+                f"asked; it happens in {', '.join(map(repr, self.fault.dialects))}"
             )
             raise ConfigurationError(msg)
         return self.fault.make(self.place, asked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -31,7 +32,7 @@ def find_fault(name: str) -> Fault:
         ConfigurationError: there is none of that name.
     """
     of_kind("the name of a fault", name, str, "a name such as 'rate-limited', or the number of a row such as 'L05'")
-    found = FAULTS.get(name.lower()) or next((one for one in _ALL if one.row == name.upper()), None)
+    found = FAULTS.get(name.lower()) or _of_row(name.upper())
     if found is None:
         from difflib import get_close_matches
 
@@ -40,6 +41,17 @@ def find_fault(name: str) -> Fault:
         msg = f"there is no fault {excerpt(name, 60)!r}; {meant}'python -m plait.testing --list' shows all"
         raise ConfigurationError(msg)
     return found
+
+
+def _of_row(row: str) -> Fault | None:
+    """Give the first fault of a row; for a dialect in which it cannot happen, the first that can."""
+    found = [one for one in _ALL if one.row == row]
+    dialects = {dialect: one for one in reversed(found) for dialect in one.dialects}
+    if not found or set(found[0].dialects) == set(dialects):
+        return found[0] if found else None
+    return replace(
+        found[0], make=lambda place, asked: dialects[asked.dialect].make(place, asked), dialects=tuple(dialects)
+    )
 
 
 def fault(

@@ -76,9 +76,9 @@ def _numbers(*numbers: int | None) -> Make:
 
 OLLAMA: Final[Mapping[str, Make]] = {
     "error-as-answer": lambda place, asked: Reply(body=_DIALECT.error(503, "the model is overloaded")),
-    "content-null": edited(_DIALECT, _message(None)),
-    "content-of-null": edited(_DIALECT, _message([None])),
-    "content-absent": edited(_DIALECT, _absent),
+    "answer-null": edited(_DIALECT, _message(None)),
+    "answer-of-null": edited(_DIALECT, _message([None])),
+    "answer-absent": edited(_DIALECT, _absent),
     "null-reason": edited(_DIALECT, _no_reason),
     "extra-keys": edited(_DIALECT, _more_keys),
     "missing-ids": edited(_DIALECT, _no_ids, _TWO),

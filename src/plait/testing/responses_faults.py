@@ -110,9 +110,9 @@ def _pieces(order: Callable[[list[Numbered], list[Numbered]], list[Numbered]], *
 RESPONSES: Final[Mapping[str, Make]] = {
     "error-as-answer": _failed_answer,
     "failed-midway": _failed_midway,
-    "content-null": edited(_DIALECT, _output(None)),
-    "content-of-null": edited(_DIALECT, _output([None])),
-    "content-absent": edited(_DIALECT, _absent),
+    "answer-null": edited(_DIALECT, _output(None)),
+    "answer-of-null": edited(_DIALECT, _output([None])),
+    "answer-absent": edited(_DIALECT, _absent),
     "null-reason": edited(_DIALECT, _no_reason),
     "extra-keys": edited(_DIALECT, _more_keys),
     "missing-ids": edited(_DIALECT, _no_ids, _TWO),

@@ -35,6 +35,7 @@ class TransportLimits:
 
 
 DEFAULT_LIMITS: Final = TransportLimits()
+_BEGINNING: Final = 1000  # bytes of a stream that are kept, to show if they make no sense
 
 
 class Framing(Protocol):
@@ -102,8 +103,8 @@ class EventStream:
             if not part:
                 self._ended = True
                 return framing.end() or None
-            if not self._received:
-                self.beginning = part[:1000]
+            if self._received < _BEGINNING:
+                self.beginning += part[: _BEGINNING - self._received]
             self._received += len(part)
             if self._received > limits.stream_bytes:
                 raise too_large(self._service, "the stream", limits.stream_bytes)

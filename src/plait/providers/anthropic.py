@@ -1,0 +1,59 @@
+"""Anthropic's Messages dialect: Claude, and any server that speaks it at a ``base_url``.
+
+Joins the pure parts (`anthropic_request`, `anthropic_answer`) to what all dialects share.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from plait.providers.anthropic_answer import AnthropicReader
+from plait.providers.anthropic_request import encode_container, encode_head, encode_system, message_bytes
+from plait.providers.anthropic_schema import enforced, within_limits
+from plait.providers.remote import HttpProvider
+from plait.providers.wire import Recent
+
+if TYPE_CHECKING:
+    from plait.providers.base import Request
+    from plait.providers.vendors import Dialect, Vendor
+    from plait.schema import OutputSchema
+
+
+class AnthropicProvider(HttpProvider):
+    """A model behind Anthropic's Messages API; its arguments are those of `HttpProvider`."""
+
+    usual: ClassVar[str] = "anthropic"
+    dialect: ClassVar[Dialect] = "anthropic"
+    path: ClassVar[str] = "/v1/messages"
+    roots: ClassVar[tuple[str, ...]] = ("/v1",)
+
+    def _prepare(self, vendor: Vendor) -> None:
+        del vendor
+        self._messages = message_bytes(self.name)
+        self._heads: Recent[bytes] = Recent()
+
+    def encode(self, request: Request) -> bytes:
+        """Give the body of a request; see `HttpProvider.encode`."""
+        settings, messages = request.settings, request.messages
+        said = self._messages.all(messages)
+        places = [at for at, message in enumerate(messages) if message.role == "system"]
+        system = b",".join(filter(None, [said[at] for at in places]))
+        for at in reversed(places):
+            del said[at]
+        head = self._heads.get(
+            (settings, request.output, request.stream, not system, *request.tools),
+            lambda: encode_head(request, self.model, self.name, strict=self._asking.native, bare=not system),
+        )
+        container = encode_container(request, self.name, datetime.now(UTC)) if settings.extra else b""
+        known = encode_system(system, settings)
+        return b"".join((head, known, b',"messages":[', b",".join(filter(None, said)), b"]", container, b"}"))
+
+    def enforces(self, output: OutputSchema[Any]) -> bool:
+        """Say whether the API can enforce an output's schema; see `HttpProvider.enforces`."""
+        return enforced(output.schema) is not None and within_limits((), output)
+
+    def reader(self, request: Request) -> AnthropicReader:
+        """Give what reads the answer to a request."""
+        del request
+        return AnthropicReader(self._service)

@@ -1,0 +1,281 @@
+"""Requests in OpenAI's Responses dialect: from messages, tools and settings to bytes. Pure functions.
+
+https://platform.openai.com/docs/api-reference/responses/create
+
+A thread is a list of items. What the provider said goes back to it as the items that it said, unchanged and in their
+order: messages, thoughts, calls, and what its own tools did. Of what others said, only text and calls go.
+
+Two fields are not the API's own defaults. A tool says whether it is strict, for what is left out is taken as true. And
+models that think are asked for their thoughts in encrypted form, so that these go back whole also where nothing is
+stored, or no longer; other models refuse to be asked for them, and to be told others' thoughts. Whether the provider
+stores an answer is left to its own default: ``Settings(extra={"store": False})`` says otherwise, and then nothing of a
+thread is lost either.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, assert_never
+
+from plait.errors import ConfigurationError
+from plait.messages import (
+    AssistantMessage,
+    AudioPart,
+    FilePart,
+    ImagePart,
+    Message,
+    ReasoningPart,
+    ServerToolPart,
+    TextPart,
+    ToolCall,
+    ToolResult,
+)
+from plait.plain import EMPTY, thaw, to_json
+from plait.providers.history import check_extra, sendable_arguments, sendable_name, unsendable
+from plait.providers.wire import MessageBytes, data_url
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from plait.providers.base import Settings, ToolDefinition
+    from plait.schema import OutputSchema
+
+Item = dict[str, Any]
+
+_TOOL_CHOICES: Final = frozenset({"auto", "none", "required"})
+_OWN_FIELDS: Final = frozenset({"input", "instructions", "stream"})
+_NOT_TAKEN: Final = ("stop", "seed", "n")
+_ENCRYPTED: Final = "reasoning.encrypted_content"
+# https://platform.openai.com/docs/models, also as OpenRouter and those who tune them name them.
+_DO_NOT_THINK: Final = re.compile(r"(?:.*/)?(?:ft:)?(?:gpt-[34]|chatgpt-|gpt-5-chat)")
+_THINK: Final = re.compile(r"(?:.*/)?(?:ft:)?(?:o\d|gpt-[5-9]|gpt-1\d|codex)")
+
+
+def thinks(model: str) -> bool | None:
+    """Whether a model of OpenAI's is one that thinks; None where its name does not tell."""
+    return False if _DO_NOT_THINK.match(model) else True if _THINK.match(model) else None
+
+
+@lru_cache(maxsize=64)
+def item_bytes(provider: str, *, thoughts: bool) -> MessageBytes:
+    """Give the keeper of the bytes of messages as items, one for all models that are told the same."""
+    return MessageBytes(lambda message: encode_message(message, provider, thoughts=thoughts))
+
+
+@lru_cache(maxsize=64)
+def instruction_bytes(provider: str) -> MessageBytes:
+    """Give the keeper of the bytes of system text that stands first, which is a field of its own."""
+    return MessageBytes(lambda message: to_json(_system(message, provider)))
+
+
+def encode_message(message: Message, provider: str, *, thoughts: bool = True) -> bytes:
+    """Encode one message as the items, joined by commas, that say it in this dialect; there may be none.
+
+    Args:
+        message: the message.
+        provider: who is asked.
+        thoughts: whether the model may be told thoughts; else what led from one is told as if another had said it.
+
+    Raises:
+        ConfigurationError: it has a part that the dialect cannot say.
+    """
+    items: list[Item]
+    match message.role:
+        case "system":
+            items = [{"role": "system", "content": _system(message, provider)}]
+        case "user":
+            items = [{"role": "user", "content": _content(message, provider)}]
+        case "assistant":
+            items = _said(message, provider, thoughts=thoughts)
+        case "tool":
+            items = [_result(part, provider) for part in message.parts]
+        case _:
+            assert_never(message.role)
+    return to_json(items)[1:-1]
+
+
+def _system(message: Message, provider: str) -> str:
+    for part in message.parts:
+        if not isinstance(part, TextPart):
+            raise unsendable(part.type, "system", provider)
+    return message.text
+
+
+def _content(message: Message, provider: str) -> str | list[Item]:
+    parts = message.parts
+    if len(parts) == 1 and isinstance(parts[0], TextPart):
+        return parts[0].text
+    made = []
+    for part in parts:
+        if not isinstance(part, TextPart | ImagePart | FilePart):
+            raise unsendable(part.type, message.role, provider)
+        made.append(_input(part, provider))
+    return made or ""
+
+
+def _input(part: TextPart | ImagePart | FilePart, provider: str) -> Item:
+    match part:
+        case TextPart():
+            return {"type": "input_text", "text": part.text}
+        case ImagePart():
+            url = part.url if part.data is None else data_url(part.data, part.media_type)
+            if url is None:
+                msg = "an image part has neither url nor data; give it one of them"
+                raise ConfigurationError(msg)
+            made = {"type": "input_image", "image_url": url}
+            return made if part.detail is None else {**made, "detail": part.detail}
+        case FilePart():
+            return {"type": "input_file", **_file(part, provider)}
+        case _:
+            assert_never(part)
+
+
+def _file(part: FilePart, provider: str) -> dict[str, str]:
+    if part.file_id is not None:
+        return {"file_id": part.file_id}
+    if part.data is not None:
+        name = part.name or f"file{mimetypes.guess_extension(part.media_type) or ''}"
+        return {"filename": name, "file_data": data_url(part.data, part.media_type)}
+    if part.url is not None:
+        return {"file_url": part.url}
+    msg = f"{provider!r} takes no file without data, url or file_id; give it one of them"
+    raise ConfigurationError(msg)
+
+
+def _said(message: Message, provider: str, *, thoughts: bool) -> list[Item]:
+    own = isinstance(message, AssistantMessage) and message.provider == provider
+    own = own and (thoughts or all(part.type != "reasoning" for part in message.parts))
+    items: list[Item] = []
+    for part in message.parts:
+        match part:
+            case TextPart():
+                _say(part, thaw(part.details if own else EMPTY), items)
+            case ToolCall():
+                name, arguments = sendable_name(part.name), sendable_arguments(part)
+                call = {"type": "function_call", "call_id": part.id, "name": name, "arguments": arguments}
+                items.append({**call, **thaw(part.details)} if own else call)
+            case ReasoningPart() | ServerToolPart():
+                if own and part.details:
+                    items.append(thaw(part.details))
+            case _:
+                raise unsendable(part.type, "assistant", provider)
+    return _without_loose_thoughts(items)
+
+
+def _without_loose_thoughts(items: list[Item]) -> list[Item]:
+    """Leave out thoughts without the very item that they led to, which may have been cut: OpenAI refuses them.
+
+    "Item 'rs_...' of type 'reasoning' was provided without its required following item." OpenRouter, which says in what
+    format each is, takes them, and puts those of some models last.
+    """
+    kept: list[Item] = []
+    for item in reversed(items):
+        if item.get("type") != "reasoning" or "format" in item or (kept and "id" in kept[-1]):
+            kept.append(item)
+    return kept[::-1]
+
+
+def _say(part: TextPart, details: dict[str, Any], items: list[Item]) -> None:
+    """Add a text to the items: as what it was a part of, if that is known, else as a message of its own."""
+    head = details.pop("message", {})
+    if part.refusal:
+        said = {"type": "refusal", "refusal": part.text, **details}
+    else:
+        said = {"type": "output_text", "text": part.text, "annotations": [], **details}
+    if head and items and items[-1].get("id") == head.get("id"):
+        items[-1]["content"].append(said)
+    elif head or details or part.refusal:
+        items.append({"type": "message", "role": "assistant", "content": [said], **head})
+    elif part.text:
+        items.append({"role": "assistant", "content": part.text})
+
+
+def _result(part: object, provider: str) -> Item:
+    if not isinstance(part, ToolResult):
+        raise unsendable(getattr(part, "type", type(part).__name__), "tool", provider)
+    output: str | list[Item] = part.text
+    if not all(isinstance(item, TextPart) for item in part.parts):
+        output = []
+        for item in part.parts:
+            if isinstance(item, AudioPart):
+                raise unsendable(item.type, "tool", provider)
+            output.append(_input(item, provider))
+    return {"type": "function_call_output", "call_id": part.call_id, "output": output}
+
+
+def encode_options(
+    settings: Settings,
+    tools: Sequence[ToolDefinition],
+    output: OutputSchema[Any] | None,
+    *,
+    provider: str,
+    model: str,
+    stream: bool,
+) -> bytes:
+    """Encode what a request says beside its messages, as fields that begin with a comma.
+
+    ``settings.extra`` has the last word, but tools and inclusions in it are added to ours, and its ``text`` is joined
+    with the form of the answer. An empty ``include`` asks for nothing.
+
+    Args:
+        settings: those of the request.
+        tools: what the model may call; without any, the settings that speak of tools are left out, for they would be
+            refused.
+        output: the form of the answer.
+        provider: who is asked.
+        model: the model.
+        stream: whether the answer shall be streamed.
+
+    Raises:
+        ConfigurationError: a setting has no place in the dialect, or ``extra`` names a field that is the library's own.
+    """
+    check_extra(settings, _OWN_FIELDS)
+    for name in _NOT_TAKEN:
+        if getattr(settings, name) is not None:
+            msg = f"{provider!r} takes no {name!r}; leave it out"
+            raise ConfigurationError(msg)
+    extra = thaw(settings.extra)
+    fields: dict[str, Any] = {
+        "temperature": settings.temperature,
+        "max_output_tokens": settings.max_tokens,
+        "top_p": settings.top_p,
+        "stream": stream or None,
+    }
+    offered = [_function(tool) for tool in tools] + _list(extra, "tools")
+    if offered:
+        choice = settings.tool_choice
+        named = choice is not None and choice not in _TOOL_CHOICES
+        fields["tools"] = offered
+        fields["tool_choice"] = {"type": "function", "name": choice} if named else choice
+        fields["parallel_tool_calls"] = settings.parallel_tool_calls
+    if thinks(model) and extra.get("include") != []:
+        fields["include"] = list(dict.fromkeys([_ENCRYPTED, *_list(extra, "include")]))
+    if output is not None:
+        text = extra.pop("text", None)
+        fields["text"] = {"format": _format(output), **(text if isinstance(text, dict) else {})}
+    fields = {name: value for name, value in fields.items() if value is not None} | extra
+    return b"," + to_json(fields)[1:-1] if fields else b""
+
+
+def _list(extra: dict[str, Any], name: str) -> list[Any]:
+    found = extra.pop(name, None) or []
+    if not isinstance(found, list):
+        msg = f"settings.extra[{name!r}] must be a list, not {type(found).__name__}"
+        raise ConfigurationError(msg)
+    return found
+
+
+def _function(tool: ToolDefinition) -> Item:
+    made: Item = {"type": "function", "name": tool.name}
+    if tool.description:
+        made["description"] = tool.description
+    return {**made, "parameters": tool.parameters, "strict": tool.strict}
+
+
+def _format(output: OutputSchema[Any]) -> Item:
+    made: Item = {"type": "json_schema", "name": output.name}
+    if output.description:
+        made["description"] = output.description
+    return {**made, "schema": output.schema, "strict": output.strict}

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plait.errors import ConfigurationError
+from plait.messages import ToolCall, ToolResult
+from plait.plain import FrozenDict, parse_json
+from plait.providers.base import Settings
+from plait.providers.history import check_extra, sendable_arguments, sendable_name, source_of, unsendable
+
+
+@pytest.mark.parametrize(
+    ("name", "sent"),
+    [("add", "add"), ("", "_"), (" files.read\x1b", "_files_read_"), ("größe", "gr__e"), ("x" * 65, "x" * 64)],
+)
+def test_names_are_in_the_letters_of_names(name: str, sent: str) -> None:
+    assert sendable_name(name) == sent
+    assert sendable_name(sent) == sent
+
+
+@given(st.text() | st.recursive(st.none() | st.floats() | st.text(), st.lists).map(json.dumps))
+def test_arguments_are_always_an_object(text: str) -> None:
+    assert type(parse_json(sendable_arguments(ToolCall(id="c", name="f", arguments=text)))) is dict
+
+
+@pytest.mark.parametrize("text", ["{}", ' {"x":1.0,\n"x":1e2}', '{"a":"\ud800"}'])
+def test_arguments_that_are_an_object_are_left_as_they_are(text: str) -> None:
+    assert sendable_arguments(ToolCall(id="c", name="f", arguments=text)) == text
+
+
+def test_what_a_tool_gave_names_its_call() -> None:
+    assert source_of(ToolResult(call_id="c1", name="see")) == "From the result of 'see' (c1):"
+    assert source_of(ToolResult(call_id="c1")) == "From the result of c1:"
+
+
+def test_what_cannot_be_sent_is_named_with_its_place_and_the_provider() -> None:
+    said = "a message with role 'user' has a part of type 'audio', which cannot be sent to 'acme'"
+    assert str(unsendable("audio", "user", "acme")) == said
+
+
+def test_the_requests_own_fields_are_not_for_extra() -> None:
+    own = frozenset({"messages", "stream"})
+    check_extra(Settings(extra=FrozenDict({"think": True})), own)
+    with pytest.raises(ConfigurationError, match=r"must not hold \['messages', 'stream'\]"):
+        check_extra(Settings(extra=FrozenDict({"stream": 1, "messages": [], "think": True})), own)
