@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from plait import AudioPart, ConfigurationError, FilePart, ImagePart
-from plait.attachments import MOST_BYTES, attachment, media_type_of
+from plait.attachments import MOST_BYTES, attachment, image_type, media_type_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,3 +55,9 @@ def test_what_cannot_be_attached(name: str, data: bytes | None, sentence: str, t
     with pytest.raises(ConfigurationError) as raised:
         attachment(name)  # tests run in their own folder
     assert str(raised.value) == sentence
+
+
+def test_an_images_bytes_say_what_it_is_whatever_it_is_called() -> None:
+    assert image_type(ImagePart(data=WEBP)) == "image/webp"  # without a word it would be a PNG
+    assert image_type(ImagePart(data=b"bytes of a new kind", media_type="image/avif")) == "image/avif"
+    assert image_type(ImagePart(url="https://x.test/a.gif", media_type="image/gif")) == "image/gif"

@@ -39,6 +39,11 @@ def media_type_of(data: bytes) -> str | None:
     return next((kind for beginning, kind in _BEGINNINGS.items() if data.startswith(beginning)), None)
 
 
+def image_type(part: ImagePart) -> str:
+    """Give the media type of an image's data as its first bytes say it: providers refuse another."""
+    return media_type_of(part.data or b"") or part.media_type
+
+
 def attachment(path: str | os.PathLike[str]) -> ImagePart | AudioPart | FilePart:
     """Read a file as a part of a message: ``UserMessage(text="What is this?", parts=[attachment("cat.jpg")])``.
 

@@ -705,11 +705,12 @@ def test_blocks_are_told_apart_by_their_numbers_or_their_order() -> None:
     ]
     calls = answer_to(START, *mixed, *stopped()).message.tool_calls
     assert [(call.id, call.arguments) for call in calls] == [("c0", "0"), ("c1", "11")]
-    bare = [
-        {k: v for k, v in event.items() if k != "index"} for event in (*text(0, "a"), *called(1, "{}"), *text(2, "b"))
-    ]
+    numbered = [*text(0, "a"), *called(1, "{}"), *text(2, "b")]
+    bare = [{name: value for name, value in event.items() if name != "index"} for event in numbered]
     parts = answer_to(START, *bare, *stopped()).message.parts
     assert parts == (TextPart(text="a"), ToolCall(id="c1", name="add", arguments="{}"), TextPart(text="b"))
+    some = [event if event["type"] == "content_block_start" else bare[at] for at, event in enumerate(numbered)]
+    assert answer_to(START, *some, *stopped()).message.parts == parts
     unended = [event for event in bare if event["type"] != "content_block_stop"]
     assert answer_to(START, *unended, *stopped()).message.parts == parts
     endless = [*text(0, "a")[:-1], *called(1)[:-1], *stopped()]

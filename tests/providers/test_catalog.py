@@ -150,7 +150,21 @@ KNOWN = (
         ),
         ([OfflineProvider()], {"model": "x"}, "model='x' comes too late: the provider given is made"),
         ([OfflineProvider()], {"api_key": KEY}, "api_key=... comes too late: the provider given is made"),
-        ([["offline"]], {"base_url": HERE}, f"base_url={HERE!r} comes too late: the provider given is made"),
+        (
+            [["offline", "openai"]],
+            {"base_url": HERE},
+            (
+                f"base_url={HERE!r} cannot be given for a list of providers; give it to each: get_provider(..., "
+                "base_url=...)"
+            ),
+        ),
+        (
+            [["openai", "anthropic"]],
+            {"api_key": KEY},
+            "api_key=... cannot be given for a list of providers; give it to each: get_provider(..., api_key=...)",
+        ),
+        (["openai"], {"api_key": KEY, "headers": ["x"]}, "headers must be a dict of names and values, not list"),
+        (["openai"], {"api_key": KEY, "limits": 5}, "limits must be TransportLimits(...), not int"),
         (
             [],
             {},
@@ -231,7 +245,7 @@ def test_models_have_names_of_their_own(registry: None) -> None:
     assert OpenRouterModelRegistry.get_model("fast") == "openai/gpt-4o-mini"
     assert OpenRouterModelRegistry.list_models() == list_models()
     assert {"GPT41": "openai/gpt-4.1", "fast": "openai/gpt-4o-mini"}.items() <= list_models().items()
-    for name, value, sentence in (
+    wrong: list[tuple[str, Any, str]] = [
         (
             "fast",
             "other",
@@ -240,7 +254,8 @@ def test_models_have_names_of_their_own(registry: None) -> None:
         ("GPT4", "x", "the model name 'GPT4' stands for 'openai/gpt-4' already, so it cannot stand for 'x'"),
         ("", "x", "register_model takes two texts; the name is ''"),
         ("x", 3, "register_model takes two texts; the value is 3"),
-    ):
+    ]
+    for name, value, sentence in wrong:
         with pytest.raises(ConfigurationError) as raised:
             OpenRouterModelRegistry.register_model(name, value)
         assert str(raised.value) == sentence

@@ -737,6 +737,14 @@ def test_thoughts_in_the_open_are_read_where_there_is_no_summary() -> None:
     assert read_stream(*stream).message.reasoning == "hm\n\nso"
 
 
+def test_a_thought_may_stand_last() -> None:
+    said, last = message_item(text("a")), thought_item("hm", format="google-gemini-v1")
+    stream = (CREATED, *says(0, "a"), done(0, said), *says(1, "hm", kind="reasoning_summary_text"), done(1, last))
+    for found in (read_whole(response("completed", said, last)), read_stream(*stream, ends(said, last))):
+        assert parts(found) == (TextPart(text="a"), ReasoningPart(text="hm", details=FrozenDict(last)))
+        assert items(found.message) == [{"role": "assistant", "content": "a"}, last]
+
+
 def test_a_thought_that_was_cut_is_text_alone() -> None:
     cut = {"incomplete_details": {"reason": "max_output_tokens"}}
     stream = (CREATED, *says(0, "hm", kind="reasoning_summary_text"), done(0, thought_item("hm")))
@@ -755,6 +763,7 @@ def test_a_thought_that_was_cut_is_text_alone() -> None:
     [
         ({"reason": "max_output_tokens"}, "max_output_tokens"),
         ({"reason": "content_filter"}, "content_filter"),
+        ({"reason": "steered"}, "steered"),
         ({"reason": "odd"}, "odd"),
         ({"reason": None}, "incomplete"),
         ({"reason": 7}, "incomplete"),

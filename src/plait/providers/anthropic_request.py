@@ -17,6 +17,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
+from plait.attachments import image_type
 from plait.errors import ConfigurationError
 from plait.messages import (
     AssistantMessage,
@@ -127,7 +128,7 @@ def _image(part: ImagePart, provider: str) -> Json:
 def _bytes_of(part: ImagePart | FilePart) -> tuple[str, bytes | None]:
     """Give what a part holds by itself, and its type: its data, or those in a ``data:`` address."""
     if part.data is not None or part.url is None or not part.url.startswith("data:"):
-        return part.media_type, part.data
+        return image_type(part) if isinstance(part, ImagePart) else part.media_type, part.data
     found = parse_data_url(part.url)
     if found is None:
         msg = f"the data: address of a part of type {part.type!r} cannot be read: its bytes are no base64"

@@ -14,6 +14,7 @@ import mimetypes
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
+from plait.attachments import image_type
 from plait.errors import ConfigurationError
 from plait.messages import AssistantMessage, AudioPart, FilePart, ImagePart, Message, TextPart, ToolResult
 from plait.plain import thaw, to_json
@@ -97,7 +98,7 @@ def _part(part: ContentPart, role: Role, form: Form) -> dict[str, Any]:
 
 def _image(part: ImagePart, form: Form) -> dict[str, str]:
     if part.data is not None:
-        url = data_url(part.data, part.media_type)
+        url = data_url(part.data, image_type(part))
     elif part.url is not None:
         url = part.url
         if not form.image_urls and url[:5].lower() != "data:":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from plait.errors import LimitExceeded, ModelError, TransportError
+from plait.errors import ConfigurationError, LimitExceeded, ModelError, TransportError
 from plait.plain import EMPTY
 from plait.providers.http import DEFAULT_LIMITS, Endpoint, Framing, TransportLimits, address_of
 from plait.providers.reading import AnswerByTool
@@ -67,6 +67,9 @@ class HttpProvider:
         Raises:
             ConfigurationError: no key is set, the vendor is unknown, or an address or header cannot be sent.
         """
+        if not isinstance(limits, TransportLimits):
+            msg = f"limits must be TransportLimits(...), not {type(limits).__name__}"
+            raise ConfigurationError(msg)
         name = name or self.usual
         vendor = find_vendor(name, self.dialect, base_url)
         url = address_for(vendor, base_url)

@@ -19,6 +19,7 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
+from plait.attachments import image_type
 from plait.errors import ConfigurationError
 from plait.messages import (
     AssistantMessage,
@@ -39,6 +40,7 @@ from plait.providers.wire import MessageBytes, data_url
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from plait.messages import Part
     from plait.providers.base import Settings, ToolDefinition
     from plait.schema import OutputSchema
 
@@ -120,7 +122,7 @@ def _input(part: TextPart | ImagePart | FilePart, provider: str) -> Item:
         case TextPart():
             return {"type": "input_text", "text": part.text}
         case ImagePart():
-            url = part.url if part.data is None else data_url(part.data, part.media_type)
+            url = part.url if part.data is None else data_url(part.data, image_type(part))
             if url is None:
                 msg = "an image part has neither url nor data; give it one of them"
                 raise ConfigurationError(msg)
@@ -192,9 +194,9 @@ def _say(part: TextPart, details: dict[str, Any], items: list[Item]) -> None:
         items.append({"role": "assistant", "content": part.text})
 
 
-def _result(part: object, provider: str) -> Item:
+def _result(part: Part, provider: str) -> Item:
     if not isinstance(part, ToolResult):
-        raise unsendable(getattr(part, "type", type(part).__name__), "tool", provider)
+        raise unsendable(part.type, "tool", provider)
     output: str | list[Item] = part.text
     if not all(isinstance(item, TextPart) for item in part.parts):
         output = []
