@@ -206,13 +206,14 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
             await settle(partial(self._failed, error, held=held))
             raise
         finally:
-            await self._leave(errands)
+            await self._leave(errands, held=held)
 
-    async def _leave(self, errands: Errands) -> None:
+    async def _leave(self, errands: Errands, *, held: bool) -> None:
         try:
             await errands.end()
         finally:
-            await self.thread.leave()
+            if held:  # another run may hold the thread by now
+                await self.thread.leave()
 
     def _check_depth(self) -> None:
         if depth_here() > MAX_DEPTH:
