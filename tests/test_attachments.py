@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -47,9 +47,13 @@ def test_a_file_is_what_its_first_bytes_say(
         ("a.pdf", b"%PDF-" + bytes(MOST_BYTES), "the attachment 'a.pdf' has more than 50 MB; make it smaller"),
         ("nowhere", None, "the attachment, the file 'nowhere', cannot be read: no such file or directory"),
         (".", None, "the attachment, '.', is no file"),
+        ("", None, "an attachment is named by the path of a file, not ''"),
+        ("a\0b", None, r"an attachment is named by the path of a file, not 'a\x00b'"),
+        (b"a.png", None, "an attachment is named by the path of a file, not b'a.png'"),
+        ("\ud800", None, r"the attachment, the file '\\ud800', cannot be read: UnicodeEncodeError"),
     ],
 )
-def test_what_cannot_be_attached(name: str, data: bytes | None, sentence: str, tmp_path: Path) -> None:
+def test_what_cannot_be_attached(name: Any, data: bytes | None, sentence: str, tmp_path: Path) -> None:
     if data is not None:
         (tmp_path / name).write_bytes(data)
     with pytest.raises(ConfigurationError) as raised:

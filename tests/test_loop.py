@@ -12,6 +12,8 @@ from plait import (
     Agent,
     Answer,
     AssistantMessage,
+    AudioPart,
+    ConfigurationError,
     EmptyAnswer,
     FrozenDict,
     MemoryStore,
@@ -42,6 +44,7 @@ from plait.entries import Entry, MessageEntry, RunEnd, RunStart, ToolEnd, ToolSt
 from plait.log import Tail
 from plait.loop import Ask, CallTools, Finish, next_step
 from plait.messages import ServerToolPart
+from plait.testing import FaultServer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -739,4 +742,38 @@ async def test_a_complete_call_before_the_cut_one_is_made() -> None:
     assert [r.text for r in result.messages[2].tool_results] == [
         "3",
         "This call was not carried out: the run had reached its limit of tool calls.",
+    ]
+
+
+async def test_a_request_says_what_was_said_before_the_run() -> None:
+    provider = OfflineProvider([[CALL], "one", [OTHER], "two"])
+    agent = Agent(role="r", provider=provider, tools=[add], memory_params={"n": 4})
+    await agent.chat("first")
+    await agent.chat("second")
+    # system and prompt; system, prompt, call, result; then four of the thread, of which some are the run's
+    assert [(len(request.messages), request.earlier) for request in provider.requests] == [
+        (2, 1),
+        (4, 1),
+        (5, 4),
+        (5, 2),
+    ]
+
+
+async def test_a_part_that_a_provider_cannot_take_does_not_end_its_thread() -> None:
+    with FaultServer() as server:
+        agent = Agent(provider="anthropic:m", api_key="k", base_url=server.url_for("anthropic"))
+        with pytest.raises(ConfigurationError, match="part of type 'audio', which cannot be sent to 'anthropic'"):
+            await agent.chat(UserMessage(text="Hear this", parts=[AudioPart(data=b"RIFF")]))
+        assert server.requests == []
+        await agent.chat("Never mind. Hello?")
+        (sent,) = [request["messages"] for request in server.requests]
+    assert sent == [
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "Hear this"},
+                {"type": "text", "text": "[A sound (audio/wav) stood here, which cannot be shown to this model.]"},
+            ],
+        },
+        {"role": "user", "content": "Never mind. Hello?"},
     ]

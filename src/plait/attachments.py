@@ -55,9 +55,9 @@ def attachment(path: str | os.PathLike[str]) -> ImagePart | AudioPart | FilePart
         what its name says.
 
     Raises:
-        ConfigurationError: it is no file, cannot be read, is empty, has more than 50 MB, or is a broken image.
+        ConfigurationError: it is no path, no file, cannot be read, is empty, has more than 50 MB, or is a broken image.
     """
-    file = Path(path)
+    file = path_of(path, "an attachment")
     data = read_file(file, "the attachment")
     what = f"the attachment {excerpt(file.name, 100)!r}"
     check_size(data, what)
@@ -69,6 +69,19 @@ def attachment(path: str | os.PathLike[str]) -> ImagePart | AudioPart | FilePart
             return AudioPart(data=data, media_type=kind)
         case _:
             return FilePart(data=data, media_type=kind, name=file.name)
+
+
+def path_of(path: str | os.PathLike[str], what: str) -> Path:
+    """Give the path of a file that somebody named.
+
+    Raises:
+        ConfigurationError: it is no path.
+    """
+    named: object = os.fspath(path) if isinstance(path, os.PathLike) else path
+    if isinstance(named, str) and named and "\0" not in named:
+        return Path(named)
+    msg = f"{what} is named by the path of a file, not {excerpt(repr(path), 60)}"
+    raise ConfigurationError(msg)
 
 
 def read_file(path: Path, what: str) -> bytes:
@@ -87,8 +100,9 @@ def read_file(path: Path, what: str) -> bytes:
             raise ConfigurationError(msg)
         with path.open("rb") as file:
             return file.read(MOST_BYTES + 1)
-    except OSError as error:
-        reason = os.strerror(error.errno).lower() if error.errno else type(error).__name__
+    except (OSError, UnicodeError) as error:  # no name of a file holds half a surrogate pair
+        errno = error.errno if isinstance(error, OSError) else None
+        reason = os.strerror(errno).lower() if errno else type(error).__name__
         msg = f"{what}, the file {excerpt(str(path), 100)!r}, cannot be read: {reason}"
         raise ConfigurationError(msg) from error
 

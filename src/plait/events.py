@@ -43,7 +43,7 @@ CUT: Final = frozenset(
 DECLINED: Final = frozenset({"content_filter", "refusal"})
 """The finish reasons of answers that the model, or the provider's filter, declined to give or to finish."""
 
-PAUSED: Final = frozenset({"pause_turn"})
+PAUSED: Final = frozenset({"pause_turn", "compaction"})
 """The finish reasons of answers that the provider goes on with when they are sent back as they are."""
 
 

@@ -238,12 +238,14 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
 
     async def _request(self, turn: int) -> Request | None:
         """Make the request of a turn, as the hooks want it; None when one of them refused it, and the run has ended."""
+        messages = self._messages()
         request = Request(
-            messages=self._messages(),
+            messages=messages,
             tools=self.definitions,
             output=self.output,
             settings=self.settings,
             stream=self.stream,
+            earlier=self._earlier(messages),
         )
         if "on_before_request" not in self.hooks:
             return request
@@ -413,11 +415,23 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
     def _messages(self) -> list[Message]:
         tail = self.thread.tail
         messages: Sequence[Message] = tail.sendable()
-        if tail.run and tail.run.last and tail.run.last.cut and tail.messages[-1] is tail.run.last.message:
+        if self._ends_cut():
             messages = messages[:-1]  # the answer is asked for anew, not to be continued in the middle
         if self.strategy is not None:
             messages = self.strategy.choose(messages)
         return [self.system, *messages] if self.system is not None else list(messages)
+
+    def _ends_cut(self) -> bool:
+        """Whether the thread ends with an answer of this run that was cut off."""
+        tail = self.thread.tail
+        last = tail.run.last if tail.run else None
+        return last is not None and last.cut is not None and tail.messages[-1] is last.message
+
+    def _earlier(self, messages: Sequence[Message]) -> int:
+        """Count the messages to send that were said before this run; those of the run come last."""
+        tail = self.thread.tail
+        of_run = len(tail.messages) - tail.run.first if tail.run else 0
+        return max(0, len(messages) - of_run + self._ends_cut())
 
     def _context(self) -> RunContext[Any]:
         run = self.thread.tail.run

@@ -346,20 +346,20 @@ def test_the_command_ends_at_an_interrupt(command: list[str], tmp_path: Path) ->
     program = tmp_path / "program.py"
     program.write_text(
         textwrap.dedent("""
-        import asyncio, plait.agent
-        from plait import OfflineProvider
+        import asyncio
+        from plait import OfflineProvider, register_provider
         from plait.cli import main
 
         async def wait(request):
             print("there", flush=True)
             await asyncio.Event().wait()
 
-        plait.agent.get_provider = lambda *given, **more: OfflineProvider(function=wait)
+        register_provider("waiting", lambda model: OfflineProvider(function=wait), model="m1")
         main()
         """)
     )
     process = subprocess.Popen(
-        [sys.executable, str(program), *command, "--store", "sqlite:///plait.db"],
+        [sys.executable, str(program), *command, "--provider", "waiting", "--store", "sqlite:///plait.db"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

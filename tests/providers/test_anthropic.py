@@ -203,6 +203,43 @@ def test_what_is_empty_or_was_cut_off_is_left_out() -> None:
     assert body(HI, cut, UserMessage(text=""), HI)["messages"] == [{"role": "user", "content": "Hi"}] * 2
 
 
+@pytest.mark.parametrize("blank", ["", " ", "\n\n", "\t\r\n\u2028"])
+def test_a_text_of_white_space_is_left_out_whoever_said_it(blank: str) -> None:
+    """The API refuses it, although its own models say such texts before they call a tool."""
+    text, call = TextPart(text=blank), ToolCall(id="a", name="add", arguments="{}")
+    said = {"type": "tool_use", "id": "a", "name": "add", "input": {}}
+    assert sent(AssistantMessage(provider="anthropic", parts=(text, call))) == [said]
+    assert sent(AssistantMessage(provider="openai", parts=(text, call))) == [said]
+    assert sent(UserMessage(parts=(text,))) is None
+    assert sent(ToolMessage(parts=(ToolResult(call_id="a", parts=(text,)),))) == [
+        {"type": "tool_result", "tool_use_id": "a"}
+    ]
+    assert "system" not in body(SystemMessage(text=blank), HI)
+
+
+def test_an_error_has_words_and_nothing_else() -> None:
+    """Else "content cannot be empty if `is_error` is true", and "all content must be type `text` if `is_error` is true"."""
+    seen = (TextPart(text="no map"), ImagePart(data=PNG))
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw=="}}
+    assert sent(
+        ToolMessage(
+            parts=(
+                ToolResult(call_id="a", name="look", parts=seen, is_error=True),
+                ToolResult(call_id="b", parts=seen[1:], is_error=True),
+                ToolResult(call_id="c", text="", is_error=True),
+            )
+        )
+    ) == [
+        {"type": "tool_result", "tool_use_id": "a", "is_error": True, "content": "no map"},
+        {"type": "tool_result", "tool_use_id": "b", "is_error": True, "content": "The call failed."},
+        {"type": "tool_result", "tool_use_id": "c", "is_error": True, "content": "The call failed."},
+        {"type": "text", "text": "From the result of 'look' (a):"},
+        image,
+        {"type": "text", "text": "From the result of b:"},
+        image,
+    ]
+
+
 def test_the_results_of_a_turn_are_one_message() -> None:
     results = ToolMessage(
         parts=(
@@ -256,10 +293,6 @@ def test_a_call_goes_back_in_a_form_that_the_api_takes(call: ToolCall, said: tup
     [
         (UserMessage(parts=(AudioPart(data=b"RIFF"),)), "role 'user' has a part of type 'audio', which cannot be sent"),
         (SystemMessage(parts=(ImagePart(data=PNG),)), "role 'system' has a part of type 'image', which cannot be sent"),
-        (
-            ToolMessage(parts=(ToolResult(call_id="a", parts=(AudioPart(data=b"RIFF"),)),)),
-            "role 'tool' has a part of type 'audio', which cannot be sent to 'anthropic'",
-        ),
         (ToolMessage(parts=(TextPart(text="x"),)), "role 'tool' has a part of type 'text', which cannot be sent"),
         (AssistantMessage(parts=(ImagePart(data=PNG),)), "role 'assistant' has a part of type 'image'"),
         (UserMessage(parts=(ReasoningPart(text="x"),)), "role 'user' has a part of type 'reasoning'"),
@@ -885,6 +918,7 @@ def test_a_stream_without_its_end_mark_is_never_an_answer() -> None:
         (stopped("model_context_window_exceeded"), False),
         (stopped("refusal"), False),
         (stopped("pause_turn"), False),
+        (stopped("compaction"), False),
         ([*called(0), *stopped("tool_use")], False),
         ([*text(0, "a"), *stopped(None)], False),
         ([*text(0, "a"), *stopped("news")], False),

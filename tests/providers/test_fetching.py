@@ -412,6 +412,25 @@ async def test_a_name_that_nobody_knows() -> None:
         await get("http://images.test/", resolve=Names(images_test=[]))
 
 
+@pytest.mark.parametrize(
+    ("raised", "given", "said"),
+    [
+        (LookupError("NXDOMAIN"), [], "LookupError: NXDOMAIN"),
+        (None, ["here"], "ValueError: 'here' does not appear to be an IPv4 or IPv6 address"),
+        (None, [None], "ValueError: None does not appear to be an IPv4 or IPv6 address"),
+    ],
+)
+async def test_a_resolver_that_fails_in_its_own_way(raised: Exception | None, given: list[str], said: str) -> None:
+    async def resolve(_: str) -> list[str]:
+        if raised is not None:
+            raise raised
+        return given
+
+    with pytest.raises(TransportError) as caught:
+        await get("http://images.test/", resolve=resolve)
+    assert str(caught.value) == f"the name 'images.test' cannot be resolved: {said}"
+
+
 async def test_a_name_that_is_none() -> None:
     with pytest.raises(TransportError, match="cannot be resolved: it is no name"):
         await get(f"http://{'a' * 70}.test/")

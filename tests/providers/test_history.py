@@ -7,10 +7,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plait.errors import ConfigurationError
-from plait.messages import ToolCall, ToolResult
+from plait.messages import (
+    AudioPart,
+    FilePart,
+    ImagePart,
+    Message,
+    TextPart,
+    ToolCall,
+    ToolMessage,
+    ToolResult,
+    UserMessage,
+)
 from plait.plain import FrozenDict, parse_json
 from plait.providers.base import Settings
-from plait.providers.history import check_extra, sendable_arguments, sendable_name, source_of, unsendable
+from plait.providers.history import (
+    Unfetched,
+    check_extra,
+    sendable_arguments,
+    sendable_name,
+    source_of,
+    spared,
+    unsendable,
+)
 
 
 @pytest.mark.parametrize(
@@ -47,3 +65,31 @@ def test_the_requests_own_fields_are_not_for_extra() -> None:
     check_extra(Settings(extra=FrozenDict({"think": True})), own)
     with pytest.raises(ConfigurationError, match=r"must not hold \['messages', 'stream'\]"):
         check_extra(Settings(extra=FrozenDict({"stream": 1, "messages": [], "think": True})), own)
+
+
+def test_what_cannot_be_sent_is_named_in_its_place() -> None:
+    def encode(message: Message) -> None:
+        for part in message.parts:
+            for one in part.parts if isinstance(part, ToolResult) else (part,):
+                if isinstance(one, AudioPart | FilePart):
+                    raise unsendable(one.type, message.role, "acme")
+                if isinstance(one, ImagePart) and one.url:
+                    raise Unfetched(message, "acme")
+
+    sound, file, image = (
+        AudioPart(data=b"x"),
+        FilePart(data=b"x", name="a\nb.pdf"),
+        ImagePart(url="https://x.test/a.png"),
+    )
+    told = [TextPart(text="Hear"), sound, image, file]
+    named = (
+        TextPart(text="Hear"),
+        TextPart(text="[A sound (audio/wav) stood here, which cannot be shown to this model.]"),
+        image,
+        TextPart(text="[A file (a b.pdf) stood here, which cannot be shown to this model.]"),
+    )
+    assert spared(UserMessage(parts=told), encode) == UserMessage(parts=named)
+    result = ToolResult(call_id="c", name="look", parts=told, is_error=True)
+    assert spared(ToolMessage(parts=(result,)), encode) == ToolMessage(
+        parts=(ToolResult(call_id="c", name="look", parts=named, is_error=True),)
+    )

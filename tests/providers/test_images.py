@@ -399,6 +399,11 @@ async def test_an_image_from_inside_is_not_fetched(address: str, serve: Serve) -
     assert server.connections == 0
 
 
+class B(os.PathLike[bytes]):
+    def __fspath__(self) -> bytes:
+        return b"otter.png"
+
+
 NOTHING = "is no address (http:, https:, data:), no base64 of an image, and no file that is there"
 BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "empty": (lambda _: b"", "image 1 is empty"),
@@ -426,6 +431,14 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a broken link": (
         lambda _: "link.png",
         "image 1, the file 'link.png', cannot be read: no such file or directory",
+    ),
+    "a path of bytes": (
+        lambda _: B(),
+        "image 1 is of the type B; an image is an address, a data: address, base64, bytes, a path, or an ImagePart",
+    ),
+    "a path that cannot be": (
+        lambda _: Path("\ud800"),
+        r"image 1, the file '\\ud800', cannot be read: UnicodeEncodeError",
     ),
     "no text": (
         lambda _: " ",
@@ -580,6 +593,13 @@ async def test_an_answer_with_an_address(serve: Serve) -> None:
     assert (response.revised_prompt, response.usage) == ("a sea otter", None)
 
 
+async def test_an_answer_with_an_address_that_holds_the_image(serve: Serve) -> None:
+    server = await serve(serve.whole({"data": [{"url": f"data:image/gif;base64,{BASE64}"}]}))
+    response = await client_of(server).generate("an otter")
+    assert response.images == (ImagePart(data=PNG, media_type="image/png"),)
+    assert response.image_url == f"data:image/png;base64,{BASE64}"
+
+
 @pytest.mark.parametrize(
     ("item", "more", "kind"),
     [
@@ -587,6 +607,10 @@ async def test_an_answer_with_an_address(serve: Serve) -> None:
         ({"b64_json": b64encode(b"<svg/>").decode()}, {"output_format": "svg"}, "image/svg"),
         ({"b64_json": b64encode(b"unknown").decode()}, {}, "image/png"),
         ({"b64_json": b64encode(JPEG).decode(), "media_type": "image/png"}, {"output_format": "png"}, "image/jpeg"),
+        ({"b64_json": b64encode(b"unknown").decode(), "media_type": "text/html\r\nx: y"}, {}, "image/png"),
+        ({"b64_json": b64encode(b"unknown").decode(), "media_type": "image/."}, {}, "image/png"),
+        ({"b64_json": b64encode(b"unknown").decode()}, {"output_format": "../x"}, "image/png"),
+        ({"b64_json": b64encode(b"unknown").decode()}, {"output_format": None}, "image/png"),
     ],
 )
 async def test_the_type_of_an_answer(item: dict[str, Any], more: dict[str, Any], kind: str, serve: Serve) -> None:
@@ -629,6 +653,10 @@ async def test_tokens_and_cost(usage: object, read: Usage | None, serve: Serve) 
         (200, {"data": [{"b64_json": "", "url": None}]}, EmptyAnswer, "openai answered without an image"),
         (200, {"data": [{"b64_json": "no*base64"}]}, ProtocolViolation,
          "{address} sent no answer with images: no*base64"),
+        (200, {"data": [{"url": "javascript:alert(1)"}]}, ProtocolViolation,
+         "{address} sent no answer with images: javascript:alert(1)"),
+        (200, {"data": [{"url": "data:image/png;base64,no*base64"}]}, ProtocolViolation,
+         "{address} sent no answer with images: data:image/png;base64,no*base64"),
         (200, {"data": ["x"]}, ProtocolViolation, '{address} sent no answer with images: {"data": ["x"]}'),
         (200, {"data": 7}, ProtocolViolation, '{address} sent no answer with images: {"data": 7}'),
         (200, [], ProtocolViolation, "{address} sent no answer with images: []"),
@@ -761,12 +789,34 @@ async def test_a_failure_is_raised_by_whoever_saves_it(serve: Serve, tmp_path: P
     assert not (tmp_path / "otter.png").exists()
 
 
-async def test_a_file_that_cannot_be_written(serve: Serve) -> None:
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("nowhere/otter.png", "the image cannot be written to 'nowhere/otter.png': No such file or directory"),
+        ("n" * 300, f"the image cannot be written to '{'n' * 100}…': File name too long"),
+        ("\ud800.png", "the image cannot be written to '\\\\ud800.png': UnicodeEncodeError"),
+        (".", "the image cannot be written to '.': it is a folder; name a file in it"),
+        ("..", "the image cannot be written to '..': it is a folder; name a file in it"),
+        ("", "an image is named by the path of a file, not ''"),
+        ("a\0b.png", r"an image is named by the path of a file, not 'a\x00b.png'"),
+        (None, "an image is named by the path of a file, not None"),
+    ],
+)
+async def test_a_file_that_cannot_be_written(path: Any, said: str, serve: Serve) -> None:
     server = await serve(serve.whole(made(PNG)))
     response = await client_of(server).generate("x")
     with pytest.raises(ConfigurationError) as caught:
-        await response.save("nowhere/otter.png")
-    assert str(caught.value) == "the image cannot be written to 'nowhere/otter.png': No such file or directory"
+        await response.save(path)
+    assert str(caught.value) == said
+
+
+async def test_a_folder_is_not_taken_for_the_beginning_of_a_name(serve: Serve, tmp_path: Path) -> None:
+    server = await serve(serve.whole(made(PNG)))
+    response = await client_of(server).generate("x")
+    (tmp_path / "otters").mkdir()
+    with pytest.raises(ConfigurationError, match="it is a folder; name a file in it"):
+        await response.save(tmp_path / "otters")
+    assert not (tmp_path / "otters.png").exists()
 
 
 async def test_what_was_made_can_be_changed(serve: Serve) -> None:

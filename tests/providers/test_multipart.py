@@ -34,3 +34,4 @@ def test_a_boundary_is_never_the_same() -> None:
 def test_half_surrogates_are_replaced() -> None:
     """UTF-8 has no bytes for them; in JSON, models and providers see the same sign."""
     assert b"\r\n\r\nan ? otter\r\n" in encode_form([("prompt", "an \ud83e otter")])[1]
+    assert b'name="an ?"' in encode_form([("an \ud83e", "otter")])[1]

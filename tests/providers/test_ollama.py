@@ -188,7 +188,6 @@ FILE = FilePart(data=b"abc")
         (SystemMessage(parts=(ImagePart(data=PNG),)), "role 'system' has a part of type 'image'"),
         (AssistantMessage(parts=(ImagePart(data=PNG),)), "role 'assistant' has a part of type 'image'"),
         (ToolMessage(text="x"), "role 'tool' has a part of type 'text'"),
-        (ToolMessage(parts=(ToolResult(call_id="c", parts=(FILE,)),)), "'user' has a part of type 'file'"),
         (UserMessage(parts=(ImagePart(),)), "neither url nor data"),
         (UserMessage(parts=(ImagePart(url="/etc/passwd"),)), "'/etc/passwd' is no address; it must begin with http"),
         (UserMessage(parts=(ImagePart(url="file:///x.png"),)), "'file:///x.png' is no address"),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
@@ -23,13 +24,18 @@ from plait.messages import (
     ToolResult,
     UserMessage,
 )
+from plait.plain import FrozenDict
 from plait.providers.base import DEFAULT_SETTINGS, Request, Settings, ToolDefinition
 from plait.providers.catalog import OFFLINE, REPLAY
+from plait.providers.history import Unfetched
 from plait.providers.models import MODELS
-from plait.providers.ollama_request import Unfetched
 from plait.providers.remote import HttpProvider
 from plait.providers.retry import Retrying
 from plait.providers.vendors import VENDORS
+from plait.schema import output_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PAGE: Final = (Path(__file__).parents[2] / "docs" / "providers.md").read_text("utf-8")
 NAMES: Final = [*VENDORS]
@@ -112,7 +118,19 @@ def test_a_provider_takes_the_parts_that_the_page_says(name: str) -> None:
     provider = made(name)
     said = rows("image |")[name]
     assert {what: takes(provider, [asked(part)]) for what, part in PARTS.items()} == said
-    assert {what: takes(provider, given(part)) for what, part in PARTS.items()} == said
+    assert {what: shows(provider, given(part)) for what, part in PARTS.items()} == said
+    earlier: dict[str, list[Message]] = {what: [asked(part), UserMessage(text="So?")] for what, part in PARTS.items()}
+    assert {what: takes(provider, messages) for what, messages in earlier.items()} == said
+    assert {what: shows(provider, messages, earlier=1) for what, messages in earlier.items()} == said
+
+
+def shows(provider: HttpProvider, messages: list[Message], earlier: int = 0) -> str:
+    """Say whether what a tool gave, or was said before, reaches the model; it is never a reason to refuse a request."""
+    try:
+        body = provider.encode(Request(messages=messages, tools=[ToolDefinition(name="look")], earlier=earlier))
+    except Unfetched:
+        return FETCHED
+    return "no" if b"stood here, which cannot be shown to this model.]" in body else "yes"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -122,6 +140,47 @@ def test_a_provider_refuses_the_settings_that_the_page_says(name: str) -> None:
     refused = {what: said for what, said in told.items() if said is not None}
     assert all(repr(name) in said and what in said for what, said in refused.items())
     assert ", ".join(f"`{what}`" for what in refused) == rows("takes no")[name]["takes no"]
+
+
+EXTRA: Final[dict[str, dict[str, Any]]] = {
+    "chat": {"response_format": {"type": "json_object"}},
+    "responses": {"text": {"verbosity": "low", "format": {"type": "json_object"}}},
+    "anthropic": {"output_config": {"effort": "low", "format": None}},
+    "ollama": {"format": "json"},
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_extra_has_the_last_word_and_no_field_is_said_twice(name: str) -> None:
+    """Which of two fields of one name a server obeys is for nobody to know."""
+
+    def read(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        assert len(dict(pairs)) == len(pairs), f"twice in one object: {pairs}"
+        return dict(pairs)
+
+    extra: dict[str, Any] = {"model": "other", "temperature": 1, "tools": [{"type": "search"}]} | EXTRA[
+        VENDORS[name].dialect
+    ]
+    request = Request(
+        messages=[UserMessage(text="x")],
+        tools=[ToolDefinition(name="look")],
+        output=output_schema(list[str]),
+        settings=Settings(temperature=0, max_tokens=9, extra=FrozenDict(extra)),
+    )
+    body = json.loads(made(name).encode(request), object_pairs_hook=read)
+    ours, theirs = body["tools"]
+    assert ours != theirs
+    assert {field: body[field] for field in extra} == extra | {"tools": [ours, *extra["tools"]]}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_text_at_which_the_answer_ends_may_be_one_many_or_none(name: str) -> None:
+    def body(stop: Sequence[str] | None) -> bytes | None:
+        request = Request(messages=[UserMessage(text="x")], settings=Settings(stop=stop))
+        return None if refusal(made(name), [UserMessage(text="x")], request.settings) else made(name).encode(request)
+
+    assert body(()) == body([]) == body(None) is not None
+    assert body("END") == body(("END",)) == body(["END"]) != body(None)
 
 
 def test_the_page_says_where_each_provider_is() -> None:

@@ -274,7 +274,6 @@ def test_a_call_goes_back_in_a_form_that_servers_take() -> None:
         (SystemMessage(parts=(ImagePart(url="https://x.test/a.png"),)), ("image", "system", "acme")),
         (AssistantMessage(parts=(ImagePart(url="https://x.test/a.png"),)), ("image", "assistant", "acme")),
         (ToolMessage(parts=(TextPart(text="a"),)), ("text", "tool", "acme")),
-        (ToolMessage(parts=(ToolResult(call_id="c", parts=(AudioPart(data=b"abc"),)),)), ("audio", "tool", "acme")),
     ],
 )
 async def test_what_cannot_be_said_is_refused_before_anything_is_sent(

@@ -36,7 +36,7 @@ class AnthropicProvider(HttpProvider):
     def encode(self, request: Request) -> bytes:
         """Give the body of a request; see `HttpProvider.encode`."""
         settings, messages = request.settings, request.messages
-        said = self._messages.all(messages)
+        said = self._messages.all(messages, request.earlier)
         places = [at for at, message in enumerate(messages) if message.role == "system"]
         system = b",".join(filter(None, [said[at] for at in places]))
         for at in reversed(places):

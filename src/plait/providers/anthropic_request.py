@@ -3,8 +3,8 @@
 https://docs.anthropic.com/en/api/messages
 
 What the dialect has no place for is refused before anything is sent. What a model thought, and what a provider's own
-tools did, goes back to the provider it came from, unchanged, and to no other. Empty texts, which the API refuses, are
-left out, and so are messages that hold nothing else.
+tools did, goes back to the provider it came from, unchanged, and to no other. Texts of nothing but white space, which
+the API refuses, are left out, and so are messages that hold nothing else.
 
 A mark for the prompt cache (``cache_control``) is never part of a message's kept bytes, but where a person put it on a
 part: the mark moves on with the newest message, and the bytes before it must stay as they were.
@@ -32,7 +32,7 @@ from plait.messages import (
 )
 from plait.plain import parse_json, thaw, to_json
 from plait.providers.anthropic_schema import enforced, within_limits
-from plait.providers.history import check_extra, sendable_arguments, sendable_name, unsendable
+from plait.providers.history import check_extra, sendable_arguments, sendable_name, source_of, take_list, unsendable
 from plait.providers.wire import MessageBytes, parse_data_url
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ _IMAGES: Final = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"
 _PDF: Final = "application/pdf"
 _TOOL_CHOICES: Final = {"auto": "auto", "none": "none", "required": "any"}
 _OWN_FIELDS: Final = frozenset({"messages", "stream", "system"})
+_FAILED: Final = "The call failed."  # of an error without words, which the API refuses
 _FIELDS_OF_TEXT: Final = ("cache_control",)
 _FIELDS_OF_FILES: Final = ("cache_control", "citations", "context")
 _no_id = re.compile(r"[^a-zA-Z0-9_-]").sub
@@ -78,7 +79,7 @@ def encode_message(message: Message, provider: str) -> bytes:
         case "assistant":
             blocks = _assistant(message, provider)
         case "tool":
-            blocks = [_result(part, provider) for part in message.parts]
+            blocks = _results(message.parts, provider)
         case _:
             assert_never(message.role)
     role = "assistant" if message.role == "assistant" else "user"
@@ -86,7 +87,12 @@ def encode_message(message: Message, provider: str) -> bytes:
 
 
 def _full(parts: Sequence[Part]) -> list[Part]:
-    return [part for part in parts if type(part) is not TextPart or part.text]
+    return [part for part in parts if type(part) is not TextPart or not _is_blank(part.text)]
+
+
+def _is_blank(text: str) -> bool:
+    """Whether the API refuses a text: "text content blocks must contain non-whitespace text"."""
+    return not text or text.isspace()
 
 
 def _short(blocks: list[Json]) -> str | list[Json]:
@@ -177,7 +183,8 @@ def _assistant(message: Message, provider: str) -> list[Json]:
     for part in message.parts:
         match part:
             case TextPart():
-                if part.text and not (part.refusal and own):  # its refusal is what the API said, not the model
+                refused = part.refusal and own  # which the API said, not the model
+                if not (refused or _is_blank(part.text)):
                     made.append({"type": "text", "text": part.text} | (thaw(part.details) if own else {}))
             case ToolCall():
                 called = {
@@ -214,15 +221,24 @@ def _id(said: str) -> str:
     return _no_id(lambda letter: f"_{ord(letter[0]):x}", said) or "_"
 
 
-def _result(part: Part, provider: str) -> Json:
-    if type(part) is not ToolResult:
-        raise unsendable(part.type, "tool", provider)
-    made: Json = {"type": "tool_result", "tool_use_id": _id(part.call_id)}
-    if blocks := [_said(item, "tool", provider, TextPart | ImagePart | FilePart) for item in _full(part.parts)]:
-        made["content"] = _short(blocks)
-    if part.is_error:
-        made["is_error"] = True
-    return made
+def _results(parts: Sequence[Part], provider: str) -> list[Json]:
+    """Say the results of a turn; an error must have text, and nothing else: what else it has follows the results."""
+    results: list[Json] = []
+    more: list[Json] = []
+    for part in parts:
+        if type(part) is not ToolResult:
+            raise unsendable(part.type, "tool", provider)
+        made: Json = {"type": "tool_result", "tool_use_id": _id(part.call_id)}
+        blocks = [_said(item, "tool", provider, TextPart | ImagePart | FilePart) for item in _full(part.parts)]
+        if part.is_error:
+            made["is_error"] = True
+            if others := [block for block in blocks if block["type"] != "text"]:
+                more += [{"type": "text", "text": source_of(part)}, *others]
+            blocks = [block for block in blocks if block["type"] == "text"] or [{"type": "text", "text": _FAILED}]
+        if blocks:
+            made["content"] = _short(blocks)
+        results.append(made)
+    return results + more
 
 
 def encode_head(request: Request, model: str, provider: str, *, strict: bool, bare: bool) -> bytes:
@@ -250,17 +266,19 @@ def encode_head(request: Request, model: str, provider: str, *, strict: bool, ba
     extra: Json = thaw(settings.extra)
     mark = _mark(settings)
     strict = strict and within_limits(request.tools, request.output)
-    tools = [*(_tool(tool, strict=strict) for tool in request.tools), *extra.pop("tools", ())]
+    tools = [*(_tool(tool, strict=strict) for tool in request.tools), *take_list(extra, "tools")]
     if bare and tools and mark:
         tools[-1] = {"cache_control": mark} | tools[-1]
     config = {} if request.output is None else {"format": _format(request.output, provider)}
+    if isinstance(extra.get("output_config"), dict):
+        config |= extra.pop("output_config")
     fields: Json = {
         "model": model,
         "max_tokens": _enough(extra.get("thinking")) if settings.max_tokens is None else settings.max_tokens,
         "temperature": settings.temperature,
         "top_p": settings.top_p,
         "stop_sequences": settings.stop or None,
-        "output_config": config | extra.pop("output_config", {}) or None,
+        "output_config": config or None,
         "tools": tools or None,
         "tool_choice": _choice(settings) if tools else None,
         "cache_control": mark,  # at the end of the conversation, wherever that is

@@ -57,7 +57,7 @@ class Settings:
         temperature: randomness, from 0 to 2.
         max_tokens: the most tokens of one answer.
         top_p: nucleus sampling, from 0 to 1.
-        stop: texts at which the answer ends.
+        stop: texts at which the answer ends; one may be given as it is, and none of them is nothing to send.
         seed: asks for repeatable answers.
         n: how many answers (choices) to give.
         tool_choice: ``"auto"``, ``"none"``, ``"required"``, or the name of one tool.
@@ -77,7 +77,7 @@ class Settings:
     temperature: float | None = None
     max_tokens: int | None = None
     top_p: float | None = None
-    stop: tuple[str, ...] | None = None
+    stop: Sequence[str] | None = None
     seed: int | None = None
     n: int | None = None
     tool_choice: Literal["auto", "none", "required"] | str | None = None  # noqa: PYI051  # the words say what is usual
@@ -91,6 +91,8 @@ class Settings:
             known = ", ".join(map(repr, OUTPUT_MODES))
             msg = f"Settings(output_mode=...) takes {known} or None, not {excerpt(repr(self.output_mode), 60)}"
             raise ConfigurationError(msg)
+        if self.stop is not None:
+            object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop) or None)
         if self.extra is EMPTY:
             return
         if not isinstance(self.extra, Mapping):
@@ -118,6 +120,8 @@ class Request:
         output: the form the answer must have, or None for text.
         settings: sampling and limits.
         stream: False asks for the answer in one piece.
+        earlier: how many of the messages, from the first, were said before this run. What a provider has no place for
+            in these, or in the result of a tool, is named in its place; in the others it is refused.
     """
 
     messages: Sequence[Message]
@@ -125,6 +129,7 @@ class Request:
     output: OutputSchema[Any] | None = None
     settings: Settings = DEFAULT_SETTINGS
     stream: bool = True
+    earlier: int = 0
 
 
 class Provider(Protocol):

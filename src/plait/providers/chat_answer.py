@@ -82,6 +82,11 @@ class _Answer(msgspec.Struct, gc=False):
     choices: list[_Choice] | None = None
     usage: Any = None
     error: Any = None
+    # What vLLM, and those who stand before such servers, say of an error without that word.
+    message: Any = None
+    detail: Any = None
+    code: Any = None
+    type: Any = None
 
 
 _NOTHING: Final = _Said()
@@ -100,11 +105,12 @@ class _Progress(msgspec.Struct, gc=False, eq=False):
 
 
 class _Known(msgspec.Struct, gc=False):
-    """A tool call that began: our index of it, its id and its name."""
+    """A tool call that began: our index of it, its id and its name, and whether it came with all of its arguments."""
 
     index: int
     id: str
     name: str
+    whole: bool = False
 
 
 class ChatReader(Judge[_Answer]):
@@ -199,6 +205,8 @@ class ChatReader(Judge[_Answer]):
             deltas.append(ModelDelta(event.model or "", event.id or "", self._service.provider))
         if event.usage is not None:
             self._used(event.usage)
+        if event.choices is None and (event.message or event.detail):
+            raise self._error({"message": event.message or event.detail, "code": event.code, "type": event.type})
         for choice in event.choices or ():
             if choice.error:
                 raise self._error(choice.error)
@@ -214,7 +222,7 @@ class ChatReader(Judge[_Answer]):
             elif said.reasoning or said.reasoning_content or said.reasoning_details or said.annotations:
                 _think(said, progress, number, deltas)
             content = said.content
-            if content and (text := content if type(content) is str else self._text(content)):
+            if content and (text := content if type(content) is str else self._text(content, number, deltas)):
                 progress.spoke = True
                 deltas.append(TextDelta(text, number))
             if said.refusal:
@@ -223,7 +231,7 @@ class ChatReader(Judge[_Answer]):
             if said.tool_calls or said.images:
                 progress.spoke = True
                 _act(said, progress, number, deltas, whole=choice.delta is None)
-            if choice.finish_reason is not None:
+            if choice.finish_reason:  # some servers say "" with every piece
                 progress.finish_reason = choice.finish_reason
         return False  # the tokens may still be told
 
@@ -248,12 +256,22 @@ class ChatReader(Judge[_Answer]):
                 break
         self._usages = None
 
-    def _text(self, content: object) -> str:
-        """Join content that comes in parts, as some vendors send it."""
+    def _text(self, content: object, number: int, deltas: list[Delta]) -> str:
+        """Join content that comes in parts, as some vendors send it; Mistral's has what its models think in it."""
         if not isinstance(content, list):
             raise self._violation(to_json(content), what="sent content that is no text")
-        texts = [part.get("text") for part in content if isinstance(part, dict)]
-        return "".join(text for text in texts if isinstance(text, str))
+        for part in content:
+            if isinstance(part, dict) and (thought := _joined_text(part.get("thinking"))):
+                deltas.append(ReasoningDelta(thought, number))
+        return _joined_text(content)
+
+
+def _joined_text(parts: object) -> str:
+    """Join the texts of parts; they may be one text, too."""
+    if not isinstance(parts, list):
+        return parts if isinstance(parts, str) else ""
+    texts = [part.get("text") for part in parts if isinstance(part, dict)]
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 def _act(said: _Said, progress: _Progress, number: int, deltas: list[Delta], *, whole: bool) -> None:
@@ -312,7 +330,8 @@ def _grow(call: _Call, progress: _Progress, number: int, *, whole: bool) -> Tool
     """Give the delta of a tool call, or of a piece of one, under an index that is its own.
 
     A piece belongs to the call under its index; without one, to the call with its id, else to the last call. A
-    name begins another call if the call it would belong to has another name, or under its index another id.
+    name begins another call if the call it would belong to has another name, or under its index another id, or if
+    both came with all of their arguments: Google has given every call the index 0, and no id.
     """
     function = call.function or _NO_FUNCTION
     name, new_id = function.name or "", call.id or ""
@@ -329,8 +348,9 @@ def _grow(call: _Call, progress: _Progress, number: int, *, whole: bool) -> Tool
         return ToolCallDelta(progress.last, new_id, name, arguments, number)
     if call.index is not None:
         known = calls.get(call.index)
-        if known is not None and new_id and known.id and new_id != known.id and name:
-            known = None
+        if known is not None and name:
+            another_id = new_id and known.id and new_id != known.id
+            known = None if another_id or (known.whole and not new_id and _is_whole(arguments)) else known
     elif new_id:
         known = next((one for one in reversed(calls.values()) if one.id == new_id), None)
     elif not name and calls:
@@ -342,8 +362,13 @@ def _grow(call: _Call, progress: _Progress, number: int, *, whole: bool) -> Tool
     wanted = call.index
     index = wanted if wanted is not None and wanted >= 0 and wanted not in taken else progress.last + 1
     progress.last = max(progress.last, index)
-    calls[index if wanted is None else wanted] = _Known(index, new_id, name)
+    calls[index if wanted is None else wanted] = _Known(index, new_id, name, bool(name) and _is_whole(arguments))
     return ToolCallDelta(index, new_id, name, arguments, number)
+
+
+def _is_whole(arguments: str) -> bool:
+    """Whether arguments look like a whole object; no piece of one begins and ends so, but for one with others in it."""
+    return arguments[:1] == "{" and arguments[-1:] == "}"
 
 
 def read_usage(said: object) -> Usage | None:

@@ -18,14 +18,19 @@ from plait.attachments import image_type
 from plait.errors import ConfigurationError
 from plait.messages import AssistantMessage, AudioPart, FilePart, ImagePart, Message, TextPart, ToolResult
 from plait.plain import thaw, to_json
-from plait.providers.history import check_extra, sendable_arguments, sendable_name, source_of, unsendable
+from plait.providers.history import (
+    check_extra,
+    sendable_arguments,
+    sendable_name,
+    source_of,
+    take_list,
+    unsendable,
+)
 from plait.providers.wire import MessageBytes, data_url
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from plait.messages import ContentPart, Role, ToolCall
-    from plait.providers.base import Settings, ToolDefinition
+    from plait.providers.base import Request, Settings, ToolDefinition
     from plait.providers.vendors import Form
     from plait.schema import OutputSchema
 
@@ -172,17 +177,57 @@ def _results(message: Message, form: Form) -> list[dict[str, Any]]:
     return made
 
 
-def encode_offers(tools: Sequence[ToolDefinition], output: OutputSchema[Any] | None) -> bytes:
-    """Encode what the model may call and the form of its answer, as fields that begin with a comma."""
-    fields: dict[str, Any] = {}
-    if tools:
-        fields["tools"] = [{"type": "function", "function": _function(tool)} for tool in tools]
-    if output is not None:
-        schema: dict[str, Any] = {"name": output.name, "schema": output.schema}
-        if output.strict:
-            schema["strict"] = True
-        fields["response_format"] = {"type": "json_schema", "json_schema": schema}
-    return _fields(fields)
+def encode_head(request: Request, model: str, form: Form) -> bytes:
+    """Encode all that a request says beside its messages, as the beginning of an object.
+
+    ``settings.extra`` has the last word, but tools in it are offered beside those of the request.
+
+    Args:
+        request: what is asked; its messages are left out. Without tools, the settings that speak of them are left out,
+            for they would be refused.
+        model: who is asked.
+        form: the vendor's.
+
+    Raises:
+        ConfigurationError: ``extra`` names a field that is the library's own, or a setting would be passed over.
+    """
+    settings, output = request.settings, request.output
+    check_extra(settings, _OWN_FIELDS)
+    silent = settings.tool_choice == "none" and "tool_choice" in form.ignores
+    offered = () if silent else request.tools  # there is no other way to say it
+    extra: dict[str, Any] = thaw(settings.extra)
+    tools = [{"type": "function", "function": _function(tool)} for tool in offered]
+    tools += take_list(extra, "tools")
+    for name in form.ignores if tools else form.ignores - _OF_TOOLS:
+        if (value := getattr(settings, name)) is not None and value not in _SAY_NOTHING[name]:
+            msg = f"{form.provider!r} takes no {name!r}; leave it out"
+            raise ConfigurationError(msg)
+    fields: dict[str, Any] = {
+        "model": model,
+        "temperature": settings.temperature,
+        form.max_tokens: settings.max_tokens,
+        "top_p": settings.top_p,
+        "stop": settings.stop,
+        "seed": settings.seed,
+        "n": settings.n,
+        "tools": tools or None,
+        "tool_choice": _choice(settings) if tools else None,
+        "parallel_tool_calls": settings.parallel_tool_calls if tools else None,
+        "response_format": None if output is None else {"type": "json_schema", "json_schema": _schema(output)},
+        "stream": request.stream or None,
+        "stream_options": {"include_usage": True} if request.stream else None,  # else tokens are not told
+    }
+    return to_json({name: value for name, value in fields.items() if value is not None} | extra)[:-1]
+
+
+def _choice(settings: Settings) -> str | dict[str, Any] | None:
+    choice = settings.tool_choice
+    return choice if choice is None or choice in _TOOL_CHOICES else {"type": "function", "function": {"name": choice}}
+
+
+def _schema(output: OutputSchema[Any]) -> dict[str, Any]:
+    made: dict[str, Any] = {"name": output.name, "schema": output.schema}
+    return {**made, "strict": True} if output.strict else made
 
 
 def _function(tool: ToolDefinition) -> dict[str, Any]:
@@ -193,44 +238,3 @@ def _function(tool: ToolDefinition) -> dict[str, Any]:
     if tool.strict:
         made["strict"] = True
     return made
-
-
-def encode_settings(settings: Settings, form: Form, *, tools: bool, stream: bool) -> bytes:
-    """Encode the settings that are given, as fields that begin with a comma; ``extra`` has the last word.
-
-    Args:
-        settings: those of the request.
-        form: the vendor's.
-        tools: whether any are offered; without them, the settings that speak of tools are left out, for they
-            would be refused.
-        stream: whether the answer shall be streamed, with its tokens counted.
-
-    Raises:
-        ConfigurationError: ``extra`` names a field that is the library's own, or a setting would be passed over.
-    """
-    check_extra(settings, _OWN_FIELDS)
-    for name in form.ignores if tools else form.ignores - _OF_TOOLS:
-        if (value := getattr(settings, name)) is not None and value not in _SAY_NOTHING[name]:
-            msg = f"{form.provider!r} takes no {name!r}; leave it out"
-            raise ConfigurationError(msg)
-    fields: dict[str, Any] = {
-        "temperature": settings.temperature,
-        form.max_tokens: settings.max_tokens,
-        "top_p": settings.top_p,
-        "stop": settings.stop,
-        "seed": settings.seed,
-        "n": settings.n,
-    }
-    if tools:
-        choice = settings.tool_choice
-        named = choice is not None and choice not in _TOOL_CHOICES
-        fields["tool_choice"] = {"type": "function", "function": {"name": choice}} if named else choice
-        fields["parallel_tool_calls"] = settings.parallel_tool_calls
-    fields = {name: value for name, value in fields.items() if value is not None}
-    if stream:
-        fields |= {"stream": True, "stream_options": {"include_usage": True}}
-    return _fields(fields | thaw(settings.extra))
-
-
-def _fields(fields: dict[str, Any]) -> bytes:
-    return b"," + to_json(fields)[1:-1] if fields else b""

@@ -6,28 +6,32 @@ Knows the shapes that OpenAI and OpenRouter answer in, which differ in details o
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 from base64 import b64decode
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from plait.attachments import media_type_of
+from plait.attachments import media_type_of, path_of
 from plait.errors import ConfigurationError, EmptyAnswer, PlaitError, ProtocolViolation, excerpt
 from plait.events import Usage
 from plait.messages import ImagePart
 from plait.plain import EMPTY, freeze, parse_json
 from plait.providers.http.failures import violation
+from plait.providers.image_input import data_in
 from plait.providers.status import error_object
 from plait.providers.wire import data_url, token_count
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from plait.providers.http.fetching import Fetched
     from plait.providers.status import Service
 
 _MOST_DOLLARS: Final = 1e6
+_IMAGE_TYPE: Final = re.compile(r"image/\w+([.+-]\w+)*", re.ASCII)
+_WEB: Final = ("http://", "https://")
 _SUFFIXES: Final = {"image/jpeg": ".jpg", "image/svg+xml": ".svg"}
 
 
@@ -125,7 +129,7 @@ class ImageResponse:
             return image
         fetched = await self.fetch(image.url)
         media_type = media_type_of(fetched.data) or fetched.media_type
-        if not fetched.data or not media_type.startswith("image/"):
+        if not fetched.data or not _IMAGE_TYPE.fullmatch(media_type):
             msg = f"the address of the image gave {excerpt(media_type, 40) or 'something'!r}, which is no image"
             raise ProtocolViolation(msg, excerpt=excerpt(fetched.data))
         return ImagePart(data=fetched.data, media_type=media_type)
@@ -142,10 +146,11 @@ class ImageResponse:
 
         Raises:
             PlaitError: there is no image, or it cannot be fetched; see `download`.
-            ConfigurationError: a file cannot be written.
+            ConfigurationError: it is no path, or that of a folder, or a file cannot be written.
         """
+        file = path_of(path, "an image")
         images = await self.download()
-        return await asyncio.to_thread(_write, Path(path), images)
+        return await asyncio.to_thread(_write, file, images)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -192,7 +197,8 @@ def read_answer(body: bytes, service: Service) -> Answer:
     if not isinstance(items, list | tuple) or not all(isinstance(item, dict) for item in items):
         raise _no_answer(body, service)
     declared = said.get("output_format")
-    usual = f"image/{declared}" if isinstance(declared, str) else "image/png"
+    named = f"image/{declared}" if isinstance(declared, str) else ""
+    usual = named if _IMAGE_TYPE.fullmatch(named) else "image/png"
     images = [image for item in items if (image := _image(item, usual, service)) is not None]
     if not images:
         msg = f"{service.provider} answered without an image"
@@ -209,9 +215,14 @@ def _image(item: dict[str, Any], usual: str, service: Service) -> ImagePart | No
             data = b64decode(encoded, validate=True)
         except ValueError:
             raise _no_answer(encoded.encode("utf-8", "replace"), service) from None
-        media_type = media_type_of(data) or (declared if isinstance(declared, str) and declared else usual)
-        return ImagePart(data=data, media_type=media_type)
-    return ImagePart(url=url) if isinstance(url, str) and url else None
+    elif not (isinstance(url, str) and url):
+        return None
+    elif url.lower().startswith(_WEB):
+        return ImagePart(url=url)
+    elif not (url[:5].lower() == "data:" and (data := data_in(url) or b"")):
+        raise _no_answer(url.encode("utf-8", "replace"), service)
+    kind = declared if isinstance(declared, str) and _IMAGE_TYPE.fullmatch(declared) else usual
+    return ImagePart(data=data, media_type=media_type_of(data) or kind)
 
 
 def _no_answer(said: bytes, service: Service) -> ProtocolViolation:
@@ -234,16 +245,18 @@ def _usage(said: object) -> Usage | None:
 
 def _write(path: Path, images: Sequence[ImagePart]) -> tuple[Path, ...]:
     """Write each image into its own file, and give the files."""
+    if os.path.isdir(path):  # noqa: PTH112  # of a name that is too long, `Path.is_dir` raises an error
+        msg = f"the image cannot be written to {excerpt(str(path), 100)!r}: it is a folder; name a file in it"
+        raise ConfigurationError(msg)
     written = []
     for number, image in enumerate(images, 1):
         named = path if path.suffix else path.with_suffix(_suffix(image.media_type))
         file = named if number == 1 else named.with_stem(f"{named.stem}-{number}")
         try:
             file.write_bytes(image.data or b"")
-        except OSError as error:
-            msg = (
-                f"the image cannot be written to {excerpt(str(file), 100)!r}: {error.strerror or type(error).__name__}"
-            )
+        except (OSError, UnicodeError) as error:  # no name of a file holds half a surrogate pair
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            msg = f"the image cannot be written to {excerpt(str(file), 100)!r}: {reason}"
             raise ConfigurationError(msg) from error
         written.append(file)
     return tuple(written)

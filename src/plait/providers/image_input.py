@@ -60,8 +60,8 @@ async def image_of(source: ImageSource, fetch: Callable[[str], Awaitable[Fetched
         source = source.url
     if isinstance(source, bytes | bytearray | memoryview):
         return checked_image(bytes(source), what)
-    if isinstance(source, os.PathLike):
-        return checked_image(await asyncio.to_thread(read_file, Path(source), what), what)
+    if isinstance(source, os.PathLike) and isinstance(path := os.fspath(source), str):
+        return checked_image(await asyncio.to_thread(read_file, Path(path), what), what)
     if not isinstance(source, str):
         msg = (
             f"{what} is of the type {type(source).__name__}; an image is an address, a data: address, base64, bytes, "
@@ -92,12 +92,17 @@ async def _image_of_text(text: str, fetch: Callable[[str], Awaitable[Fetched]], 
     raise ConfigurationError(msg)
 
 
-def _read_data_url(text: str, what: str) -> bytes:
-    """Give the bytes of a ``data:`` address (https://www.rfc-editor.org/rfc/rfc2397)."""
-    head, comma, rest = text.partition(",")
+def data_in(url: str) -> bytes | None:
+    """Give the bytes of a ``data:`` address (https://www.rfc-editor.org/rfc/rfc2397); None when they cannot be read."""
+    head, comma, rest = url.partition(",")
     plain = unquote_to_bytes(rest)
     data = _unbase64(plain) if head.lower().endswith(";base64") else plain
-    if not comma or data is None:
+    return data if comma else None
+
+
+def _read_data_url(text: str, what: str) -> bytes:
+    data = data_in(text)
+    if data is None:
         msg = f"{what} is a data: address whose data cannot be read; it must be data:image/png;base64,..."
         raise ConfigurationError(msg)
     return data

@@ -67,7 +67,7 @@ class Judge(Generic[A]):
                 try:
                     answer = decode(event)
                 except (ValueError, RecursionError):
-                    if event[:6] == DONE:  # which is no JSON
+                    if event.lstrip()[:6] == DONE:  # which is no JSON
                         self.done = True
                         break
                     answer = self._read(event)

@@ -39,5 +39,5 @@ def encode_form(fields: Iterable[tuple[str, str | File]]) -> tuple[str, bytes]:
         if isinstance(value, File):
             head += f'; filename="{value.name.translate(_ESCAPES)}"\r\nContent-Type: {value.media_type}'
         content = value.data if isinstance(value, File) else value.encode("utf-8", "replace")
-        parts += [head.encode(), b"\r\n\r\n", content, b"\r\n"]
+        parts += [head.encode("utf-8", "replace"), b"\r\n\r\n", content, b"\r\n"]
     return f"multipart/form-data; boundary={boundary}", b"".join([*parts, f"--{boundary}--\r\n".encode()])

@@ -9,20 +9,21 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from plait.errors import ConfigurationError, excerpt
+from plait.errors import ConfigurationError, PlaitError, excerpt
 from plait.messages import ImagePart, ToolResult
-from plait.plain import EMPTY, to_json
+from plait.plain import EMPTY
+from plait.providers.history import Unfetched, spared
 from plait.providers.http import DEFAULT_LIMITS, Framing, TransportLimits
 from plait.providers.ndjson import LineReader
 from plait.providers.ollama_answer import OllamaReader
-from plait.providers.ollama_request import Unfetched, encode_message, encode_offers, encode_settings, message_bytes
+from plait.providers.ollama_request import encode_head, encode_message, message_bytes
 from plait.providers.remote import HttpProvider
 from plait.providers.wire import Recent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from plait.messages import Part
+    from plait.messages import Message, Part
     from plait.providers.base import Request
     from plait.providers.http.fetching import Resolve
     from plait.providers.vendors import Dialect, Vendor
@@ -76,10 +77,8 @@ class OllamaProvider(HttpProvider):
 
     def _prepare(self, vendor: Vendor) -> None:
         del vendor
-        self._head = b'{"model":' + to_json(self.model)
         self._messages = message_bytes(self.name, private=self._allow_private)
-        self._offers: Recent[bytes] = Recent()
-        self._settings: Recent[bytes] = Recent()
+        self._heads: Recent[bytes] = Recent()
 
     def encode(self, request: Request) -> bytes:
         """Give the body of a request; see `HttpProvider.encode`.
@@ -87,15 +86,12 @@ class OllamaProvider(HttpProvider):
         Raises:
             Unfetched: an image in it has an address only, and was not fetched yet; `compose` fetches it.
         """
-        settings = request.settings
-        tools = () if settings.tool_choice == "none" else request.tools  # there is no other way to say it
-        offers = self._offers.get((request.output, *tools), lambda: encode_offers(tools, request.output))
-        chosen = self._settings.get(
-            (settings, request.stream, bool(tools)),
-            lambda: encode_settings(settings, self.name, tools=bool(tools), stream=request.stream),
+        head = self._heads.get(
+            (request.settings, request.output, request.stream, *request.tools),
+            lambda: encode_head(request, self.model, self.name),
         )
-        messages = b",".join(self._messages.all(request.messages))
-        return b"".join((self._head, chosen, offers, b',"messages":[', messages, b"]}"))
+        messages = b",".join(self._messages.all(request.messages, request.earlier))
+        return b"".join((head, b',"messages":[', messages, b"]}"))
 
     async def compose(self, request: Request) -> bytes:
         """Give the body of a request, with the bytes of its images; each message's are fetched once.
@@ -110,8 +106,24 @@ class OllamaProvider(HttpProvider):
                 return self.encode(request)
             except Unfetched as found:
                 message = found.message
-            fetched = message.model_copy(update={"parts": [await self._with_data(part) for part in message.parts]})
+            try:
+                fetched = message.model_copy(update={"parts": [await self._with_data(part) for part in message.parts]})
+            except PlaitError:
+                if not any(message is said for said in request.messages[: request.earlier]):
+                    raise
+                fetched = spared(message, self._encode_fetched)
             self._messages.keep(message, encode_message(fetched, self.name))
+
+    def _encode_fetched(self, message: Message) -> bytes:
+        """Encode a message of which nothing is fetched any more.
+
+        Raises:
+            ConfigurationError: it has a part that cannot be sent.
+        """
+        try:
+            return encode_message(message, self.name)
+        except Unfetched as error:
+            raise ConfigurationError(str(error)) from None
 
     async def _with_data(self, part: Part) -> Part:
         """Give a part with the bytes of its images in place of their addresses."""

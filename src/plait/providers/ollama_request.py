@@ -16,27 +16,26 @@ from typing import TYPE_CHECKING, Any, Final, assert_never
 from plait.errors import ConfigurationError
 from plait.messages import AssistantMessage, ImagePart, TextPart, ToolResult
 from plait.plain import thaw, to_json
-from plait.providers.history import check_extra, sendable_arguments, sendable_name, source_of, unsendable
+from plait.providers.history import (
+    Unfetched,
+    check_extra,
+    sendable_arguments,
+    sendable_name,
+    source_of,
+    take_list,
+    unsendable,
+)
 from plait.providers.wire import MessageBytes, parse_data_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from plait.messages import Message, Part, Role, ToolCall
-    from plait.providers.base import Settings, ToolDefinition
-    from plait.schema import OutputSchema
+    from plait.providers.base import Request, Settings, ToolDefinition
 
 _SAID_BY_MODELS: Final = frozenset({"text", "reasoning", "tool_call", "server_tool"})
 _OWN_FIELDS: Final = frozenset({"messages", "stream"})
 _OPTIONS: Final = "options"
-
-
-class Unfetched(ConfigurationError):
-    """A message has an image of which only the address is known; ``message`` is the message."""
-
-    def __init__(self, message: Message, provider: str) -> None:
-        super().__init__(f"{provider!r} takes no address of an image; give the image's data")
-        self.message = message
 
 
 @lru_cache(maxsize=64)
@@ -142,39 +141,29 @@ def _results(message: Message, provider: str) -> list[dict[str, Any]]:
     return made
 
 
-def encode_offers(tools: Sequence[ToolDefinition], output: OutputSchema[Any] | None) -> bytes:
-    """Encode what the model may call and the form of its answer, as fields that begin with a comma."""
-    fields: dict[str, Any] = {}
-    if tools:
-        fields["tools"] = [{"type": "function", "function": _function(tool)} for tool in tools]
-    if output is not None:
-        fields["format"] = output.schema
-    return _fields(fields)
+def encode_head(request: Request, model: str, provider: str) -> bytes:
+    """Encode all that a request says beside its messages, as the beginning of an object.
 
-
-def _function(tool: ToolDefinition) -> dict[str, Any]:
-    described = {"description": tool.description} if tool.description else {}
-    return {"name": tool.name, **described, "parameters": tool.parameters}
-
-
-def encode_settings(settings: Settings, provider: str, *, tools: bool, stream: bool) -> bytes:
-    """Encode the settings that are given, as fields that begin with a comma; ``extra`` has the last word.
-
-    Most are ``options``; those in ``extra`` join them.
+    Most settings are ``options``. ``settings.extra`` has the last word, but options in it join these, and tools in it
+    are offered beside those of the request.
 
     Args:
-        settings: those of the request.
+        request: what is asked; its messages are left out. Without tools, the settings that speak of them mean nothing.
+        model: who is asked.
         provider: the vendor's name.
-        tools: whether any are offered; without them, the settings that speak of tools are left out.
-        stream: whether the answer shall be streamed, which is what Ollama does unless told otherwise.
 
     Raises:
         ConfigurationError: a setting has no place in the dialect, or ``extra`` names a field that is the library's own.
     """
+    settings, output = request.settings, request.output
     check_extra(settings, _OWN_FIELDS)
     if settings.n not in (None, 1):
         msg = f"{provider!r} gives one answer to a request, not n={settings.n!r}; leave it out, or ask several times"
         raise ConfigurationError(msg)
+    extra = thaw(settings.extra)
+    offered = () if settings.tool_choice == "none" else request.tools  # there is no other way to say it
+    tools = [{"type": "function", "function": _function(tool)} for tool in offered]
+    tools += take_list(extra, "tools")
     if tools:
         _check_tool_settings(settings, provider)
     options: dict[str, Any] = {
@@ -185,13 +174,23 @@ def encode_settings(settings: Settings, provider: str, *, tools: bool, stream: b
         "seed": settings.seed,
     }
     options = {name: value for name, value in options.items() if value is not None}
-    extra = thaw(settings.extra)
     more = extra.pop(_OPTIONS, {})
     if not isinstance(more, dict):
         msg = f"settings.extra['options'] of {provider!r} is an object of options, not {type(more).__name__}"
         raise ConfigurationError(msg)
-    options |= more
-    return _fields({"stream": stream, **({_OPTIONS: options} if options else {}), **extra})
+    fields: dict[str, Any] = {
+        "model": model,
+        "stream": request.stream,  # which is what Ollama does unless told otherwise
+        _OPTIONS: options | more or None,
+        "tools": tools or None,
+        "format": None if output is None else output.schema,
+    }
+    return to_json({name: value for name, value in fields.items() if value is not None} | extra)[:-1]
+
+
+def _function(tool: ToolDefinition) -> dict[str, Any]:
+    described = {"description": tool.description} if tool.description else {}
+    return {"name": tool.name, **described, "parameters": tool.parameters}
 
 
 def _check_tool_settings(settings: Settings, provider: str) -> None:
@@ -201,7 +200,3 @@ def _check_tool_settings(settings: Settings, provider: str) -> None:
     if settings.parallel_tool_calls is False:
         msg = f"{provider!r} cannot be kept from calling several tools: parallel_tool_calls=False; leave it out"
         raise ConfigurationError(msg)
-
-
-def _fields(fields: dict[str, Any]) -> bytes:
-    return b"," + to_json(fields)[1:-1] if fields else b""

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from plait.plain import to_json
 from plait.providers.remote import HttpProvider
 from plait.providers.responses_answer import ResponsesReader
-from plait.providers.responses_request import encode_options, instruction_bytes, item_bytes, thinks
+from plait.providers.responses_request import encode_head, instruction_bytes, item_bytes, thinks
 from plait.providers.wire import Recent
 
 if TYPE_CHECKING:
@@ -27,26 +26,23 @@ class ResponsesProvider(HttpProvider):
 
     def _prepare(self, vendor: Vendor) -> None:
         del vendor
-        self._head = b'{"model":' + to_json(self.model)
         self._instructions = instruction_bytes(self.name)
         self._items = item_bytes(self.name, thoughts=thinks(self.model) is not False)
-        self._options: Recent[bytes] = Recent()
+        self._heads: Recent[bytes] = Recent()
 
     def encode(self, request: Request) -> bytes:
         """Give the body of a request; see `HttpProvider.encode`."""
-        settings, tools, output, messages = request.settings, request.tools, request.output, request.messages
-        options = self._options.get(
-            (settings, output, request.stream, *tools),
-            lambda: encode_options(
-                settings, tools, output, provider=self.name, model=self.model, stream=request.stream
-            ),
+        head = self._heads.get(
+            (request.settings, request.output, request.stream, *request.tools),
+            lambda: encode_head(request, self.model, self.name),
         )
-        told = b""
+        messages = request.messages
+        told, earlier = b"", request.earlier
         if messages and messages[0].role == "system":
             told = b',"instructions":' + self._instructions.all(messages[:1])[0]
-            messages = messages[1:]
-        items = b",".join(filter(None, self._items.all(messages)))
-        return b"".join((self._head, options, told, b',"input":[', items, b"]}"))
+            messages, earlier = messages[1:], earlier - 1
+        items = b",".join(filter(None, self._items.all(messages, earlier)))
+        return b"".join((head, told, b',"input":[', items, b"]}"))
 
     def reader(self, request: Request) -> ResponsesReader:
         """Give what reads the answer to a request."""

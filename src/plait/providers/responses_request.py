@@ -34,21 +34,18 @@ from plait.messages import (
     ToolResult,
 )
 from plait.plain import EMPTY, thaw, to_json
-from plait.providers.history import check_extra, sendable_arguments, sendable_name, unsendable
+from plait.providers.history import check_extra, sendable_arguments, sendable_name, take_list, unsendable
 from plait.providers.wire import MessageBytes, data_url
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from plait.messages import Part
-    from plait.providers.base import Settings, ToolDefinition
+    from plait.providers.base import Request, ToolDefinition
     from plait.schema import OutputSchema
 
 Item = dict[str, Any]
 
 _TOOL_CHOICES: Final = frozenset({"auto", "none", "required"})
 _OWN_FIELDS: Final = frozenset({"input", "instructions", "stream"})
-_NOT_TAKEN: Final = ("stop", "seed", "n")
 _ENCRYPTED: Final = "reasoning.encrypted_content"
 # https://platform.openai.com/docs/models, also as OpenRouter and those who tune them name them.
 _DO_NOT_THINK: Final = re.compile(r"(?:.*/)?(?:ft:)?(?:gpt-[34]|chatgpt-|gpt-5-chat)")
@@ -207,66 +204,48 @@ def _result(part: Part, provider: str) -> Item:
     return {"type": "function_call_output", "call_id": part.call_id, "output": output}
 
 
-def encode_options(
-    settings: Settings,
-    tools: Sequence[ToolDefinition],
-    output: OutputSchema[Any] | None,
-    *,
-    provider: str,
-    model: str,
-    stream: bool,
-) -> bytes:
-    """Encode what a request says beside its messages, as fields that begin with a comma.
+def encode_head(request: Request, model: str, provider: str) -> bytes:
+    """Encode what a request says beside its messages, as the beginning of an object.
 
     ``settings.extra`` has the last word, but tools and inclusions in it are added to ours, and its ``text`` is joined
     with the form of the answer. An empty ``include`` asks for nothing.
 
     Args:
-        settings: those of the request.
-        tools: what the model may call; without any, the settings that speak of tools are left out, for they would be
-            refused.
-        output: the form of the answer.
-        provider: who is asked.
+        request: what is asked; its messages are left out. Without tools, the settings that speak of them are left out,
+            for they would be refused.
         model: the model.
-        stream: whether the answer shall be streamed.
+        provider: who is asked.
 
     Raises:
         ConfigurationError: a setting has no place in the dialect, or ``extra`` names a field that is the library's own.
     """
+    settings, output = request.settings, request.output
     check_extra(settings, _OWN_FIELDS)
-    for name in _NOT_TAKEN:
-        if getattr(settings, name) is not None:
+    refused = {"stop": settings.stop, "seed": settings.seed, "n": None if settings.n == 1 else settings.n}
+    for name, value in refused.items():
+        if value is not None:
             msg = f"{provider!r} takes no {name!r}; leave it out"
             raise ConfigurationError(msg)
     extra = thaw(settings.extra)
     fields: dict[str, Any] = {
+        "model": model,
         "temperature": settings.temperature,
         "max_output_tokens": settings.max_tokens,
         "top_p": settings.top_p,
-        "stream": stream or None,
+        "stream": request.stream or None,
     }
-    offered = [_function(tool) for tool in tools] + _list(extra, "tools")
-    if offered:
+    if offered := [_function(tool) for tool in request.tools] + take_list(extra, "tools"):
         choice = settings.tool_choice
         named = choice is not None and choice not in _TOOL_CHOICES
         fields["tools"] = offered
         fields["tool_choice"] = {"type": "function", "name": choice} if named else choice
         fields["parallel_tool_calls"] = settings.parallel_tool_calls
     if thinks(model) and extra.get("include") != []:
-        fields["include"] = list(dict.fromkeys([_ENCRYPTED, *_list(extra, "include")]))
+        fields["include"] = list(dict.fromkeys([_ENCRYPTED, *take_list(extra, "include")]))
     if output is not None:
         text = extra.pop("text", None)
         fields["text"] = {"format": _format(output), **(text if isinstance(text, dict) else {})}
-    fields = {name: value for name, value in fields.items() if value is not None} | extra
-    return b"," + to_json(fields)[1:-1] if fields else b""
-
-
-def _list(extra: dict[str, Any], name: str) -> list[Any]:
-    found = extra.pop(name, None) or []
-    if not isinstance(found, list):
-        msg = f"settings.extra[{name!r}] must be a list, not {type(found).__name__}"
-        raise ConfigurationError(msg)
-    return found
+    return to_json({name: value for name, value in fields.items() if value is not None} | extra)[:-1]
 
 
 def _function(tool: ToolDefinition) -> Item:

@@ -95,7 +95,8 @@ class Asking:
             first = request.messages[0] if request.messages and request.messages[0].role == "system" else None
             told = self._kept.get((output, first), lambda: _told(first, output))
             rest = request.messages[1:] if first is not None else request.messages
-            return replace(request, messages=[told, *rest], output=None), None
+            earlier = request.earlier + (first is None)
+            return replace(request, messages=[told, *rest], output=None, earlier=earlier), None
         tools, settings = request.tools, request.settings
         offered, chosen = self._kept.get((output, settings, *tools), lambda: _offered(tools, settings, output))
         return replace(request, tools=offered, settings=chosen, output=None), offered[-1].name

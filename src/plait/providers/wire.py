@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from urllib.parse import unquote, unquote_to_bytes
 from weakref import ref
 
+from plait.errors import ConfigurationError
+from plait.providers.history import Unfetched, spared
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -39,18 +42,22 @@ class MessageBytes:
         self._known: dict[int, _Known] = {}
         self._forget = self._gone  # bound once: each entry keeps it
 
-    def all(self, messages: Sequence[Message]) -> list[bytes]:
+    def all(self, messages: Sequence[Message], earlier: int = 0) -> list[bytes]:
         """Give the bytes of each message.
 
+        Args:
+            messages: what is sent.
+            earlier: how many of them were said before; see `Request`.
+
         Raises:
-            ConfigurationError: the form has no place for something in a message.
+            ConfigurationError: the form has no place for something in a message that is new.
         """
         known = self._known.get
-        found = []
+        found: list[bytes] = []
         for message in messages:
             # An entry is removed when its message goes, before another object can have its number.
             entry = known(id(message))
-            found.append(self._add(message) if entry is None else entry.data)
+            found.append(self._add(message, spare=len(found) < earlier) if entry is None else entry.data)
         return found
 
     def keep(self, message: Message, data: bytes) -> None:
@@ -60,8 +67,15 @@ class MessageBytes:
         entry.data = data
         self._known[entry.number] = entry
 
-    def _add(self, message: Message) -> bytes:
-        data = self._encode(message)
+    def _add(self, message: Message, *, spare: bool) -> bytes:
+        try:
+            data = self._encode(message)
+        except Unfetched:
+            raise
+        except ConfigurationError:
+            if not spare and message.role != "tool":
+                raise
+            data = self._encode(spared(message, self._encode))
         self.keep(message, data)
         return data
 

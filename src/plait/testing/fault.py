@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from plait.errors import ConfigurationError
@@ -106,8 +106,3 @@ def healthy(place: Place, asked: Asked) -> Reply:
     """Give an answer in which nothing goes wrong."""
     del asked
     return place.reply()
-
-
-def changed(reply: Reply, **changes: object) -> Reply:
-    """Give the reply with other fields."""
-    return replace(reply, **changes)  # type: ignore[arg-type]  # the names are those of Reply

@@ -120,8 +120,14 @@ async def _addresses(target: Target, resolve: Resolve) -> list[IPv4Address | IPv
         return [target.literal]
     try:
         found = [ip_address(address) for address in await resolve(target.host)]
-    except (OSError, UnicodeError) as error:
-        reason = (error.strerror or "").lower() if isinstance(error, OSError) else "it is no name"
+    except Exception as error:  # noqa: BLE001  # a program's own resolver has errors of its own
+        match error:
+            case OSError():
+                reason = (error.strerror or "").lower()
+            case UnicodeError():
+                reason = "it is no name"
+            case _:
+                reason = f"{type(error).__name__}: {excerpt(str(error))}"
         msg = f"the name {excerpt(target.host, 80)!r} cannot be resolved: {reason}"
         raise TransportError(msg) from None
     if not found:
