@@ -230,6 +230,23 @@ def test_a_run_is_recorded_and_played_again(plait: Runner, tmp_path: Path) -> No
     assert (lost.code, lost.out, lost.err.count("\n")) == (2, "", 1)
 
 
+def test_files_go_along_with_a_prompt(plait: Runner, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("hello")
+    tape = tmp_path / "tape.jsonl"
+    done = plait("run", "Read this", *OFFLINE, "-a", str(tmp_path / "a.txt"), "--record", str(tape))
+    assert (done.code, done.out) == (0, "You said: Read this\n")
+    (exchange,) = map(json.loads, tape.read_text("utf-8").splitlines()[-1:])
+    (parts,) = [message["parts"] for message in exchange["request"]["messages"] if message["role"] == "user"]
+    assert [part["type"] for part in parts] == ["text", "file"]
+    for arguments, sentence in (
+        (("run", "hi", "-a", "nowhere.png"), "the attachment, the file 'nowhere.png', cannot be read: no such file or"),
+        (("run", "--resume", "--thread", "t", "-a", "x"), "--attach goes with a prompt, and --resume goes on without"),
+    ):
+        lost = plait(*arguments)
+        assert (lost.code, lost.out, lost.err.count("\n")) == (2, "", 1)
+        assert lost.err.startswith(f"plait: {sentence}")
+
+
 def test_run_refuses_what_is_no_text(plait: Runner) -> None:
     done = plait("run", "-", *OFFLINE, given=b"\x89PNG\xff")
     assert done == (2, "", "plait: the prompt on standard input is no UTF-8 text\n")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, Optional
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field, field_validator
+from pydantic import AfterValidator, BaseModel, Field, Json, field_validator
 from typing_extensions import TypedDict
 
 from plait.errors import ConfigurationError, OutputInvalid, ToolError
@@ -594,6 +594,23 @@ def test_an_answer_that_does_not_fit_gives_a_sentence_and_the_text(text: str, se
     with pytest.raises(OutputInvalid) as caught:
         output_schema(Address).validate(text)
     assert (str(caught.value), caught.value.text) == (sentence, text)
+
+
+def test_json_inside_a_text_has_faults_of_its_own() -> None:
+    with pytest.raises(OutputInvalid) as caught:
+        output_schema(dict[str, Json[int]]).validate('{"a": "x"}')
+    assert str(caught.value) == (
+        "the answer does not fit 'dict_str_Annotated_int_Json': 'a' Invalid JSON: expected value at line 1 column 1, "
+        'got "x"'
+    )
+
+
+def test_the_name_of_an_output_type_is_the_same_in_every_process() -> None:
+    """It is part of the request, which a replay compares and a provider's prompt cache lives on."""
+    checked = Annotated[list[int], AfterValidator(sorted), AfterValidator(lambda value: value)]
+    assert output_schema(checked).name == (
+        "Annotated_list_int_AfterValidator_func_built-in_function_sorted_"[:64]
+    )
 
 
 def test_output_schemas_are_kept_on_their_type() -> None:

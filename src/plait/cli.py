@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from plait.agent import Agent
+    from plait.messages import Message
     from plait.run import StopSignal
     from plait.streams import AgentRun
     from plait.terminal import View
@@ -110,6 +111,10 @@ StoreOption = Annotated[
     str | None,
     typer.Option("--store", metavar="URL", help="Where threads are kept; else PLAIT_STORE, else sqlite:///plait.db."),
 ]
+AttachOption = Annotated[
+    list[str] | None,
+    typer.Option("--attach", "-a", metavar="FILE", help="A file to send along: an image, a PDF, sound. Repeatable."),
+]
 RecordOption = Annotated[
     str | None,
     typer.Option(
@@ -153,6 +158,7 @@ def run(  # noqa: PLR0917  # typer calls it by keyword
     prompt: Annotated[
         str | None, typer.Argument(help="What to ask; '-' reads it from standard input.", show_default=False)
     ] = None,
+    attach: AttachOption = None,
     provider: ProviderOption = None,
     model: ModelOption = None,
     base_url: BaseUrlOption = None,
@@ -179,12 +185,15 @@ def run(  # noqa: PLR0917  # typer calls it by keyword
     if not resume and prompt is None:
         msg = "there is no prompt: give one, or '-' to read it from standard input"
         raise _UsageError(msg)
-    text = "" if prompt is None else _prompt(prompt)
+    if resume and attach:
+        msg = "--attach goes with a prompt, and --resume goes on without one"
+        raise _UsageError(msg)
+    said = "" if prompt is None else _with_files(_prompt(prompt), attach or [])
     agent = _agent((provider, model, base_url, record), role=role, tools=tool, thread=thread, store=store)
     view = _view(hold=bool(tool) and not sys.stdout.isatty(), verbose=verbose)
 
     def begin(stop: StopSignal) -> AgentRun[Any]:
-        return agent.resume(thread, stop=stop) if resume else agent.run(text, thread=thread, stop=stop)
+        return agent.resume(thread, stop=stop) if resume else agent.run(said, thread=thread, stop=stop)
 
     try:
         with _runner() as runner:
@@ -254,6 +263,19 @@ def _prompt(given: str) -> str:
         msg = "the prompt is empty"
         raise _UsageError(msg)
     return given
+
+
+def _with_files(text: str, files: list[str]) -> str | Message:
+    if not files:
+        return text
+    from plait.attachments import attachment
+    from plait.errors import ConfigurationError
+    from plait.messages import UserMessage
+
+    try:
+        return UserMessage(text=text, parts=[attachment(file) for file in files])
+    except ConfigurationError as error:
+        raise _UsageError(str(error)) from error
 
 
 def _agent(

@@ -195,7 +195,8 @@ def _read_generic(output: object) -> OutputSchema[Any]:
 
 def _read_type(output: object) -> OutputSchema[Any]:
     name = getattr(output, "__name__", "") if isinstance(output, type) else ""
-    plain_name = re.sub(r"\w+\.", "", name or str(output))
+    # Without the modules, and without the addresses of functions, which differ from process to process.
+    plain_name = re.sub(r"\w+\.| at 0x[0-9a-fA-F]+", "", name or str(output))
     shown_name = re.sub(r"[^a-zA-Z0-9_-]+", "_", plain_name).strip("_")[:64]
     annotation = modern(output)
     try:
@@ -354,7 +355,7 @@ def _fault(detail: ErrorDetails, ordinary: Mapping[str, Any]) -> str:
     path = ""
     for step in detail["loc"]:
         path = f"{path}[{step}]" if isinstance(step, int) else joined(path, step)
-    if detail["type"] == "json_invalid":  # what else is invalid was found before
+    if detail["type"] == "json_invalid" and not detail["loc"]:  # what else is invalid was found before
         return "a text holds half of a surrogate pair, which is no character"
     if detail["type"] == "missing":
         return f"{path!r} is missing"

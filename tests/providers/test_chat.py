@@ -513,6 +513,31 @@ def test_reasoning_in_pieces_is_put_together_as_it_must_go_back() -> None:
     }
 
 
+def test_thoughts_among_the_parts_of_content_are_thoughts() -> None:
+    """As Mistral's models think: https://docs.mistral.ai/capabilities/reasoning/."""
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": "Hm, "}, {"type": "text", "text": "4."}]}
+    for answer in (
+        read_stream(
+            chunk(content=[thought]), chunk(content=[{"type": "text", "text": "It is"}]), chunk("stop", content=" 4")
+        ),
+        read_whole(whole({"content": [thought, {"type": "text", "text": "It is 4"}]})),
+    ):
+        assert answer[0].message.parts == (ReasoningPart(text="Hm, 4."), TextPart(text="It is 4"))
+
+
+def test_an_empty_reason_is_no_end_mark() -> None:
+    """Some servers say it with every piece: a stream that breaks off must not pass for a whole one."""
+    pieces = chunk("", content="a"), chunk("", content="b")
+    with pytest.raises(StreamTruncated):
+        read_stream(*pieces)
+    assert (
+        said(read_stream(*pieces, chunk("stop")))
+        == said(read_stream(*pieces, chunk("stop"), chunk("")))
+        == [("ab", "stop")]
+    )
+    assert said(read_stream(*pieces, b" [DONE]")) == [("ab", "")]
+
+
 def test_several_choices_are_told_apart() -> None:
     events = [
         chunk(index=1, content="b"),
@@ -575,6 +600,10 @@ def piece(index: int | None = None, id: str | None = None, name: str | None = No
             [piece(0, "a", "f", {"x": [1, "ü"]}), piece(1, "b", "g", None)],
             [("a", "f", '{"x":[1,"ü"]}'), ("b", "g", "")],
         ),
+        # Whole calls of one tool, all of them under one index: another one each, unless the id says no.
+        ([piece(0, "", "f", '{"a":1}'), piece(0, "", "f", '{"a":2}')], ['f{"a":1}', 'f{"a":2}']),
+        ([piece(0, "", "f", '{"a":'), piece(0, "", "f", '{"b":1}}')], ['f{"a":{"b":1}}']),
+        ([piece(0, "a", "f", "{}"), piece(0, "a", "f", "{}")], ["f{}{}"]),
         # A mixture of both ways to count.
         ([piece(0, "a", "f", "1"), piece(None, "b", "g", "2"), piece(1, "c", "h", "3")], ["f1", "g2", "h3"]),
     ],
@@ -693,7 +722,9 @@ def test_lone_surrogates_and_nul_are_kept() -> None:
 def test_an_error_inside_a_success_is_an_error(
     error: object, made: type, status: int | None, code: str | None, retryable: bool
 ) -> None:
-    for answer in ({"error": error}, whole(error=error), {"choices": [{"error": error, "finish_reason": "error"}]}):
+    bare = [error | {"object": "error"}] if isinstance(error, dict) else []
+    nested = {"choices": [{"error": error, "finish_reason": "error"}]}
+    for answer in ({"error": error}, whole(error=error), nested, *bare):
         with pytest.raises(ProviderError) as caught:
             read_whole(answer)
         found = caught.value

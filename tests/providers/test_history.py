@@ -81,7 +81,7 @@ def test_what_cannot_be_sent_is_named_in_its_place() -> None:
         FilePart(data=b"x", name="a\nb.pdf"),
         ImagePart(url="https://x.test/a.png"),
     )
-    told = [TextPart(text="Hear"), sound, image, file]
+    told: list[TextPart | ImagePart | AudioPart | FilePart] = [TextPart(text="Hear"), sound, image, file]
     named = (
         TextPart(text="Hear"),
         TextPart(text="[A sound (audio/wav) stood here, which cannot be shown to this model.]"),

@@ -82,9 +82,7 @@ class _Answer(msgspec.Struct, gc=False):
     choices: list[_Choice] | None = None
     usage: Any = None
     error: Any = None
-    # What vLLM, and those who stand before such servers, say of an error without that word.
-    message: Any = None
-    detail: Any = None
+    message: Any = None  # what vLLM, for one, says of an error without that word, and so the next two
     code: Any = None
     type: Any = None
 
@@ -198,15 +196,13 @@ class ChatReader(Judge[_Answer]):
         return len(choices) >= self._expected and all(choice.finish_reason is not None for choice in choices.values())
 
     def _add(self, event: _Answer, deltas: list[Delta]) -> bool:
-        if event.error:
-            raise self._error(event.error)
+        if event.error or (event.message and (event.code or event.type)):
+            raise self._error(event.error or {"message": event.message, "code": event.code, "type": event.type})
         if not self._named and (event.model or event.id):
             self._named = True
             deltas.append(ModelDelta(event.model or "", event.id or "", self._service.provider))
         if event.usage is not None:
             self._used(event.usage)
-        if event.choices is None and (event.message or event.detail):
-            raise self._error({"message": event.message or event.detail, "code": event.code, "type": event.type})
         for choice in event.choices or ():
             if choice.error:
                 raise self._error(choice.error)
@@ -260,9 +256,8 @@ class ChatReader(Judge[_Answer]):
         """Join content that comes in parts, as some vendors send it; Mistral's has what its models think in it."""
         if not isinstance(content, list):
             raise self._violation(to_json(content), what="sent content that is no text")
-        for part in content:
-            if isinstance(part, dict) and (thought := _joined_text(part.get("thinking"))):
-                deltas.append(ReasoningDelta(thought, number))
+        thoughts = [_joined_text(part.get("thinking")) for part in content if isinstance(part, dict)]
+        deltas += [ReasoningDelta(thought, number) for thought in thoughts if thought]
         return _joined_text(content)
 
 
