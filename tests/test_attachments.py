@@ -50,7 +50,7 @@ def test_a_file_is_what_its_first_bytes_say(
         ("", None, "an attachment is named by the path of a file, not ''"),
         ("a\0b", None, r"an attachment is named by the path of a file, not 'a\x00b'"),
         (b"a.png", None, "an attachment is named by the path of a file, not b'a.png'"),
-        ("\ud800", None, r"the attachment, the file '\\ud800', cannot be read: UnicodeEncodeError"),
+        ("\ud800", None, r"an attachment is named by the path of a file, not '\ud800'"),
     ],
 )
 def test_what_cannot_be_attached(name: Any, data: bytes | None, sentence: str, tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ from plait import (
     AssistantMessage,
     AudioPart,
     ConfigurationError,
+    DetailsDelta,
     EmptyAnswer,
+    FinishDelta,
     FrozenDict,
     MemoryStore,
     NothingToResume,
@@ -777,3 +779,21 @@ async def test_a_part_that_a_provider_cannot_take_does_not_end_its_thread() -> N
         },
         {"role": "user", "content": "Never mind. Hello?"},
     ]
+
+
+class _Unkeepable(OfflineProvider):
+    """Gives fields of its own that no log can keep."""
+
+    async def stream(self, request: Request) -> Any:
+        yield [TextDelta("so far"), DetailsDelta({"score": float("nan")}), FinishDelta("stop")]
+
+
+async def test_a_run_has_its_end_in_the_log_whatever_its_provider_gave() -> None:
+    agent = Agent(provider=_Unkeepable(), store=MemoryStore())
+    with pytest.raises(ConfigurationError):
+        await agent.run("hi", thread="t")
+    assert [item.kind for item in await agent.log("t")] == ["run_started", "message", "run_finished"]
+    with pytest.raises(ConfigurationError):
+        async with agent.run("again", thread="t") as run:
+            await run
+    assert [item.kind for item in await agent.log("t")][3:] == ["run_started", "message", "run_finished"]

@@ -114,6 +114,7 @@ if TYPE_CHECKING:
     from plait.providers.catalog import get_provider as get_provider
     from plait.providers.catalog import register_provider as register_provider
     from plait.providers.fallback import Fallback as Fallback
+    from plait.providers.http.reading import TransportLimits as TransportLimits
     from plait.providers.images import AsyncImageClient as AsyncImageClient
     from plait.providers.images import ImageEditResponse as ImageEditResponse
     from plait.providers.images import ImageGenerationResponse as ImageGenerationResponse
@@ -127,6 +128,7 @@ if TYPE_CHECKING:
     from plait.providers.retry import Retrying as Retrying
     from plait.providers.retry import RetryPolicy as RetryPolicy
     from plait.providers.retry import RetryRule as RetryRule
+    from plait.providers.vendors import ChatForm as ChatForm
     from plait.providers.vendors import Vendor as Vendor
     from plait.run import RunContext as RunContext
     from plait.run import RunLimits as RunLimits
@@ -136,6 +138,7 @@ if TYPE_CHECKING:
     from plait.store.catalog import open_store as open_store
     from plait.store.memory import MemoryStore as MemoryStore
     from plait.streams import AgentRun as AgentRun
+    from plait.streams import OutputStream as OutputStream
     from plait.streams import TextStream as TextStream
     from plait.tools import FunctionTool as FunctionTool
     from plait.tools import Tool as Tool
@@ -262,6 +265,7 @@ _HOME = {
         "register_provider",
     ),
     "plait.providers.fallback": ("Fallback",),
+    "plait.providers.http.reading": ("TransportLimits",),
     "plait.providers.images": (
         "AsyncImageClient",
         "ImageEditResponse",
@@ -283,7 +287,10 @@ _HOME = {
         "RetryRule",
         "Retrying",
     ),
-    "plait.providers.vendors": ("Vendor",),
+    "plait.providers.vendors": (
+        "ChatForm",
+        "Vendor",
+    ),
     "plait.run": (
         "RunContext",
         "RunLimits",
@@ -295,6 +302,7 @@ _HOME = {
     "plait.store.memory": ("MemoryStore",),
     "plait.streams": (
         "AgentRun",
+        "OutputStream",
         "TextStream",
     ),
     "plait.tools": (

@@ -72,16 +72,25 @@ def attachment(path: str | os.PathLike[str]) -> ImagePart | AudioPart | FilePart
 
 
 def path_of(path: str | os.PathLike[str], what: str) -> Path:
-    """Give the path of a file that somebody named.
+    """Give the path of a file that somebody named; ``what`` is named by it, such as ``"an image"``.
 
     Raises:
         ConfigurationError: it is no path.
     """
     named: object = os.fspath(path) if isinstance(path, os.PathLike) else path
-    if isinstance(named, str) and named and "\0" not in named:
+    if isinstance(named, str) and named and "\0" not in named and _can_be_a_name(named):
         return Path(named)
     msg = f"{what} is named by the path of a file, not {excerpt(repr(path), 60)}"
     raise ConfigurationError(msg)
+
+
+def _can_be_a_name(text: str) -> bool:
+    """Whether the system can be told of it: not with half a surrogate pair in it."""
+    try:
+        os.fsencode(text)
+    except UnicodeError:
+        return False
+    return True
 
 
 def read_file(path: Path, what: str) -> bytes:
@@ -100,9 +109,8 @@ def read_file(path: Path, what: str) -> bytes:
             raise ConfigurationError(msg)
         with path.open("rb") as file:
             return file.read(MOST_BYTES + 1)
-    except (OSError, UnicodeError) as error:  # no name of a file holds half a surrogate pair
-        errno = error.errno if isinstance(error, OSError) else None
-        reason = os.strerror(errno).lower() if errno else type(error).__name__
+    except OSError as error:
+        reason = os.strerror(error.errno).lower() if error.errno else type(error).__name__
         msg = f"{what}, the file {excerpt(str(path), 100)!r}, cannot be read: {reason}"
         raise ConfigurationError(msg) from error
 

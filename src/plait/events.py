@@ -46,6 +46,9 @@ DECLINED: Final = frozenset({"content_filter", "refusal"})
 PAUSED: Final = frozenset({"pause_turn", "compaction"})
 """The finish reasons of answers that the provider goes on with when they are sent back as they are."""
 
+MAY_BE_EMPTY: Final = CUT | DECLINED | PAUSED
+"""The finish reasons for which an answer may well say nothing."""
+
 
 class Usage(Frozen):
     """Tokens of one or more model requests.
@@ -365,7 +368,7 @@ class _Choice(msgspec.Struct, gc=False, eq=False):
             self.open = {}
         pieces = self.open.get(kind)
         if pieces is None:
-            pieces = self.open[kind] = _Pieces(kind)
+            pieces = self.open[kind] = _Pieces(kind, len(self.parts_begun))
             self.parts_begun.append(pieces)
             if kind is TextDelta:
                 self.text = pieces.said
@@ -389,8 +392,7 @@ class _Choice(msgspec.Struct, gc=False, eq=False):
         if grown is None:
             self.parts_begun.append(part)
         else:
-            at = next(at for at, begun in enumerate(self.parts_begun) if begun is grown)
-            self.parts_begun[at] = part
+            self.parts_begun[grown.at] = part
         self.open = self.text = None
 
     def parts(self, *, calls: bool) -> tuple[Any, ...]:
@@ -412,6 +414,7 @@ class _Pieces(msgspec.Struct, gc=False, eq=False):
     """A part that comes in pieces."""
 
     kind: type
+    at: int  # its place among the parts that began
     said: list[str] = msgspec.field(default_factory=list)
 
     def part(self, text: str) -> TextPart | ReasoningPart:

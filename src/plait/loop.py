@@ -23,6 +23,7 @@ from plait.context import MemoryStrategy
 from plait.entries import MessageEntry, RunEnd, RunStart, ToolEnd, ToolStart
 from plait.errands import MAX_DEPTH, Errands, depth_here
 from plait.errors import (
+    ConfigurationError,
     EmptyAnswer,
     LimitExceeded,
     NothingToResume,
@@ -33,7 +34,7 @@ from plait.errors import (
     StreamTruncated,
     excerpt,
 )
-from plait.events import CUT, DECLINED, PAUSED, Fold, RunFinished, StopReason
+from plait.events import CUT, DECLINED, MAY_BE_EMPTY, PAUSED, Fold, RunFinished, StopReason
 from plait.executor import Finished, error_result
 from plait.hooks import AfterRequest, BeforeRequest, FunctionCallEnd, FunctionCallStart, HookName, Hooks, RunEnded, Veto
 from plait.log import REPAIR, says_something
@@ -258,13 +259,14 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
 
     async def _take(self, fold: Fold, turn: int) -> None:
         """Add the model's answer to the log, if it is one."""
+        self._fold = None
         answer = fold.answer()
         message, why = answer.message, answer.finish_reason
         if not fold.finished:
+            self._fold = fold
             msg = f"{self.provider.name} ended its stream without an end mark"
             raise StreamTruncated(msg, partial=message.text, provider=self.provider.name)
-        self._fold = None
-        if not says_something(message) and why not in CUT | DECLINED:
+        if not says_something(message) and why not in MAY_BE_EMPTY:
             msg = "the model gave a complete answer without text or tool calls"
             raise EmptyAnswer(msg, provider=message.provider)
         self._add(MessageEntry(message, answer.usage, why))
@@ -387,7 +389,10 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
         """Keep the text that a cut answer had reached; half received tool calls are dropped."""
         fold, self._fold = self._fold, None
         if fold is not None:
-            answer = fold.answer(calls=False)
+            try:
+                answer = fold.answer(calls=False)
+            except ConfigurationError:  # its provider gave what cannot be kept; the run has its end all the same
+                return
             if answer.message.parts:
                 self._add(MessageEntry(message=answer.message, usage=answer.usage, cut=why))
 

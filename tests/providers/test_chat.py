@@ -45,7 +45,7 @@ from plait.providers.chat_answer import ChatReader, read_usage
 from plait.providers.chat_request import message_bytes
 from plait.providers.http import TransportLimits
 from plait.providers.status import Service
-from plait.providers.vendors import Form
+from plait.providers.vendors import ChatForm
 from plait.schema import output_schema
 
 if TYPE_CHECKING:
@@ -350,8 +350,8 @@ def test_a_threads_next_request_begins_with_the_bytes_of_the_last() -> None:
 
 
 def test_messages_are_encoded_once_and_forgotten_with_them() -> None:
-    kept = message_bytes(Form(provider="alone"))
-    assert message_bytes(Form(provider="alone")) is kept  # for all providers that send the same form
+    kept = message_bytes(ChatForm(provider="alone"))
+    assert message_bytes(ChatForm(provider="alone")) is kept  # for all providers that send the same form
     message = UserMessage(text="hi")
     one, two = kept.all([message])[0], kept.all([message])[0]
     assert one is two

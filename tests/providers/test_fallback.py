@@ -18,7 +18,7 @@ from plait.errors import (
     StreamTruncated,
     TransportError,
 )
-from plait.events import FinishDelta, Fold, ModelDelta, TextDelta, Usage, UsageDelta
+from plait.events import Answer, FinishDelta, Fold, ModelDelta, TextDelta, Usage, UsageDelta
 from plait.messages import AssistantMessage, UserMessage
 from plait.providers.base import Request
 from plait.providers.chat import ChatProvider
@@ -179,6 +179,19 @@ async def test_the_same_provider_may_be_asked_twice() -> None:
     one = Script("one", TransportError("gone"))
     _, error = await gather(Fallback(one, one))
     assert (one.asked, isinstance(error, TransportError)) == (2, True)
+
+
+async def test_an_answer_that_was_paused_is_finished_by_who_began_it() -> None:
+    paused = Answer(AssistantMessage(text="I look."), "pause_turn")
+
+    class Named(OfflineProvider):
+        name = "other"
+
+    first = OfflineProvider([RateLimited("slow down"), "not I"])
+    second = Named([paused, "It is sunny."])
+    result = await Agent(provider=Fallback(first, second)).run("hi")
+    assert (result.output, result.provider) == ("It is sunny.", "other")
+    assert (len(first.requests), len(second.requests)) == (1, 2)
 
 
 async def test_left_half_read_it_closes_what_it_asked() -> None:

@@ -819,6 +819,7 @@ def test_addresses(url: str, address: str) -> None:
     "url",
     [
         *("", "api.acme.test", "ftp://x", "http://", "http://x:port", "http://u:secret@x/"),
+        *("http://x/v1?y=1", "http://x/v1#y", "http://x\N{HORIZONTAL ELLIPSIS}y/"),
         *("http://a..b/", f"http://{'a' * 64}.test/", "http://\ud800.test/", "http://[::1/"),
     ],
 )

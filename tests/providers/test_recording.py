@@ -512,7 +512,7 @@ async def test_a_last_line_that_is_cut_is_told_and_never_written_on() -> None:
     assert Replay(FILE).unused == 2
 
 
-@pytest.mark.parametrize("path", [None, 5, "", "a\0b", b"x"])
+@pytest.mark.parametrize("path", [None, 5, "", "a\0b", "\ud800", b"x"])
 def test_what_is_no_path_is_refused(path: Any) -> None:
     for make in (Replay, lambda path: Recording(Script(), path)):
         with pytest.raises(ConfigurationError, match=r"^a recording is named by the path of a file, not "):

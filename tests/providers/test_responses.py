@@ -717,6 +717,36 @@ def test_items_without_a_number_are_told_apart_by_their_ends() -> None:
     assert read_stream(*map(bare, stream)).message == read_stream(*stream).message
 
 
+def test_items_that_grow_at_the_same_time_are_told_apart_and_keep_their_order() -> None:
+    first, second = message_item(text("one two")), message_item(text("three four"), id="msg_2")
+    thought, call, items = thought_item("hm"), call_item(), range(5)
+    output = [thought, first, SEARCH, second, call]
+    begun = [added(0, thought), added(1, first), added(2, SEARCH), added(3, second), added(4, call)]
+    grown = [
+        *says(3, "three "),
+        *says(1, "one "),
+        *says(4, '{"x"', kind="function_call_arguments"),
+        event("reasoning_summary_text.delta", output_index=0, summary_index=0, delta="hm"),
+        *says(1, "two"),
+        *says(3, "four"),
+        *says(4, ": 1}", kind="function_call_arguments"),
+    ]
+    expected = read_whole(response("completed", *output))
+    for order in (items, reversed(items), (2, 4, 0, 3, 1)):
+        done_in_order = [done(at, output[at]) for at in order]
+        assert read_stream(CREATED, *begun, *grown, *done_in_order, ends(*output)) == expected
+        assert read_stream(CREATED, *begun, *grown, ends(*output)) == expected  # no item was said to be done
+    cut = read([as_stream(CREATED, *begun, *grown)])
+    assert isinstance(cut, StreamTruncated)
+    assert cut.partial == "one twothree four"
+
+
+def test_an_empty_text_beside_a_refusal_says_nothing() -> None:
+    item = message_item(text("", NOTE), {"type": "refusal", "refusal": "No."})
+    found = read_stream(CREATED, added(0, item), *says(0, "N", "o.", kind="refusal"), done(0, item), ends(item))
+    assert (found.message.text, found.message.refusal) == ("", "No.")
+
+
 def test_thoughts_in_the_open_are_read_where_there_is_no_summary() -> None:
     item = thought_item(content=[{"type": "reasoning_text", "text": "hm"}, {"type": "reasoning_text", "text": "so"}])
     said = message_item(text("a"))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 
@@ -8,6 +9,7 @@ from plait.errors import ConfigurationError
 from plait.providers.vendors import (
     PLAIN_FORM,
     VENDORS,
+    ChatForm,
     Vendor,
     address_for,
     find_vendor,
@@ -92,6 +94,60 @@ def test_a_vendor_that_speaks_another_dialect_is_refused() -> None:
     assert str(raised.value) == (
         "'anthropic' speaks the dialect 'anthropic', not 'chat'; get_provider('anthropic') makes the right one"
     )
+
+
+@pytest.mark.parametrize(
+    ("made", "options", "sentence"),
+    [
+        (Vendor, {"base_url": 5}, "base_url of a Vendor must be a text that is not empty, not 5"),
+        (Vendor, {"base_url": ""}, "base_url of a Vendor must be a text that is not empty, not ''"),
+        (
+            Vendor,
+            {"dialect": "foo"},
+            "dialect of a Vendor: there is no 'foo'; there are chat, responses, anthropic, ollama",
+        ),
+        (
+            Vendor,
+            {"output_modes": ("json",)},
+            "output_modes of a Vendor: there is no 'json'; there are native, tool, prompt",
+        ),
+        (Vendor, {"form": {}}, "form of a Vendor must be a ChatForm, not dict"),
+        (Vendor, {"headers": ["a"]}, "headers must be a dict of names and values, not list"),
+        (
+            Vendor,
+            {"headers": {"a": 5}},
+            "the header 'a' cannot be sent: its name and value must be text without line ends",
+        ),
+        (
+            Vendor,
+            {"headers": {"a b": "c"}},
+            "the header 'a b' cannot be sent: its name and value must be text without line ends",
+        ),
+        (ChatForm, {"takes": ["video"]}, "takes of a ChatForm: there is no 'video'; there are image, audio, file"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(made: type[Vendor | ChatForm], options: dict[str, Any], sentence: str) -> None:
+    usual: dict[str, Any] = {"base_url": HERE} if made is Vendor else {}
+    with pytest.raises(ConfigurationError) as raised:
+        made(**usual | options)
+    assert str(raised.value) == sentence
+    with pytest.raises(
+        ConfigurationError, match="ignores of a ChatForm: there is no 'sed'; there are temperature, max"
+    ):
+        ChatForm(ignores=frozenset({"sed"}))
+
+
+def test_headers_are_told_apart_without_regard_to_case() -> None:
+    vendor = Vendor(base_url=HERE, key_header="X-Api-Key", headers={"X-Title": "ours"})
+    sent = headers_for(vendor, KEY, {"x-api-key": "mine", "x-TITLE": "yours"})
+    assert {name: sent[name] for name in sent if name.startswith("x-")} == {"x-api-key": "mine", "x-title": "yours"}
+
+
+def test_an_address_that_ollama_could_not_read_either_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", "localhost:abc")
+    with pytest.raises(ConfigurationError) as raised:
+        address_for(VENDORS["ollama"], None)
+    assert str(raised.value) == "OLLAMA_HOST names no address: 'localhost:abc'; correct it, or pass base_url"
 
 
 def test_what_authorises_is_a_secret() -> None:

@@ -15,9 +15,7 @@ import msgspec
 
 from plait.errors import ConfigurationError, excerpt
 from plait.events import (
-    CUT,
-    DECLINED,
-    PAUSED,
+    MAY_BE_EMPTY,
     DetailsDelta,
     FinishDelta,
     ModelDelta,
@@ -42,7 +40,6 @@ if TYPE_CHECKING:
     from plait.events import Delta
     from plait.providers.status import Service
 
-_MAY_BE_EMPTY: Final = CUT | DECLINED | PAUSED  # reasons for which an answer may well be empty
 _SAID_OF_ITSELF: Final = {
     "text": frozenset({"type", "text", "citations"}),
     "thinking": frozenset({"type", "thinking", "signature"}),
@@ -168,7 +165,7 @@ class AnthropicReader(Judge[_Event]):
             raise self._failure
         if not self._ended:
             raise self._truncated(beginning, broken)
-        if not (self._spoke or self._reason in _MAY_BE_EMPTY):
+        if not (self._spoke or self._reason in MAY_BE_EMPTY):
             raise self._empty()
         return [FinishDelta(self._reason or "")]
 
@@ -353,7 +350,8 @@ def _grow(block: _Block, piece: _Piece, deltas: list[Delta]) -> None:
             block.signature = piece.signature
     elif kind == "text":
         if piece.citation is not None:
-            block.citations = [*(block.citations or ()), piece.citation]
+            block.citations = block.citations or []
+            block.citations.append(piece.citation)
     elif kind == "compaction":
         block.began |= {"content": piece.content, "encrypted_content": piece.encrypted_content}
     elif piece.partial_json:

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import msgspec
 
 from plait.events import (
-    CUT,
-    DECLINED,
+    MAY_BE_EMPTY,
     DetailsDelta,
     FinishDelta,
     ModelDelta,
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
     from plait.events import Delta
     from plait.providers.status import Service
 
-_MAY_BE_EMPTY: Final = CUT | DECLINED  # reasons for which an answer may well be empty
 _ERROR: Final = "error"
 _PIECEMEAL: Final = frozenset({"reasoning.text", "reasoning.summary"})
 
@@ -97,7 +95,8 @@ class _Progress(msgspec.Struct, gc=False, eq=False):
     finish_reason: str | None = None
     spoke: bool = False  # text, a refusal or a tool call came
     calls: dict[int, _Known] | None = None  # by the server's index
-    last: int = -1  # the index we gave last
+    taken: set[int] = msgspec.field(default_factory=set)  # the indexes we gave
+    last: int = -1  # the highest of them
     details: list[Any] | None = None
     annotations: list[Any] | None = None
 
@@ -180,7 +179,7 @@ class ChatReader(Judge[_Answer]):
                 error = self._error({"message": "the model failed in the middle of its answer", "code": _ERROR})
                 error.retryable = True
                 raise error
-            spoke = spoke or choice.spoke or choice.finish_reason in _MAY_BE_EMPTY
+            spoke = spoke or choice.spoke or choice.finish_reason in MAY_BE_EMPTY
             if choice.details or choice.annotations:
                 details = {"reasoning_details": choice.details, "annotations": choice.annotations}
                 deltas.append(DetailsDelta({name: value for name, value in details.items() if value}, number))
@@ -353,9 +352,9 @@ def _grow(call: _Call, progress: _Progress, number: int, *, whole: bool) -> Tool
     if known is not None and (not name or known.name in ("", name)):
         known.id, known.name = known.id or new_id, known.name or name
         return ToolCallDelta(known.index, new_id, name, arguments, number)
-    taken = {one.index for one in calls.values()}
     wanted = call.index
-    index = wanted if wanted is not None and wanted >= 0 and wanted not in taken else progress.last + 1
+    index = wanted if wanted is not None and wanted >= 0 and wanted not in progress.taken else progress.last + 1
+    progress.taken.add(index)
     progress.last = max(progress.last, index)
     calls[index if wanted is None else wanted] = _Known(index, new_id, name, bool(name) and _is_whole(arguments))
     return ToolCallDelta(index, new_id, name, arguments, number)

@@ -31,7 +31,7 @@ from plait.providers.wire import MessageBytes, data_url
 if TYPE_CHECKING:
     from plait.messages import ContentPart, Role, ToolCall
     from plait.providers.base import Request, Settings, ToolDefinition
-    from plait.providers.vendors import Form
+    from plait.providers.vendors import ChatForm
     from plait.schema import OutputSchema
 
 _AUDIO_FORMATS: Final = {"mpeg": "mp3", "x-wav": "wav", "wave": "wav", "vnd.wave": "wav"}
@@ -44,12 +44,12 @@ _SAY_NOTHING: Final = {"n": (1,), "tool_choice": ("auto", "none"), "parallel_too
 
 
 @lru_cache(maxsize=64)
-def message_bytes(form: Form) -> MessageBytes:
+def message_bytes(form: ChatForm) -> MessageBytes:
     """Give the keeper of message bytes in this form, one for all providers that share it."""
     return MessageBytes(lambda message: encode_message(message, form))
 
 
-def encode_message(message: Message, form: Form) -> bytes:
+def encode_message(message: Message, form: ChatForm) -> bytes:
     """Encode one message as the JSON objects, joined by commas, that say it in this dialect.
 
     A message of tool results is one object for each result, then perhaps a user message with their images.
@@ -70,7 +70,7 @@ def encode_message(message: Message, form: Form) -> bytes:
             assert_never(message.role)
 
 
-def _content(message: Message, form: Form, *, text_only: bool = False) -> str | list[dict[str, Any]]:
+def _content(message: Message, form: ChatForm, *, text_only: bool = False) -> str | list[dict[str, Any]]:
     parts = message.parts
     if len(parts) == 1 and isinstance(parts[0], TextPart):
         return parts[0].text
@@ -83,7 +83,7 @@ def _content(message: Message, form: Form, *, text_only: bool = False) -> str | 
     return made or ""
 
 
-def _part(part: ContentPart, role: Role, form: Form) -> dict[str, Any]:
+def _part(part: ContentPart, role: Role, form: ChatForm) -> dict[str, Any]:
     if part.type != "text" and part.type not in form.takes:
         raise unsendable(part.type, role, form.provider)
     match part:
@@ -101,7 +101,7 @@ def _part(part: ContentPart, role: Role, form: Form) -> dict[str, Any]:
             assert_never(part)
 
 
-def _image(part: ImagePart, form: Form) -> dict[str, str]:
+def _image(part: ImagePart, form: ChatForm) -> dict[str, str]:
     if part.data is not None:
         url = data_url(part.data, image_type(part))
     elif part.url is not None:
@@ -115,7 +115,7 @@ def _image(part: ImagePart, form: Form) -> dict[str, str]:
     return {"url": url} if part.detail is None else {"url": url, "detail": part.detail}
 
 
-def _file(part: FilePart, form: Form) -> dict[str, str]:
+def _file(part: FilePart, form: ChatForm) -> dict[str, str]:
     if part.file_id is not None:
         return {"file_id": part.file_id}
     if part.data is not None:
@@ -132,7 +132,7 @@ def _file(part: FilePart, form: Form) -> dict[str, str]:
     raise ConfigurationError(msg)
 
 
-def _assistant(message: Message, form: Form) -> dict[str, Any]:
+def _assistant(message: Message, form: ChatForm) -> dict[str, Any]:
     whose = getattr(message, "provider", None)
     own = whose == form.provider
     for part in message.parts:
@@ -163,7 +163,7 @@ def _called(call: ToolCall, *, own: bool) -> dict[str, Any]:
     return made
 
 
-def _results(message: Message, form: Form) -> list[dict[str, Any]]:
+def _results(message: Message, form: ChatForm) -> list[dict[str, Any]]:
     made: list[dict[str, Any]] = []
     more: list[dict[str, Any]] = []
     for part in message.parts:
@@ -177,7 +177,7 @@ def _results(message: Message, form: Form) -> list[dict[str, Any]]:
     return made
 
 
-def encode_head(request: Request, model: str, form: Form) -> bytes:
+def encode_head(request: Request, model: str, form: ChatForm) -> bytes:
     """Encode all that a request says beside its messages, as the beginning of an object.
 
     ``settings.extra`` has the last word, but tools in it are offered beside those of the request.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from plait.errors import ConfigurationError, ModelError, Refused, excerpt
 from plait.events import ModelDelta
+from plait.messages import AssistantMessage
 from plait.providers.base import PREAMBLE
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Fallback:
         """
         sent = 0
         notes: list[str] = []
-        for number, provider in enumerate(self.providers, 1):
+        for number, provider in enumerate(self._in_order(request), 1):
             # Who answers, for those that do not say so themselves.
             held: list[Delta] | None = [ModelDelta(provider.model, provider=provider.name)]
             batches = provider.stream(request)
@@ -102,6 +103,13 @@ class Fallback:
                 return
             finally:
                 await batches.aclose()
+
+    def _in_order(self, request: Request) -> Sequence[Provider]:
+        """Give the providers, the one that paused in the middle of its answer first: only it can go on with it."""
+        last = request.messages[-1] if request.messages else None
+        if not isinstance(last, AssistantMessage):
+            return self.providers
+        return sorted(self.providers, key=lambda provider: provider.name != last.provider)
 
 
 def _provider(value: Any) -> Provider:

@@ -254,8 +254,8 @@ def _write(path: Path, images: Sequence[ImagePart]) -> tuple[Path, ...]:
         file = named if number == 1 else named.with_stem(f"{named.stem}-{number}")
         try:
             file.write_bytes(image.data or b"")
-        except (OSError, UnicodeError) as error:  # no name of a file holds half a surrogate pair
-            reason = getattr(error, "strerror", None) or type(error).__name__
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
             msg = f"the image cannot be written to {excerpt(str(file), 100)!r}: {reason}"
             raise ConfigurationError(msg) from error
         written.append(file)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote_to_bytes
 
-from plait.attachments import checked_image, media_type_of, read_file
+from plait.attachments import checked_image, media_type_of, path_of, read_file
 from plait.errors import ConfigurationError, excerpt
 from plait.messages import ImagePart
 
@@ -60,8 +60,8 @@ async def image_of(source: ImageSource, fetch: Callable[[str], Awaitable[Fetched
         source = source.url
     if isinstance(source, bytes | bytearray | memoryview):
         return checked_image(bytes(source), what)
-    if isinstance(source, os.PathLike) and isinstance(path := os.fspath(source), str):
-        return checked_image(await asyncio.to_thread(read_file, Path(path), what), what)
+    if isinstance(source, os.PathLike):
+        return checked_image(await asyncio.to_thread(read_file, path_of(source, what), what), what)
     if not isinstance(source, str):
         msg = (
             f"{what} is of the type {type(source).__name__}; an image is an address, a data: address, base64, bytes, "

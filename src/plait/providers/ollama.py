@@ -6,6 +6,7 @@ message gives the address, for Ollama takes their bytes only.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -111,8 +112,12 @@ class OllamaProvider(HttpProvider):
             except PlaitError:
                 if not any(message is said for said in request.messages[: request.earlier]):
                     raise
-                fetched = spared(message, self._encode_fetched)
-            self._messages.keep(message, encode_message(fetched, self.name))
+                # For this request only: the next one may find it.
+                other = spared(message, self._encode_fetched)
+                messages = [other if said is message else said for said in request.messages]
+                request = replace(request, messages=messages)
+            else:
+                self._messages.keep(message, encode_message(fetched, self.name))
 
     def _encode_fetched(self, message: Message) -> bytes:
         """Encode a message of which nothing is fetched any more.

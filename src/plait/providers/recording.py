@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
+from plait.attachments import path_of
 from plait.errors import PlaitError, ReplayMismatch, StoreError
 from plait.providers.tape import (
     VERSION,
@@ -16,7 +17,6 @@ from plait.providers.tape import (
     error_of,
     failure_of,
     first_difference,
-    path_of,
     prepare,
     read,
     request_data,
@@ -52,7 +52,7 @@ class Recording:
             CorruptRecord: the file is there, and is no recording.
         """
         self.provider = provider
-        self.path = path_of(path)
+        self.path = path_of(path, "a recording")
         self.name = provider.name
         self.model = provider.model
         prepare(self.path)
@@ -118,7 +118,7 @@ class Replay:
             ConfigurationError: there is no such file, or it cannot be read.
             CorruptRecord: it is no recording, one of a newer version, or its last line is cut.
         """
-        self.path = path_of(path)
+        self.path = path_of(path, "a recording")
         exchanges = read(self.path)
         self.name = exchanges[0].provider if exchanges else "replay"
         self.model = exchanges[0].model if exchanges else ""
@@ -189,6 +189,6 @@ def cassette(make: Callable[[], Provider], path: str | os.PathLike[str]) -> Reco
         ConfigurationError: the file can be neither read nor written; or what ``make`` raises.
         CorruptRecord: the file is no recording.
     """
-    file = path_of(path)
+    file = path_of(path, "a recording")
     recorded = file.exists() and file.stat().st_size > 0
     return Replay(file) if recorded else Recording(make(), file)

@@ -15,8 +15,7 @@ import msgspec
 
 from plait.errors import ConfigurationError
 from plait.events import (
-    CUT,
-    DECLINED,
+    MAY_BE_EMPTY,
     FinishDelta,
     ModelDelta,
     PartDelta,
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
     from plait.events import Delta
     from plait.providers.status import Service
 
-_MAY_BE_EMPTY: Final = CUT | DECLINED  # reasons for which an answer may well be empty
 _BEGINNING: Final = 1000  # bytes that may be shown
 _ENDS: Final = frozenset({"completed", "incomplete", "failed"})
 _PARAGRAPH: Final = "\n\n"  # stands between the sections of a thought
@@ -100,10 +98,11 @@ class ResponsesReader(Judge[_Event]):
     """Turns one answer's JSON into deltas, and judges at its end whether it was complete.
 
     A part is given whole when something of it must go back, or when something else comes behind it. A thought is given
-    whole only then: the last one of an answer that was cut is cut itself, and must not go back.
+    whole only then: the last one of an answer that was cut is cut itself, and must not go back. One item grows at a
+    time: what comes of others meanwhile waits until it is done, so that parts keep their order.
     """
 
-    __slots__ = ("_calls", "_item", "_items", "_named", "_reason", "_spoke", "_thought", "_waiting")
+    __slots__ = ("_calls", "_held", "_item", "_items", "_named", "_reason", "_spoke", "_thought", "_waiting")
 
     decoder: ClassVar[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(_Event)
 
@@ -113,6 +112,7 @@ class ResponsesReader(Judge[_Event]):
         self._named = False
         self._items: dict[int, _Item] = {}
         self._item = _Item(-1, done=True)  # the one that grows
+        self._held: dict[int, list[_Event]] = {}  # what came of others meanwhile, by their index
         self._calls = 0
         self._thought = False  # a thought came, with which what follows it must go back
         self._spoke = False  # text, a refusal, a call, or something that the provider's own tools did
@@ -158,12 +158,17 @@ class ResponsesReader(Judge[_Event]):
         if self._failure is not None:
             raise self._failure
         if self._reason is None:
+            self._release_all(self._said)
             raise self._truncated(beginning, broken)
-        if not self._spoke and self._reason not in _MAY_BE_EMPTY:
+        if not self._spoke and self._reason not in MAY_BE_EMPTY:
             raise self._empty()
         return [FinishDelta(self._reason)]
 
     def _add(self, event: _Event, deltas: list[Delta]) -> bool:
+        item, index = self._item, event.output_index
+        if index != item.index and not (index is None or item.done):
+            self._held.setdefault(index, []).append(event)
+            return False
         made = _SAYS.get(event.type)
         if made is None and event.type != _ARGUMENTS:
             return self._other(event, deltas)
@@ -172,9 +177,8 @@ class ResponsesReader(Judge[_Event]):
             if text is None:
                 return False
             raise self._violation(to_json(text)[:_BEGINNING], what="sent a piece that is no text")
-        item = self._item
-        if event.output_index != item.index:
-            item = self._at(event.output_index, deltas)
+        if index != item.index:
+            item = self._at(index, deltas)
         if item.growth != event.type:
             if item.growth or not text:
                 return False
@@ -209,7 +213,22 @@ class ResponsesReader(Judge[_Event]):
             self._begin(self._object(event.item), self._at(event.output_index, deltas), deltas)
         elif kind == "response.output_item.done":
             self._finish(self._object(event.item), self._at(event.output_index, deltas), deltas)
+            self._release(deltas)
         return False
+
+    def _release(self, deltas: list[Delta]) -> None:
+        """Add what waited for the item that is done now."""
+        held, self._held = self._held, {}
+        while held and self._item.done:
+            for event in held.pop(next(iter(held))):
+                self._add(event, deltas)
+        self._held = held
+
+    def _release_all(self, deltas: list[Delta]) -> None:
+        """Add all that waited: the answer is at its end, whether or not it was said of each item that it is done."""
+        while self._held:
+            self._item.done = True
+            self._release(deltas)
 
     def _name(self, response: _Response, deltas: list[Delta]) -> None:
         if not self._named and (response.model or response.id):
@@ -272,7 +291,7 @@ class ResponsesReader(Judge[_Event]):
         content = []
         for part in _objects(said.get("content")):
             growth, field = _CONTENT.get(_text(part.get("type")), ("", ""))
-            if growth:
+            if growth and (part.get(field) or not item.pieces):  # nothing beside something says nothing
                 more = {name: value for name, value in part.items() if name not in ("type", field) and value}
                 content.append((growth, _text(part.get(field)), more))
         streamed = "".join(item.pieces)
@@ -328,6 +347,8 @@ class ResponsesReader(Judge[_Event]):
         for index, said in enumerate(response.output if type(response.output) is list else ()):
             if untold or index in self._items:
                 self._finish(self._object(said), self._at(index, deltas), deltas)
+                self._release(deltas)
+        self._release_all(deltas)
         if (usage := read_usage(response.usage)) is not None:
             deltas.append(UsageDelta(usage))
         if status == "failed":

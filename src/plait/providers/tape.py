@@ -10,7 +10,6 @@ import errno
 import json
 import os
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
 
 import msgspec
@@ -23,6 +22,8 @@ from plait.messages import Message
 from plait.plain import parse_json, thaw, to_json
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from plait.providers.base import Request, Settings, ToolDefinition
 
 VERSION: Final = 1
@@ -165,18 +166,6 @@ def error_of(failure: Failure) -> PlaitError:
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
-
-
-def path_of(path: str | os.PathLike[str]) -> Path:
-    """Give the path of a recording.
-
-    Raises:
-        ConfigurationError: it is no path.
-    """
-    if isinstance(path, str | os.PathLike) and str(path) and "\0" not in str(path):
-        return Path(path)
-    msg = f"a recording is named by the path of a file, not {excerpt(repr(path), 60)}"
-    raise ConfigurationError(msg)
 
 
 def prepare(path: Path) -> None:

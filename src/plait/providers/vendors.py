@@ -8,16 +8,19 @@ says nothing of how a dialect is written.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Final, Literal, get_args
 from urllib.parse import urlsplit
 
-from plait.errors import ConfigurationError
+from plait.errors import ConfigurationError, excerpt
 from plait.plain import EMPTY, to_json
-from plait.providers.base import OUTPUT_MODES
+from plait.providers.base import OUTPUT_MODES, Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from plait.providers.base import OutputMode
 
 Dialect = Literal["chat", "responses", "anthropic", "ollama"]
@@ -26,10 +29,36 @@ Dialect = Literal["chat", "responses", "anthropic", "ollama"]
 _SECRET_HEADERS: Final = ("auth", "key", "token", "secret", "cookie")
 _SHORTEST_SECRET: Final = 6
 _OLLAMA_PORT: Final = 11434
+_is_header = re.compile(
+    r"[\w!#$%&'*+.^`|~-]+", re.ASCII
+).fullmatch  # https://www.rfc-editor.org/rfc/rfc9110#name-tokens
+
+
+def _check_words(what: str, given: Iterable[str], known: Sequence[str]) -> None:
+    for word in (given,) if isinstance(given, str) else given:
+        if word not in known:
+            msg = f"{what}: there is no {word!r:.60}; there are {', '.join(known)}"
+            raise ConfigurationError(msg)
+
+
+def _sendable(headers: Mapping[str, str]) -> dict[str, str]:
+    """Give headers by lower-case name.
+
+    Raises:
+        ConfigurationError: one of them cannot be sent.
+    """
+    if not isinstance(headers, Mapping):
+        msg = f"headers must be a dict of names and values, not {type(headers).__name__}"
+        raise ConfigurationError(msg)
+    for name, value in headers.items():
+        if not (isinstance(name, str) and _is_header(name) and isinstance(value, str) and value.isprintable()):
+            msg = f"the header {name!r:.60} cannot be sent: its name and value must be text without line ends"
+            raise ConfigurationError(msg)
+    return {name.lower(): value for name, value in headers.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Form:
+class ChatForm:
     """What vendors that speak the chat dialect read differently.
 
     Attributes:
@@ -56,8 +85,17 @@ class Form:
     ignores: frozenset[str] = frozenset()
     max_tokens: str = "max_tokens"
 
+    def __post_init__(self) -> None:
+        """Check the words in it.
 
-PLAIN_FORM: Final = Form()
+        Raises:
+            ConfigurationError: a kind of part, or a setting, is none.
+        """
+        _check_words("takes of a ChatForm", self.takes, ("image", "audio", "file"))
+        _check_words("ignores of a ChatForm", self.ignores, [field.name for field in fields(Settings)])
+
+
+PLAIN_FORM: Final = ChatForm()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +127,25 @@ class Vendor:
     unreachable: str = "check the network, and base_url if you gave one"
     get_model: str = ""
     output_modes: tuple[OutputMode, ...] = OUTPUT_MODES
-    form: Form = PLAIN_FORM
+    form: ChatForm = PLAIN_FORM
+
+    def __post_init__(self) -> None:
+        """Check what is said of it; names of headers are told apart without regard to case.
+
+        Raises:
+            ConfigurationError: something in it makes no sense.
+        """
+        for name in ("base_url", "key_header"):
+            if not isinstance(value := getattr(self, name), str) or not value:
+                msg = f"{name} of a Vendor must be a text that is not empty, not {value!r:.60}"
+                raise ConfigurationError(msg)
+        _check_words("dialect of a Vendor", [self.dialect], get_args(Dialect))
+        _check_words("output_modes of a Vendor", self.output_modes, OUTPUT_MODES)
+        if not isinstance(self.form, ChatForm):
+            msg = f"form of a Vendor must be a ChatForm, not {type(self.form).__name__}"
+            raise ConfigurationError(msg)
+        object.__setattr__(self, "key_header", self.key_header.lower())
+        object.__setattr__(self, "headers", _sendable(self.headers))
 
 
 _OPENROUTER: Final = "https://openrouter.ai/api/v1"
@@ -103,7 +159,7 @@ VENDORS: Final[dict[str, Vendor]] = {
         key_variable="OPENAI_API_KEY",
         base_url_variable="OPENAI_BASE_URL",
         # Its newer models take no max_tokens. https://developers.openai.com/api/docs/guides/file-inputs: PDF only.
-        form=Form(max_tokens="max_completion_tokens", file_types=frozenset({"application/pdf"})),
+        form=ChatForm(max_tokens="max_completion_tokens", file_types=frozenset({"application/pdf"})),
     ),
     "openai-responses": Vendor(
         base_url="https://api.openai.com/v1",
@@ -123,7 +179,7 @@ VENDORS: Final[dict[str, Vendor]] = {
         base_url=_OPENROUTER,
         key_variable="OPENROUTER_API_KEY",
         base_url_variable="OPENROUTER_BASE_URL",
-        form=Form(reasoning="reasoning", details=("reasoning_details", "annotations"), images=True, file_urls=True),
+        form=ChatForm(reasoning="reasoning", details=("reasoning_details", "annotations"), images=True, file_urls=True),
     ),
     "openrouter-responses": Vendor(
         base_url=_OPENROUTER,
@@ -150,7 +206,7 @@ VENDORS: Final[dict[str, Vendor]] = {
         get_model=_PULL,
         output_modes=_OF_OLLAMA,
         # https://github.com/ollama/ollama/blob/main/openai/openai.go: "invalid message format" for all else.
-        form=Form(
+        form=ChatForm(
             reasoning="reasoning",
             takes=frozenset({"image"}),
             image_urls=False,
@@ -204,7 +260,12 @@ def _from_environment(vendor: Vendor) -> str | None:
     host, _, path = rest.partition("/")
     if host.startswith(":"):
         host = f"localhost{host}"
-    if not scheme and urlsplit(f"//{host}").port is None:
+    try:
+        port = urlsplit(f"//{host}").port
+    except ValueError as error:
+        msg = f"{vendor.base_url_variable} names no address: {excerpt(value, 60)!r}; correct it, or pass base_url"
+        raise ConfigurationError(msg) from error
+    if not scheme and port is None:
         host = f"{host}:{_OLLAMA_PORT}"
     host = host.replace("0.0.0.0", "127.0.0.1")  # noqa: S104  # where it listens is no address to ask
     own = urlsplit(vendor.base_url).path
@@ -239,16 +300,7 @@ def headers_for(vendor: Vendor, key: str | None, given: Mapping[str, str]) -> di
     sent = {"content-type": "application/json", "accept": "application/json, text/event-stream", "user-agent": "plait"}
     if key is not None:
         sent[vendor.key_header] = f"Bearer {key}" if vendor.key_header == "authorization" else key
-    sent.update(vendor.headers)
-    if not isinstance(given, Mapping):
-        msg = f"headers must be a dict of names and values, not {type(given).__name__}"
-        raise ConfigurationError(msg)
-    for name, value in given.items():
-        if not (isinstance(value, str) and value.isprintable() and name.isascii() and name.isprintable() and name):
-            msg = f"the header {name!r} cannot be sent: its name and value must be text without line ends"
-            raise ConfigurationError(msg)
-        sent[name.lower()] = value
-    return sent
+    return {**sent, **vendor.headers, **_sendable(given)}
 
 
 def secrets_in(key: str | None, headers: Mapping[str, str]) -> tuple[str, ...]:

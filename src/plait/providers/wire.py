@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 V = TypeVar("V")
 
-_MOST: Final = 32
+_MOST: Final = 64
 _MOST_TOKENS: Final = 10**12
 _MOST_DOLLARS: Final = 1e6
 
@@ -34,12 +34,13 @@ class MessageBytes:
     every provider that sends messages in the same form.
     """
 
-    __slots__ = ("_encode", "_forget", "_known")
+    __slots__ = ("_encode", "_forget", "_known", "_spared")
 
     def __init__(self, encode: Callable[[Message], bytes]) -> None:
         """Take the function that encodes a message; it must depend on nothing but the message."""
         self._encode = encode
         self._known: dict[int, _Known] = {}
+        self._spared: dict[int, _Known] = {}  # as messages are said that were said before
         self._forget = self._gone  # bound once: each entry keeps it
 
     def all(self, messages: Sequence[Message], earlier: int = 0) -> list[bytes]:
@@ -62,25 +63,34 @@ class MessageBytes:
 
     def keep(self, message: Message, data: bytes) -> None:
         """Keep bytes that were made of a message in another way, as after something it names was fetched."""
+        self._keep(self._known, message, data)
+
+    def _keep(self, kept: dict[int, _Known], message: Message, data: bytes) -> None:
         entry = _Known(message, self._forget)
         entry.number = id(message)
         entry.data = data
-        self._known[entry.number] = entry
+        kept[entry.number] = entry
 
     def _add(self, message: Message, *, spare: bool) -> bytes:
+        if spare and (entry := self._spared.get(id(message))) is not None:
+            return entry.data
+        kept = self._known
         try:
             data = self._encode(message)
         except Unfetched:
             raise
         except ConfigurationError:
-            if not spare and message.role != "tool":
-                raise
+            if message.role != "tool":
+                if not spare:
+                    raise
+                kept = self._spared
             data = self._encode(spared(message, self._encode))
-        self.keep(message, data)
+        self._keep(kept, message, data)
         return data
 
     def _gone(self, entry: _Known) -> None:
         self._known.pop(entry.number, None)
+        self._spared.pop(entry.number, None)
 
     def __len__(self) -> int:
         return len(self._known)
@@ -96,7 +106,7 @@ class _Known(ref["Message"]):
 
 
 class Recent(Generic[V]):
-    """Values made of objects that are told apart by identity; it begins anew when it is full."""
+    """Values made of objects that are told apart by identity; the oldest goes when there are too many."""
 
     __slots__ = ("_made",)
 
@@ -109,7 +119,7 @@ class Recent(Generic[V]):
         found = self._made.get(numbers)
         if found is None:
             if len(self._made) >= _MOST:
-                self._made.clear()
+                del self._made[next(iter(self._made))]
             found = self._made[numbers] = (parts, make())  # holding the objects keeps their numbers theirs
         return found[1]
 

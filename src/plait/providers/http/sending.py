@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from typing import TYPE_CHECKING, Final
+from unicodedata import normalize
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -184,7 +185,7 @@ def address_of(url: str) -> str:
     """Give ``host:port`` of an address.
 
     Raises:
-        ConfigurationError: it is no ``http`` or ``https`` address, or has a user name or password in it.
+        ConfigurationError: it is no ``http`` or ``https`` address, or has a user name, a password or a query in it.
     """
     try:
         parts = urlsplit(url)
@@ -193,6 +194,9 @@ def address_of(url: str) -> str:
         host, port, parts = None, None, urlsplit("")
     if parts.username is not None or parts.password is not None:
         msg = f"the address of {host!r} has a user name or password in it; send it in headers= instead"
+        raise ConfigurationError(msg)
+    if parts.query or parts.fragment:
+        msg = f"the address of {host!r} has a '?' or '#' in it, behind which nothing can be asked; leave that out"
         raise ConfigurationError(msg)
     if parts.scheme not in ("http", "https") or not host:
         msg = f"{excerpt(url, 100)!r} is no address; it must begin with http:// or https:// and a host"
@@ -209,7 +213,7 @@ def _host_and_port(parts: SplitResult) -> tuple[str | None, int | None]:
     """
     host = parts.hostname
     if host is not None:
-        host.encode("idna")
+        normalize("NFKC", host).encode("idna")
     return host, parts.port
 
 
