@@ -13,7 +13,7 @@ import sys
 import threading
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
-from typing import TYPE_CHECKING, Annotated, Any, Final, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, cast
 
 import typer
 from typer.core import TyperGroup
@@ -189,7 +189,8 @@ def run(  # noqa: PLR0917  # typer calls it by keyword
         msg = "--attach goes with a prompt, and --resume goes on without one"
         raise _UsageError(msg)
     said = "" if prompt is None else _with_files(_prompt(prompt), attach or [])
-    agent = _agent((provider, model, base_url, record), role=role, tools=tool, thread=thread, store=store)
+    asked = _Asked(provider, model, base_url, record)
+    agent = _agent(asked, role=role, tools=tool, thread=thread, store=store)
     view = _view(hold=bool(tool) and not sys.stdout.isatty(), verbose=verbose)
 
     def begin(stop: StopSignal) -> AgentRun[Any]:
@@ -222,7 +223,8 @@ def chat(  # noqa: PLR0917  # typer calls it by keyword
     """
     from plait.talk import Talk
 
-    agent = _agent((provider, model, base_url, record), role=role, tools=tool, thread=thread, store=store)
+    asked = _Asked(provider, model, base_url, record)
+    agent = _agent(asked, role=role, tools=tool, thread=thread, store=store)
     with _runner() as runner:
         ending = Talk(agent, thread, _view(verbose=verbose), runner).hold()
     raise typer.Exit({"answered": 0, "early": ENDED_EARLY, "failed": FAILED, "interrupted": INTERRUPTED}[ending])
@@ -278,8 +280,17 @@ def _with_files(text: str, files: list[str]) -> str | Message:
         raise _UsageError(str(error)) from error
 
 
+class _Asked(NamedTuple):
+    """Who is asked, in the words of the command line."""
+
+    provider: str | None
+    model: str | None
+    base_url: str | None
+    record: str | None
+
+
 def _agent(
-    asked: tuple[str | None, str | None, str | None, str | None],
+    asked: _Asked,
     *,
     role: str,
     tools: list[str] | None,
@@ -294,11 +305,10 @@ def _agent(
     if store is not None and thread is None:
         msg = "--store says where threads are kept: give it --thread NAME too"
         raise _UsageError(msg)
-    provider, model, base_url, record = asked
     try:
         return Agent(
             role=role,
-            provider=get_provider(provider, model=model, base_url=base_url, record_to=record),
+            provider=get_provider(asked.provider, model=asked.model, base_url=asked.base_url, record_to=asked.record),
             tools=tools,
             store=store if thread is not None else MemoryStore(),
         )

@@ -567,6 +567,17 @@ async def test_what_was_handed_out_stands_until_the_new_answer_begins() -> None:
     assert (str(failure), failure.partial, failure.attempts) == ("wrong key (after 2 tries)", "ab", 2)
 
 
+async def test_tokens_told_before_a_failure_count_too() -> None:
+    """Anthropic tells of the input before it may say that it is overloaded."""
+    told = UsageDelta(Usage(input_tokens=1000, cost=0.5))
+    script = Script([[ModelDelta("m1"), told], DOWN], [[told], [TextDelta("hi"), FinishDelta("stop")]])
+    got, failure = await gather(Retrying(script, STEADY, sleep=Sleeper()))
+    assert got == [[ModelDelta("m1"), told], [AttemptDelta(2)], [told], [TextDelta("hi"), FinishDelta("stop")]]
+    assert failure is None
+    (answer,) = fold(got)
+    assert (answer.message.text, answer.usage) == ("hi", Usage(input_tokens=2000, requests=2, cost=1.0))
+
+
 @pytest.mark.parametrize(("restarts", "most", "asked"), [(0, 5, 1), (1, 5, 2), (2, 5, 3), (9, 3, 4), (5, 0, 1)])
 async def test_restarts_are_bounded_and_part_of_all_requests(restarts: int, most: int, asked: int) -> None:
     script = Script([[TextDelta("ab")], StreamTruncated("cut", partial="ab")])

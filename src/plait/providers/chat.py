@@ -28,7 +28,7 @@ class ChatProvider(HttpProvider):
 
     def _prepare(self, vendor: Vendor) -> None:
         form = replace(vendor.form, provider=self.name)
-        if self.name == "openai" and urlsplit(self.base_url).hostname != "api.openai.com":
+        if self.name == "openai" and not f".{urlsplit(self.base_url).hostname}".endswith(".api.openai.com"):
             form = replace(form, max_tokens="max_tokens", file_types=frozenset())  # servers like it know the older word
         self._form = form
         self._messages = message_bytes(form)

@@ -95,7 +95,7 @@ class _Progress(msgspec.Struct, gc=False, eq=False):
     finish_reason: str | None = None
     spoke: bool = False  # text, a refusal or a tool call came
     calls: dict[int, _Known] | None = None  # by the server's index
-    taken: set[int] = msgspec.field(default_factory=set)  # the indexes we gave
+    taken: set[int] | None = None  # the indexes we gave
     last: int = -1  # the highest of them
     details: list[Any] | None = None
     annotations: list[Any] | None = None
@@ -353,8 +353,11 @@ def _grow(call: _Call, progress: _Progress, number: int, *, whole: bool) -> Tool
         known.id, known.name = known.id or new_id, known.name or name
         return ToolCallDelta(known.index, new_id, name, arguments, number)
     wanted = call.index
-    index = wanted if wanted is not None and wanted >= 0 and wanted not in progress.taken else progress.last + 1
-    progress.taken.add(index)
+    taken = progress.taken
+    if taken is None:
+        taken = progress.taken = set()
+    index = wanted if wanted is not None and wanted >= 0 and wanted not in taken else progress.last + 1
+    taken.add(index)
     progress.last = max(progress.last, index)
     calls[index if wanted is None else wanted] = _Known(index, new_id, name, bool(name) and _is_whole(arguments))
     return ToolCallDelta(index, new_id, name, arguments, number)

@@ -26,7 +26,7 @@ from plait.errors import (
     TransportError,
     excerpt,
 )
-from plait.events import AttemptDelta, Fold
+from plait.events import AttemptDelta, Fold, UsageDelta
 from plait.providers.base import PREAMBLE
 from plait.providers.deadline import Deadline
 
@@ -313,7 +313,7 @@ class Retrying:
         try:
             while True:
                 attempt += 1
-                spoke = False
+                spoke = told = False
                 if limit is None and self.policy.deadline is not None and not (attempt == 1 and self._first_is_bounded):
                     limit = Deadline(self.policy.deadline - (self._clock() - begun))
                 try:
@@ -323,7 +323,9 @@ class Retrying:
                             if void is not None:
                                 void = None
                                 yield [AttemptDelta(attempt)]
-                            spoke = spoke or any(type(delta) not in PREAMBLE for delta in batch)
+                            if not spoke:
+                                kinds = {type(delta) for delta in batch}
+                                spoke, told = not kinds <= PREAMBLE, told or UsageDelta in kinds
                             yield batch
                             del batch  # it need not last until the next one comes
                         return
@@ -336,8 +338,8 @@ class Retrying:
                     delay = self._delay(error, attempt, self._clock() - begun) if may_try else None
                     if delay is None:
                         raise
-                    if spoke:
-                        restarts += 1
+                    restarts += spoke
+                    if spoke or told:  # its tokens count, too
                         void = error.partial or ""
                 except TimeoutError:
                     if limit is None or not limit.passed:
