@@ -8,12 +8,16 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from plait import AsyncImageClient
+from plait import AsyncImageClient, PlaitError
 
 
 async def main(provider: str) -> int:
     """Make and change one image; give the program's exit code."""
-    client = AsyncImageClient(provider=provider)
+    try:
+        client = AsyncImageClient(provider=provider)
+    except PlaitError as error:
+        print(error, file=sys.stderr)
+        return 1
     made = await client.generate("A futuristic cityscape with flying cars at sunset", quality="hd")
     if not made.success:
         print(f"Generation failed: {made.error}")

@@ -47,8 +47,8 @@ async def main(provider: str = "offline", question: str = QUESTION) -> int:
     except PlaitError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
-    print(f"\n({answered.provider}:{answered.model})")
-    return 0
+    print(f"\n({answered.provider}:{answered.model}, {answered.stop_reason})")
+    return 0 if answered.stop_reason == "response" else 3
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from plait import (
     ConfigurationError,
     Delta,
     FinishDelta,
+    ImagePart,
     MemoryStore,
     NothingToResume,
     OfflineProvider,
@@ -439,7 +440,7 @@ def test_wrong_arguments_are_refused_in_one_sentence(make: Callable[[], object],
         (lambda agent: agent.run([{"role": "robot", "content": "x"}]), "a message needs a role"),
         (
             lambda agent: agent.run("x", limit=3),
-            "a run has no option 'limit'; it has deps, secrets, stop, limits, if_busy",
+            "a run has no option 'limit'; it has thread, user_id, deps, secrets, stop, limits, if_busy",
         ),
         (lambda agent: agent.run("x", limits=3), "the option 'limits' takes a RunLimits, not 3"),
         (lambda agent: agent.run("x", secrets={"a": "b"}), "takes a mapping of names to Secret values"),
@@ -599,3 +600,20 @@ async def test_an_answer_that_begins_anew_is_parted_from_what_it_makes_void() ->
         "FinishDelta",
     ]
     assert (await run).usage == Usage(requests=1)  # the void one; neither told its tokens
+
+
+async def test_texts_and_parts_in_a_list_are_one_message() -> None:
+    image = ImagePart(data=b"x")
+    agent = Agent(provider="offline")
+    await agent.chat(["What is this?", image, "And this?"])
+    await agent.chat(image)
+    assert [message.parts for message in agent.history if message.role == "user"] == [
+        (TextPart(text="What is this?"), image, TextPart(text="And this?")),
+        (image,),
+    ]
+    with pytest.raises(ConfigurationError) as raised:
+        await agent.chat([UserMessage(text="hi"), image])
+    assert str(raised.value) == (
+        "a prompt is a list of messages, or a list of texts and parts that are one message; this one has both parts "
+        "and UserMessage"
+    )

@@ -474,3 +474,8 @@ def test_defaults_are_shared_and_read_only() -> None:
     assert Message(text="a").metadata is EMPTY
     with pytest.raises(TypeError, match="read-only"):
         Message(text="a").metadata["x"] = 1  # type: ignore[index]
+
+
+def test_a_repr_does_not_hold_an_image() -> None:
+    assert repr(ImagePart(data=b"short")) == "ImagePart(data=b'short')"
+    assert repr(ImagePart(data=bytes(5_000_000), detail="low")) == "ImagePart(data=<5,000,000 bytes>, detail='low')"

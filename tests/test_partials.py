@@ -280,3 +280,14 @@ def test_a_text_is_read_anew_only_as_it_grows_by_a_part_of_itself() -> None:
     assert readings(10) == 10
     assert readings(10_000) - readings(5_000) < 50  # fifty in each doubling, about: less than ln 2 / ln 1.02
     assert read[-1] > 4_900
+
+
+def test_a_large_value_is_not_made_many_times() -> None:
+    """Its reader may keep all that was shown: that is to be a few times the whole, however large it becomes."""
+    text = json.dumps(list(range(100_000, 200_000)))
+    partials: Partials[Any] = Partials(output_schema(list[int]))
+    pieces = [text[at : at + 100] for at in range(0, len(text), 100)]
+    sizes = [len(value) for piece in pieces if (value := partials.add([piece])) is not None]
+    assert (sizes[0], sizes == sorted(sizes)) == (12, True)
+    assert 100_000 < sum(sizes) < 500_000
+    assert len(sizes) > 100

@@ -69,6 +69,7 @@ _set_fields_set: Final = BaseModel.__dict__["__pydantic_fields_set__"].__set__
 _set_extra: Final = BaseModel.__dict__["__pydantic_extra__"].__set__
 _set_private: Final = BaseModel.__dict__["__pydantic_private__"].__set__
 
+_MOST_SHOWN: Final = 64  # bytes of a field in a repr
 _MISSING: Final = object()
 """Stands for the default of a field that has none."""
 
@@ -250,7 +251,19 @@ class Frozen(BaseModel, Value):
         for name, _, default in layout.fields:
             value = self.__dict__[name]
             if _differs(value, default):
-                yield name, value
+                yield name, _Sized(value) if isinstance(value, bytes) and len(value) > _MOST_SHOWN else value
+
+
+class _Sized:
+    """Stands for bytes that are too many to show, as those of an image."""
+
+    __slots__ = ("_size",)
+
+    def __init__(self, data: bytes) -> None:
+        self._size = len(data)
+
+    def __repr__(self) -> str:
+        return f"<{self._size:,} bytes>"
 
 
 F = TypeVar("F", bound=Frozen)

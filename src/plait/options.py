@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict, get_args
 from plait.definition import AgentDefinition
 from plait.errors import ConfigurationError
 from plait.interrupts import Secret
-from plait.messages import Message, as_message
+from plait.messages import (
+    AudioPart,
+    ContentPart,
+    FilePart,
+    ImagePart,
+    Message,
+    TextPart,
+    UserMessage,
+    as_message,
+)
 from plait.providers.base import Settings
 from plait.run import RunLimits, StopSignal
 from plait.threads import IfBusy
@@ -21,8 +30,11 @@ if TYPE_CHECKING:
     from plait.store.base import Store
     from plait.tools import ToolForm
 
-Prompt = str | Message | list[Any] | tuple[Any, ...]
-"""What a run answers: text, a message, or several (a history of texts, messages and role-content dicts)."""
+Prompt = str | Message | ContentPart | list[Any] | tuple[Any, ...]
+"""What a run answers: text, a message, or several (a history of texts, messages and role-content dicts); or texts and
+parts, ``["What is this?", attachment("cat.jpg")]``, which are one message together."""
+
+_CONTENT: Final = (TextPart, ImagePart, AudioPart, FilePart)
 
 
 class RunOptions(TypedDict, total=False):
@@ -129,8 +141,11 @@ def messages_of(prompt: Prompt) -> tuple[Message, ...]:
     """
     if isinstance(prompt, str | Message):
         made: tuple[Message, ...] = (as_message(prompt),)
+    elif isinstance(prompt, _CONTENT):
+        made = (_of_parts((prompt,)),)
     elif isinstance(prompt, list | tuple):
-        made = tuple(as_message(item) for item in prompt)
+        mixed = any(isinstance(item, _CONTENT) for item in prompt)
+        made = (_of_parts(prompt),) if mixed else tuple(as_message(item) for item in prompt)
     else:
         made = (as_message(prompt),)
     if not made:
@@ -142,6 +157,18 @@ def messages_of(prompt: Prompt) -> tuple[Message, ...]:
     return made
 
 
+def _of_parts(given: Sequence[Any]) -> UserMessage:
+    """Give the one message that texts and parts make."""
+    for item in given:
+        if not isinstance(item, (str, *_CONTENT)):
+            msg = (
+                "a prompt is a list of messages, or a list of texts and parts that are one message; this one has both "
+                f"parts and {type(item).__name__}"
+            )
+            raise ConfigurationError(msg)
+    return UserMessage(parts=[TextPart(text=item) if isinstance(item, str) else item for item in given])
+
+
 def check_options(options: RunOptions) -> None:
     """Refuse what a type checker would have refused: a misspelt option is never silently ignored.
 
@@ -151,7 +178,7 @@ def check_options(options: RunOptions) -> None:
     for name, value in options.items():
         expected = _OPTIONS.get(name)
         if expected is None:
-            msg = f"a run has no option {name!r}; it has {', '.join(_OPTIONS)}"
+            msg = f"a run has no option {name!r}; it has thread, user_id, {', '.join(_OPTIONS)}"
             raise ConfigurationError(msg)
         if not expected[0](value):
             msg = f"the option {name!r} takes {expected[1]}, not {value!r:.80}"

@@ -25,6 +25,8 @@ _Node = dict[str, Any]  # of a core schema: https://docs.pydantic.dev/latest/api
 
 _GROWTH: Final = 50
 """A text is read anew when it has grown by this part of itself, so that the time for all readings is linear."""
+_LARGE: Final = 50_000
+"""Characters from which on it is read anew ever less often: who keeps all values does not keep it fifty times."""
 
 _START: Final = re.compile(r"\s*(?:```[a-zA-Z]*\s*\n\s*)?(?=[\[{])")
 _TOKEN: Final = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["\[\]{},:]', re.DOTALL)
@@ -74,7 +76,8 @@ class Partials(Generic[T]):
         before = len(self._pieces)
         self._pieces.extend(pieces)
         self._size += sum(map(len, self._pieces[before:]))
-        if self._size - self._read < max(1, self._read // _GROWTH) or self._size > MAX_ANSWER:
+        grown = self._read // _GROWTH + max(0, self._read - _LARGE) // 2
+        if self._size - self._read < max(1, grown) or self._size > MAX_ANSWER:
             return None
         text = self._text = "".join((self._text, *self._pieces))
         self._pieces.clear()

@@ -204,12 +204,14 @@ def test_what_is_empty_or_was_cut_off_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\n\n", "\t\r\n\u2028"])
-def test_a_text_of_white_space_is_left_out_whoever_said_it(blank: str) -> None:
-    """The API refuses it, although its own models say such texts before they call a tool."""
+def test_a_text_of_white_space_is_left_out(blank: str) -> None:
+    """The API refuses it, but beside a call its own models say such texts, and it takes them back."""
     text, call = TextPart(text=blank), ToolCall(id="a", name="add", arguments="{}")
     said = {"type": "tool_use", "id": "a", "name": "add", "input": {}}
-    assert sent(AssistantMessage(provider="anthropic", parts=(text, call))) == [said]
-    assert sent(AssistantMessage(provider="openai", parts=(text, call))) == [said]
+    assert sent(AssistantMessage(parts=(text, call))) == [*([{"type": "text", "text": blank}] if blank else []), said]
+    assert sent(AssistantMessage(parts=(text, text))) is None
+    nothing = ServerToolPart(name="search")
+    assert sent(AssistantMessage(provider="anthropic", parts=(nothing, text))) is None
     assert sent(UserMessage(parts=(text,))) is None
     assert sent(ToolMessage(parts=(ToolResult(call_id="a", parts=(text,)),))) == [
         {"type": "tool_result", "tool_use_id": "a"}
@@ -218,7 +220,7 @@ def test_a_text_of_white_space_is_left_out_whoever_said_it(blank: str) -> None:
 
 
 def test_an_error_has_words_and_nothing_else() -> None:
-    """Else "content cannot be empty if `is_error` is true", and "all content must be type `text` if `is_error` is true"."""
+    """The API: "content cannot be empty if `is_error` is true", "all content must be type `text`" there."""
     seen = (TextPart(text="no map"), ImagePart(data=PNG))
     image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw=="}}
     assert sent(
@@ -238,6 +240,14 @@ def test_an_error_has_words_and_nothing_else() -> None:
         {"type": "text", "text": "From the result of b:"},
         image,
     ]
+
+
+def test_the_first_message_is_a_users() -> None:
+    """The API says: first message must use the "user" role. What is sent of a long thread may begin with an answer."""
+    answer = AssistantMessage(text="Hello.")
+    said = body(SystemMessage(text="Be kind."), UserMessage(text=" "), answer, HI)["messages"]
+    assert [message["role"] for message in said] == ["user", "assistant", "user"]
+    assert said[1:] == body(HI, answer, HI)["messages"][1:]
 
 
 def test_the_results_of_a_turn_are_one_message() -> None:
@@ -691,6 +701,15 @@ def test_what_goes_with_the_end_is_kept() -> None:
     answer = answer_to(START, *text(0, "a"), *stopped("stop_sequence", stop_sequence="X", container=box))
     assert answer.message.details == {"stop_sequence": "X", "container": box}
     assert (answer.finish_reason, answer.usage) == ("stop_sequence", SPENT)
+
+
+def test_who_goes_on_where_a_model_declined_is_who_answers() -> None:
+    hops = [("claude-1", "claude-2"), ("claude-2", "claude-3")]
+    blocks = [{"from": {"model": one}, "to": {"model": other}, "trigger": {"type": "refusal"}} for one, other in hops]
+    events = [event for at, hop in enumerate(blocks) for event in (began(at, "fallback", **hop), ended(at))]
+    found = answer_to(START, *events, *text(2, "Yes."), *stopped())
+    assert (found.message.model, found.response_id) == ("claude-3", "msg_1")
+    assert sent(found.message) == [*({"type": "fallback"} | hop for hop in blocks), {"type": "text", "text": "Yes."}]
 
 
 def test_the_reason_of_a_refusal_is_its_text() -> None:

@@ -22,6 +22,16 @@ from plait.providers.vendors import VENDORS, Vendor
 if TYPE_CHECKING:
     from pathlib import Path
 
+
+class Named:
+    """Half of a provider."""
+
+    name = "named"
+
+    def stream(self, request: Request) -> Any:
+        raise NotImplementedError
+
+
 KEY = "sk-made-up-0123456789"
 
 
@@ -70,6 +80,7 @@ def test_names(args: list[Any], kwargs: dict[str, Any], expected: tuple[str, str
 @pytest.mark.parametrize(
     ("variables", "expected"),
     [
+        ({"ANTHROPIC_API_KEY": KEY}, "anthropic"),
         ({"OPENAI_API_KEY": KEY}, "openai"),
         ({"OPENROUTER_API_KEY": KEY}, "openrouter"),
         ({"OPENROUTER_API_KEY": KEY, "OPENAI_API_KEY": KEY}, "openai"),
@@ -83,6 +94,19 @@ def test_the_vendor_whose_key_is_set(variables: dict[str, str], expected: str, m
     assert made()[0] == expected
     assert made(model="llama3.1:8b")[:2] == (expected, "llama3.1:8b")
     assert dict(os.environ) == before
+
+
+@pytest.mark.parametrize(
+    ("model", "vendor"), [("gpt-4o", "openai"), ("o3-mini", "openai"), ("claude-sonnet-4-5", "anthropic")]
+)
+def test_a_model_that_everybody_knows_names_its_provider(
+    model: str, vendor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever key is set, no other provider is asked for it."""
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENROUTER_API_KEY"):
+        monkeypatch.setenv(name, KEY)
+    assert made(model=model)[:2] == (vendor, model)
+    assert made(model=model, base_url=HERE)[0] == "openai"
 
 
 def test_addresses_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,6 +147,23 @@ KNOWN = (
         (["x" * 1000], {}, f"there is no provider '{'x' * 59}…; {KNOWN}"),
         (["openai:a"], {"model": "b"}, "two models are named: 'a' in provider, and 'b' in model; name one"),
         (["openai"], {}, "provider 'openai' needs a key: set OPENAI_API_KEY, or pass api_key=..."),
+        (["gpt-4o"], {}, "'gpt-4o' is a model, not a provider; name both: 'openai:gpt-4o'"),
+        (["claude-opus-9"], {}, "'claude-opus-9' is a model, not a provider; name both: 'anthropic:claude-opus-9'"),
+        (
+            ["anthropic"],
+            {"model": "openai:gpt-4o"},
+            "two providers are named: 'anthropic' in provider, and 'openai' with the model; name one",
+        ),
+        (
+            ["anthropic:openai:gpt-4o"],
+            {},
+            "two providers are named: 'anthropic' in provider, and 'openai' with the model; name one",
+        ),
+        (
+            [Named()],
+            {},
+            "a provider has a name and a model beside stream; this Named has no 'model'",
+        ),
         (
             ["openrouter"],
             {"api_key": ""},
@@ -239,7 +280,10 @@ def test_models_have_names_of_their_own(registry: None) -> None:
     register_model("local", "ollama:llama3.1:8b")
     assert made("openrouter", model="fast", api_key=KEY)[:2] == ("openrouter", "openai/gpt-4o-mini")
     assert made("openrouter:fast", api_key=KEY)[:2] == ("openrouter", "openai/gpt-4o-mini")
-    assert made(model="local")[:2] == ("ollama", "llama3.1:8b")
+    assert made(model="local")[:2] == made("ollama", model="local")[:2] == ("ollama", "llama3.1:8b")
+    assert made("ollama:local")[:2] == ("ollama", "llama3.1:8b")
+    with pytest.raises(ConfigurationError, match="two providers are named: 'openai' in provider, and"):
+        get_provider("openai:local")
     assert made(model=OpenRouterModel.GPT41, api_key=KEY)[:2] == ("openrouter", "openai/gpt-4.1")
     assert made("openrouter", model="GPT41", api_key=KEY)[:2] == ("openrouter", "openai/gpt-4.1")
     assert OpenRouterModelRegistry.get_model("fast") == "openai/gpt-4o-mini"

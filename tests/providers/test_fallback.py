@@ -167,6 +167,15 @@ async def test_each_of_a_chain_may_try_again_by_itself() -> None:
     assert (one.asked, two.asked) == (3, 1)
 
 
+async def test_tokens_told_before_a_failure_are_no_answer() -> None:
+    """Tried again, the first one says that another attempt begins; that is none of the answer's either."""
+    told = UsageDelta(Usage(input_tokens=5))
+    first, second = Script("one", [ModelDelta("m1"), told], TransportError("down")), answering()
+    again = Retrying(first, RetryPolicy(max_retries=1, initial_delay=0))
+    assert await gather(Fallback(again, second)) == ([[ModelDelta("two-1", provider="two"), *HI[0]], HI[1]], None)
+    assert (first.asked, second.asked) == (2, 1)
+
+
 async def test_a_chain_may_be_tried_again_and_be_part_of_a_chain() -> None:
     one, two = Script("one", TransportError("gone")), Script("two", TransportError("gone"))
     again = Retrying(Fallback(one, two), RetryPolicy(max_retries=1, initial_delay=0.0))

@@ -24,6 +24,7 @@ from plait.providers.history import (
     Unfetched,
     check_extra,
     sendable_arguments,
+    sendable_id,
     sendable_name,
     source_of,
     spared,
@@ -48,6 +49,15 @@ def test_arguments_are_always_an_object(text: str) -> None:
 @pytest.mark.parametrize("text", ["{}", ' {"x":1.0,\n"x":1e2}', '{"a":"\ud800"}'])
 def test_arguments_that_are_an_object_are_left_as_they_are(text: str) -> None:
     assert sendable_arguments(ToolCall(id="c", name="f", arguments=text)) == text
+
+
+def test_a_long_id_is_cut_and_goes_on_to_differ() -> None:
+    said = [f"{'x' * 70}{number}\ud800" for number in range(3)]
+    made = [sendable_id(one, 40) for one in said]
+    assert {len(one) for one in made} == {40}
+    assert len(set(made)) == len(said)
+    assert made == [sendable_id(one, 40) for one in said]
+    assert [sendable_id("x" * 40, longest) for longest in (40, None)] == ["x" * 40] * 2
 
 
 def test_what_a_tool_gave_names_its_call() -> None:

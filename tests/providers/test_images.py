@@ -728,6 +728,16 @@ async def test_a_time_out_is_not_tried_again(serve: Serve) -> None:
     assert len(server.requests) == 1
 
 
+async def test_a_deadline_bounds_all_tries(serve: Serve) -> None:
+    server = await serve(serve.whole({"error": "busy"}, status=503), ["hold"])
+    client = client_of(server, retry=RetryPolicy(initial_delay=0, max_delay=0, deadline=0.2))
+    async with asyncio.timeout(PATIENCE):
+        failure = (await client.generate("x")).failure
+    assert type(failure) is TransportError
+    assert (failure.timeout, failure.attempts) == (True, 2)
+    assert str(failure) == "openai gave no answer within 0.2 s, all tries together (after 2 tries)"
+
+
 async def test_an_answer_that_is_too_large(serve: Serve) -> None:
     server = await serve(serve.whole(made(PNG)))
     response = await client_of(server, limits=TransportLimits(answer_bytes=50)).generate("x")
@@ -864,6 +874,21 @@ async def test_two_clients_with_two_keys_never_mix(serve: Serve, monkeypatch: py
     keys = ["sk-one", "sk-two", "sk-of-the-environment"]
     assert sent == sorted((str(number), f"Bearer {key}") for number, key in enumerate(keys) for _ in range(2))
     assert dict(os.environ) == before
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ({"api_key": 5}, "api_key must be a text, not int"),
+        ({"base_url": 5}, "base_url must be a text, not int"),
+        ({"limits": 5}, "limits must be TransportLimits(...), not int"),
+        ({"retry": 5}, "retry must be RetryPolicy(...), not int"),
+    ],
+)
+def test_an_argument_of_the_wrong_type(argument: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        AsyncImageClient(**{"api_key": KEY, **argument})
+    assert str(caught.value) == said
 
 
 def test_a_key_is_needed() -> None:

@@ -150,7 +150,7 @@ async def test_what_cannot_be_streamed_is_refused() -> None:
         await answer(OfflineProvider([whole]), HELLO)
 
 
-@pytest.mark.parametrize("script", ["hello", b"hello", {"a": "b"}, ToolCall(id="a", name="f"), ValueError("x")])
+@pytest.mark.parametrize("script", ["hello", b"hello", {"a": "b"}, ToolCall(id="a", name="f"), ValueError("x"), 5])
 def test_a_script_is_a_list(script: Any) -> None:
     with pytest.raises(ConfigurationError) as raised:
         OfflineProvider(script)

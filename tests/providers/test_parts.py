@@ -173,6 +173,16 @@ def test_extra_has_the_last_word_and_no_field_is_said_twice(name: str) -> None:
     assert {field: body[field] for field in extra} == extra | {"tools": [ours, *extra["tools"]]}
 
 
+@pytest.mark.parametrize(("name", "longest"), [("openai", 40), ("openai-responses", 64), ("openrouter", 80)])
+def test_a_call_and_its_result_go_by_one_id_that_the_server_takes(name: str, longest: int) -> None:
+    call = ToolCall(id="x" * 80, name="look", arguments="{}")
+    asked_for = AssistantMessage(provider="other", parts=(call,))
+    result = ToolMessage(parts=(ToolResult(call_id=call.id, text="a tree"),))
+    body = made(name).encode(Request(messages=[UserMessage(text="x"), asked_for, result]))
+    first, second = re.findall(rb'"(?:id|call_id|tool_call_id)":"([^"]*)"', body)
+    assert (len(first), first) == (longest, second)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_text_at_which_the_answer_ends_may_be_one_many_or_none(name: str) -> None:
     def body(stop: Sequence[str] | None) -> bytes | None:
@@ -181,6 +191,9 @@ def test_a_text_at_which_the_answer_ends_may_be_one_many_or_none(name: str) -> N
 
     assert body(()) == body([]) == body(None) is not None
     assert body("END") == body(("END",)) == body(["END"]) != body(None)
+    for wrong in (5, [5], {"END": 1}):
+        with pytest.raises(ConfigurationError, match=r"Settings\(stop=\.\.\.\) takes a text, or several in a list"):
+            Settings(stop=wrong)  # type: ignore[arg-type]  # which is the mistake
 
 
 def test_the_page_says_where_each_provider_is() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -533,6 +534,14 @@ def test_where_there_is_no_file_or_folder() -> None:
         Replay("folder")
     with pytest.raises(ConfigurationError, match=r"^the recording 'folder' cannot be written: "):
         Recording(Script(), "folder")
+
+
+def test_a_pipe_is_not_waited_for() -> None:
+    os.mkfifo("pipe")
+    with pytest.raises(ConfigurationError, match=r"^the recording 'pipe' cannot be read: it is no file$"):
+        Replay("pipe")
+    with pytest.raises(ConfigurationError, match=r"^the recording 'pipe' cannot be written: it is no file$"):
+        Recording(Script(), "pipe")
 
 
 FULL = """

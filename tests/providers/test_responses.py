@@ -192,6 +192,25 @@ def test_of_what_others_said_only_text_and_calls_go() -> None:
         ]
 
 
+def test_what_came_without_ids_goes_back_without() -> None:
+    head, call = FrozenDict({"message": {"status": "completed"}}), ToolCall(id="c1", name="add", arguments="{}")
+    parts = TextPart(text="a"), TextPart(text="b", details=head), TextPart(text="c", details=head), call
+    answer = own(*parts, TextPart(text="d", details=head))
+    said = [{"type": "output_text", "text": text, "annotations": []} for text in "bcd"]
+    message = {"type": "message", "role": "assistant", "status": "completed"}
+    assert items(*HI, answer, *HI)[1:-1] == [
+        {"role": "assistant", "content": "a"},
+        {**message, "content": said[:2]},
+        {"type": "function_call", "call_id": "c1", "name": "add", "arguments": "{}"},
+        {**message, "content": said[2:]},
+    ]
+
+
+def test_an_image_that_another_model_made_does_not_go() -> None:
+    drawn = AssistantMessage(provider="openrouter", parts=(TextPart(text="Look:"), ImagePart(data=b"abc")))
+    assert items(*HI, drawn, *HI)[1:-1] == [{"role": "assistant", "content": "Look:"}]
+
+
 @pytest.mark.parametrize(
     "message",
     [
@@ -705,6 +724,13 @@ def test_an_item_is_done_once() -> None:
     assert numbered_from_one.message.text == "yes"
 
 
+def test_an_item_that_no_event_told_of_is_in_the_whole_answer() -> None:
+    thought, first, last = thought_item("hm"), message_item(text("yes")), call_item()
+    told = (CREATED, added(1, first), *says(1, "yes"), done(1, first))
+    found = read_stream(*told, ends(thought, first, last))
+    assert (found.message.text, found.message.reasoning, len(found.message.tool_calls)) == ("yes", "hm", 1)
+
+
 def test_items_without_a_number_are_told_apart_by_their_ends() -> None:
     def bare(one: Item) -> Item:
         return {name: value for name, value in one.items() if name != "output_index"}
@@ -732,10 +758,13 @@ def test_items_that_grow_at_the_same_time_are_told_apart_and_keep_their_order() 
         *says(4, ": 1}", kind="function_call_arguments"),
     ]
     expected = read_whole(response("completed", *output))
-    for order in (items, reversed(items), (2, 4, 0, 3, 1)):
+    for order in (items, items[::-1], (2, 4, 0, 3, 1)):
         done_in_order = [done(at, output[at]) for at in order]
         assert read_stream(CREATED, *begun, *grown, *done_in_order, ends(*output)) == expected
-        assert read_stream(CREATED, *begun, *grown, ends(*output)) == expected  # no item was said to be done
+        begun_in_order = [begun[at] for at in order]
+        assert read_stream(CREATED, *begun_in_order, *grown, ends(*output)).message.text == "one twothree four"
+    assert read_stream(CREATED, *begun, *grown, ends(*output)) == expected  # no item was said to be done
+    assert read_stream(CREATED, *grown, ends(*output)).message.text == "three fourone two"  # nor to have begun
     cut = read([as_stream(CREATED, *begun, *grown)])
     assert isinstance(cut, StreamTruncated)
     assert cut.partial == "one twothree four"

@@ -394,7 +394,7 @@ async def test_once_content_was_handed_out_nothing_is_asked_again(content: Any) 
 async def test_who_answers_and_what_it_cost_is_no_content() -> None:
     cost = UsageDelta(Usage(input_tokens=5))
     script = Script([[ModelDelta("m1"), cost], EmptyAnswer("nothing")], ANSWER)
-    assert await collect(Retrying(script, sleep=Sleeper())) == [ModelDelta("m1"), cost, *DELTAS]
+    assert await collect(Retrying(script, sleep=Sleeper())) == [ModelDelta("m1"), cost, AttemptDelta(2), *DELTAS]
 
 
 async def test_the_deadline_bounds_all_tries_together() -> None:

@@ -9,7 +9,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from plait.providers.anthropic_answer import AnthropicReader
-from plait.providers.anthropic_request import encode_container, encode_head, encode_system, message_bytes
+from plait.providers.anthropic_request import (
+    encode_container,
+    encode_head,
+    encode_system,
+    join_messages,
+    message_bytes,
+)
 from plait.providers.anthropic_schema import enforced, within_limits
 from plait.providers.remote import HttpProvider
 from plait.providers.wire import Recent
@@ -47,7 +53,7 @@ class AnthropicProvider(HttpProvider):
         )
         container = encode_container(request, self.name, datetime.now(UTC)) if settings.extra else b""
         known = encode_system(system, settings)
-        return b"".join((head, known, b',"messages":[', b",".join(filter(None, said)), b"]", container, b"}"))
+        return b"".join((head, known, b',"messages":[', join_messages(said), b"]", container, b"}"))
 
     def enforces(self, output: OutputSchema[Any]) -> bool:
         """Say whether the API can enforce an output's schema; see `HttpProvider.enforces`."""

@@ -253,6 +253,8 @@ class AnthropicReader(Judge[_Event]):
             details = self._frozen(block.details) if block.details else None
             name = _text(began.get("name"))
             deltas.append(ToolCallDelta(block.number, _text(began.get("id")), name, details=details))
+        elif kind == "fallback" and type(to := began.get("to")) is dict:  # another model goes on
+            deltas.append(ModelDelta(_text(to.get("model")), "", self._service.provider))
         return block
 
     def _block_of(self, event: _Event, piece: _Piece, deltas: list[Delta]) -> _Block:

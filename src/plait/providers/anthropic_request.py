@@ -4,7 +4,7 @@ https://docs.anthropic.com/en/api/messages
 
 What the dialect has no place for is refused before anything is sent. What a model thought, and what a provider's own
 tools did, goes back to the provider it came from, unchanged, and to no other. Texts of nothing but white space, which
-the API refuses, are left out, and so are messages that hold nothing else.
+the API refuses from people and tools, are left out, and so are messages that hold nothing else.
 
 A mark for the prompt cache (``cache_control``) is never part of a message's kept bytes, but where a person put it on a
 part: the mark moves on with the newest message, and the bytes before it must stay as they were.
@@ -49,6 +49,8 @@ _PDF: Final = "application/pdf"
 _TOOL_CHOICES: Final = {"auto": "auto", "none": "none", "required": "any"}
 _OWN_FIELDS: Final = frozenset({"messages", "stream", "system"})
 _FAILED: Final = "The call failed."  # of an error without words, which the API refuses
+_ANSWERED: Final = b'{"role":"assistant"'
+_BEFORE: Final = b'{"role":"user","content":"[What came before is left out.]"}'
 _FIELDS_OF_TEXT: Final = ("cache_control",)
 _FIELDS_OF_FILES: Final = ("cache_control", "citations", "context")
 _no_id = re.compile(r"[^a-zA-Z0-9_-]").sub
@@ -84,6 +86,17 @@ def encode_message(message: Message, provider: str) -> bytes:
             assert_never(message.role)
     role = "assistant" if message.role == "assistant" else "user"
     return to_json({"role": role, "content": _short(blocks)}) if blocks else b""
+
+
+def join_messages(said: Sequence[bytes]) -> bytes:
+    """Join messages, some of which may be empty: the first is a user's, for the API refuses any other.
+
+    A conversation may begin with an answer when what came before is not sent any more.
+    """
+    full = [message for message in said if message]
+    if full and full[0].startswith(_ANSWERED):
+        full.insert(0, _BEFORE)
+    return b",".join(full)
 
 
 def _full(parts: Sequence[Part]) -> list[Part]:
@@ -183,8 +196,7 @@ def _assistant(message: Message, provider: str) -> list[Json]:
     for part in message.parts:
         match part:
             case TextPart():
-                refused = part.refusal and own  # which the API said, not the model
-                if not (refused or _is_blank(part.text)):
+                if part.text and not (part.refusal and own):  # its refusal is what the API said, not the model
                     made.append({"type": "text", "text": part.text} | (thaw(part.details) if own else {}))
             case ToolCall():
                 called = {
@@ -198,7 +210,7 @@ def _assistant(message: Message, provider: str) -> list[Json]:
                 if own and part.details:
                     made.append(_thought(part))
             case ServerToolPart():
-                if own:
+                if own and part.details:
                     made.append(thaw(part.details))
             case ImagePart() if whose is not None:
                 pass  # another model made it
@@ -206,6 +218,8 @@ def _assistant(message: Message, provider: str) -> list[Json]:
                 raise unsendable(part.type, "assistant", provider)
             case _:
                 assert_never(part)
+    if all(block.get("type") == "text" and _is_blank(block["text"]) for block in made):
+        return []  # beside something else, and in its own answers, the API takes white space
     return made
 
 

@@ -7,16 +7,16 @@ and replay wrap a provider and are providers.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, get_args
 
 from plait.errors import ConfigurationError, excerpt
-from plait.events import ModelDelta, UsageDelta
+from plait.events import AttemptDelta, ModelDelta, UsageDelta
 from plait.plain import EMPTY, FrozenDict, freeze
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator
 
     from plait.events import Delta
     from plait.messages import Message
@@ -27,7 +27,7 @@ OutputMode = Literal["native", "tool", "prompt"]
 
 OUTPUT_MODES: Final[tuple[OutputMode, ...]] = get_args(OutputMode)
 
-PREAMBLE: Final = frozenset({ModelDelta, UsageDelta})
+PREAMBLE: Final = frozenset({ModelDelta, UsageDelta, AttemptDelta})
 """The kinds of deltas that are no part of an answer yet: as long as only they came, somebody else may be asked."""
 
 
@@ -71,7 +71,8 @@ class Settings:
         extra: further fields of the provider's request body, as they are.
 
     Raises:
-        ConfigurationError: ``extra`` is no plain JSON object, or there is no such ``output_mode``.
+        ConfigurationError: ``extra`` is no plain JSON object, ``stop`` holds more than texts, or there is no such
+            ``output_mode``.
     """
 
     temperature: float | None = None
@@ -92,7 +93,11 @@ class Settings:
             msg = f"Settings(output_mode=...) takes {known} or None, not {excerpt(repr(self.output_mode), 60)}"
             raise ConfigurationError(msg)
         if self.stop is not None:
-            object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop) or None)
+            stop = (self.stop,) if isinstance(self.stop, str) else self.stop
+            if not isinstance(stop, Sequence) or not all(isinstance(text, str) for text in stop):
+                msg = f"Settings(stop=...) takes a text, or several in a list, not {excerpt(repr(self.stop), 60)}"
+                raise ConfigurationError(msg)
+            object.__setattr__(self, "stop", tuple(stop) or None)
         if self.extra is EMPTY:
             return
         if not isinstance(self.extra, Mapping):

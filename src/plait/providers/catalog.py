@@ -13,7 +13,7 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any, Final
 
 from plait.errors import ConfigurationError, excerpt
-from plait.providers.models import MODELS, OpenRouterModel, model_named
+from plait.providers.models import MODELS, OpenRouterModel, maker_of, model_named
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -145,7 +145,12 @@ def _first_of(given: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _checked(made: Any) -> Provider:
-    if not callable(getattr(made, "stream", None)) or not hasattr(made, "model"):
+    if callable(getattr(made, "stream", None)) and not isinstance(made, type):
+        missing = [what for what in ("name", "model") if not isinstance(getattr(made, what, None), str)]
+        if missing:
+            msg = f"a provider has a name and a model beside stream; this {type(made).__name__} has no {missing[0]!r}"
+            raise ConfigurationError(msg)
+    else:
         kind = type(made).__name__
         msg = f"provider must be a name such as 'openai' or 'openai:gpt-4o', or a provider object, not {kind}"
         raise ConfigurationError(msg)
@@ -199,26 +204,37 @@ def _policy(retry: object) -> RetryPolicy:
 
 
 def _names(name: str | None, model: str | None, base_url: str | None) -> tuple[str, str]:
-    """The vendor and the model that these arguments mean."""
+    """The vendor and the model that these arguments mean.
+
+    Raises:
+        ConfigurationError: they name two providers, or two models, or none that is known.
+    """
     if isinstance(model, OpenRouterModel) and name is None and base_url is None:
         name = "openrouter"
-    model = None if model is None else model_named(model)
+    named, vendor = _parts(model or ""), None
     if name is not None:
         vendor, _, said = name.partition(":")
         if vendor not in _known():
-            raise ConfigurationError(_unknown(vendor))
-        model = (model or "").removeprefix(f"{vendor}:")
-        said = model_named(said) if said else ""
-        if said and model and said != model:
-            both = f"{excerpt(repr(said), 60)} in provider, and {excerpt(repr(model), 60)} in model"
+            raise ConfigurationError(_unknown(name))
+        for other, _ in (_parts(said), named):
+            if other not in (None, vendor):
+                msg = f"two providers are named: {vendor!r} in provider, and {other!r} with the model; name one"
+                raise ConfigurationError(msg)
+        model_in_name = _parts(said)[1]
+        if model_in_name and named[1] and model_in_name != named[1]:
+            both = f"{excerpt(repr(model_in_name), 60)} in provider, and {excerpt(repr(named[1]), 60)} in model"
             msg = f"two models are named: {both}; name one"
             raise ConfigurationError(msg)
-        return vendor, model or said or _default_model(vendor)
-    vendor, _, said = (model or "").partition(":")
-    if said and vendor in _known():
-        return vendor, said
-    vendor = "openai" if base_url is not None else _with_a_key()
-    return vendor, model or _default_model(vendor)
+        return vendor, named[1] or model_in_name or _default_model(vendor)
+    vendor = named[0] or ("openai" if base_url is not None else maker_of(named[1]) or _with_a_key())
+    return vendor, named[1] or _default_model(vendor)
+
+
+def _parts(model: str) -> tuple[str | None, str]:
+    """The provider that stands before a model's name, if one does, and the model; registered names are looked up."""
+    text = model_named(model)
+    vendor, _, said = text.partition(":")
+    return (vendor, model_named(said)) if said and vendor in _known() else (None, text)
 
 
 def _known() -> set[str]:
@@ -252,10 +268,12 @@ def _with_a_key() -> str:
     return found
 
 
-def _unknown(vendor: str) -> str:
+def _unknown(name: str) -> str:
     from difflib import get_close_matches
 
-    known = sorted(_known())
+    vendor, known = name.partition(":")[0], sorted(_known())
+    if maker := maker_of(name):
+        return f"{excerpt(repr(name), 60)} is a model, not a provider; name both: {excerpt(f'{maker}:{name}', 60)!r}"
     close = get_close_matches(vendor, known, 1)
     meant = f" Did you mean {close[0]!r}?" if close else ""
     return f"there is no provider {excerpt(repr(vendor), 60)}; the providers are {', '.join(known)}.{meant}"

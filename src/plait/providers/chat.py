@@ -29,7 +29,8 @@ class ChatProvider(HttpProvider):
     def _prepare(self, vendor: Vendor) -> None:
         form = replace(vendor.form, provider=self.name)
         if self.name == "openai" and not f".{urlsplit(self.base_url).hostname}".endswith(".api.openai.com"):
-            form = replace(form, max_tokens="max_tokens", file_types=frozenset())  # servers like it know the older word
+            # Servers like it know the older word, and have no such limits.
+            form = replace(form, max_tokens="max_tokens", file_types=frozenset(), longest_id=None)
         self._form = form
         self._messages = message_bytes(form)
         self._heads: Recent[bytes] = Recent()

@@ -21,6 +21,7 @@ from plait.plain import thaw, to_json
 from plait.providers.history import (
     check_extra,
     sendable_arguments,
+    sendable_id,
     sendable_name,
     source_of,
     take_list,
@@ -143,7 +144,7 @@ def _assistant(message: Message, form: ChatForm) -> dict[str, Any]:
     if refusal:
         made["refusal"] = refusal
     if calls:
-        made["tool_calls"] = [_called(call, own=own) for call in calls]
+        made["tool_calls"] = [_called(call, form, own=own) for call in calls]
     if own and isinstance(message, AssistantMessage):
         details = {name: value for name, value in message.details.items() if name in form.details}
         made.update(details)
@@ -155,9 +156,9 @@ def _assistant(message: Message, form: ChatForm) -> dict[str, Any]:
     return made
 
 
-def _called(call: ToolCall, *, own: bool) -> dict[str, Any]:
+def _called(call: ToolCall, form: ChatForm, *, own: bool) -> dict[str, Any]:
     function = {"name": sendable_name(call.name), "arguments": sendable_arguments(call)}
-    made = {"id": call.id, "type": "function", "function": function}
+    made = {"id": sendable_id(call.id, form.longest_id), "type": "function", "function": function}
     if own and call.details:
         made.update({name: value for name, value in call.details.items() if name in _OF_CALLS})
     return made
@@ -169,7 +170,8 @@ def _results(message: Message, form: ChatForm) -> list[dict[str, Any]]:
     for part in message.parts:
         if not isinstance(part, ToolResult):
             raise unsendable(part.type, "tool", form.provider)
-        made.append({"role": "tool", "tool_call_id": part.call_id, "content": part.text})
+        call_id = sendable_id(part.call_id, form.longest_id)
+        made.append({"role": "tool", "tool_call_id": call_id, "content": part.text})
         if others := [_part(item, "tool", form) for item in part.parts if not isinstance(item, TextPart)]:
             more += [{"type": "text", "text": source_of(part)}, *others]
     if more:
@@ -199,7 +201,7 @@ def encode_head(request: Request, model: str, form: ChatForm) -> bytes:
     tools = [{"type": "function", "function": _function(tool)} for tool in offered]
     tools += take_list(extra, "tools")
     for name in form.ignores if tools else form.ignores - _OF_TOOLS:
-        if (value := getattr(settings, name)) is not None and value not in _SAY_NOTHING[name]:
+        if (value := getattr(settings, name)) is not None and value not in _SAY_NOTHING.get(name, ()):
             msg = f"{form.provider!r} takes no {name!r}; leave it out"
             raise ConfigurationError(msg)
     fields: dict[str, Any] = {

@@ -8,6 +8,7 @@ a tool gave it, named in its place. Knows no dialect.
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
 from plait.errors import ConfigurationError, excerpt
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _NO_NAME: Final = r"[^a-zA-Z0-9_-]"
 _LONGEST_NAME: Final = 64
+_DIGEST: Final = 16  # letters that tell long ids apart
 _is_name = re.compile(r"[a-zA-Z0-9_-]{1,64}").fullmatch
 _INVALID: Final = "invalid_json"
 
@@ -49,6 +51,17 @@ def sendable_arguments(call: ToolCall) -> str:
     except ValueError:
         said = text
     return "{}" if said is None else to_json({_INVALID: text}).decode()
+
+
+def sendable_id(said: str, longest: int | None) -> str:
+    """Give the id of a call in a length that a server takes; ids that differ go on so.
+
+    OpenAI refuses the whole conversation for one: "string too long. Expected a string with maximum length 64".
+    """
+    if longest is None or len(said) <= longest:
+        return said
+    digest = sha256(said.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST]
+    return f"{said[: longest - _DIGEST - 1]}_{digest}"
 
 
 def source_of(result: ToolResult) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from plait.attachments import MOST_BYTES
-from plait.errors import ConfigurationError, ModelError, PlaitError, excerpt
+from plait.errors import ConfigurationError, ModelError, PlaitError, TransportError, excerpt
 from plait.plain import EMPTY
 from plait.providers.http import Endpoint, TransportLimits, address_of
 from plait.providers.image_answer import (
@@ -81,8 +81,18 @@ class AsyncImageClient:
             resolve: gives the addresses of a name, for images that are fetched; the system does if it is None.
 
         Raises:
-            ConfigurationError: no key is set, the provider is unknown, or an address or header cannot be sent.
+            ConfigurationError: no key is set, the provider is unknown, an address or header cannot be sent, or an
+                argument is of the wrong type.
         """
+        for what, value, kind, called in (
+            ("api_key", api_key, str | None, "a text"),
+            ("base_url", base_url, str | None, "a text"),
+            ("limits", limits, TransportLimits, "TransportLimits(...)"),
+            ("retry", retry, RetryPolicy, "RetryPolicy(...)"),
+        ):
+            if not isinstance(value, kind):
+                msg = f"{what} must be {called}, not {type(value).__name__}"
+                raise ConfigurationError(msg)
         if base_url is None and provider not in IMAGE_MODELS:
             msg = (
                 f"no image endpoint of a provider {excerpt(repr(provider), 60)} is known; use "
@@ -220,17 +230,24 @@ class AsyncImageClient:
         endpoint = Endpoint(f"{self.base_url}{wire.path}", service, headers=headers, limits=self._limits)
         began = time.monotonic()
         attempt = 0
-        while True:
-            attempt += 1
-            try:
-                body = await endpoint.post(wire.body)
-                return await asyncio.to_thread(read_answer, body, service)  # megabytes of base64
-            except ModelError as error:
-                error.attempts = attempt
-                delay = plan(self._retry, error, attempt, time.monotonic() - began, random.random)
-                if delay is None:
-                    raise
-            await asyncio.sleep(delay)
+        try:
+            async with asyncio.timeout(self._retry.deadline):
+                while True:
+                    attempt += 1
+                    try:
+                        body = await endpoint.post(wire.body)
+                        return await asyncio.to_thread(read_answer, body, service)  # megabytes of base64
+                    except ModelError as error:
+                        error.attempts = attempt
+                        delay = plan(self._retry, error, attempt, time.monotonic() - began, random.random)
+                        if delay is None:
+                            raise
+                    await asyncio.sleep(delay)
+        except TimeoutError:
+            msg = f"{self.provider} gave no answer within {self._retry.deadline:g} s, all tries together"
+            late = TransportError(msg, timeout=True, provider=self.provider)
+            late.attempts = attempt
+            raise late from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,14 @@ IMAGE_MODELS: Final[dict[str, str]] = {
 """The default model for images of each provider that has an image endpoint."""
 
 
+_MAKERS: Final = {"openai": ("gpt-", "chatgpt-", "o1", "o3", "o4"), "anthropic": ("claude-",)}
+
+
+def maker_of(model: str) -> str | None:
+    """Give the provider whose own models begin as this name does, for those that everybody knows by name."""
+    return next((name for name, beginnings in _MAKERS.items() if model.startswith(beginnings)), None)
+
+
 class OpenRouterModel(StrEnum):
     """Models by the names that users of OpenRouter clients know; any other model is named by its own text."""
 

@@ -88,7 +88,7 @@ class OfflineProvider:
         if callable(script):
             msg = "the script of OfflineProvider is a list of answers; a function that answers is given as function=..."
             raise ConfigurationError(msg)
-        if isinstance(script, str | bytes | Mapping | Frozen | Exception):
+        if isinstance(script, str | bytes | Mapping | Frozen) or not isinstance(script, Iterable | None):
             msg = f"the script of OfflineProvider is a list of answers, not {type(script).__name__}; put it in [...]"
             raise ConfigurationError(msg)
         if script is not None and function is not None:

@@ -343,11 +343,15 @@ class ResponsesReader(Judge[_Event]):
         Raises:
             ProviderError: the answer failed.
         """
-        untold = not self._items
-        for index, said in enumerate(response.output if type(response.output) is list else ()):
-            if untold or index in self._items:
-                self._finish(self._object(said), self._at(index, deltas), deltas)
-                self._release(deltas)
+        output = response.output if type(response.output) is list else []
+        more = len(output) > len(self._items) + len(self._held)  # some count from one, so that indexes do not tell
+        growing = self._item.index
+        for index in sorted(range(len(output)), key=lambda index: index != growing):  # that one first
+            if more or index in self._items or index in self._held:
+                item = self._at(index, deltas)
+                for event in self._held.pop(index, ()):
+                    self._add(event, deltas)
+                self._finish(self._object(output[index]), item, deltas)
         self._release_all(deltas)
         if (usage := read_usage(response.usage)) is not None:
             deltas.append(UsageDelta(usage))

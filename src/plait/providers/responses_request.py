@@ -34,7 +34,14 @@ from plait.messages import (
     ToolResult,
 )
 from plait.plain import EMPTY, thaw, to_json
-from plait.providers.history import check_extra, sendable_arguments, sendable_name, take_list, unsendable
+from plait.providers.history import (
+    check_extra,
+    sendable_arguments,
+    sendable_id,
+    sendable_name,
+    take_list,
+    unsendable,
+)
 from plait.providers.wire import MessageBytes, data_url
 
 if TYPE_CHECKING:
@@ -46,6 +53,7 @@ Item = dict[str, Any]
 
 _TOOL_CHOICES: Final = frozenset({"auto", "none", "required"})
 _OWN_FIELDS: Final = frozenset({"input", "instructions", "stream"})
+_LONGEST_ID: Final = 64
 _ENCRYPTED: Final = "reasoning.encrypted_content"
 # https://platform.openai.com/docs/models, also as OpenRouter and those who tune them name them.
 _DO_NOT_THINK: Final = re.compile(r"(?:.*/)?(?:ft:)?(?:gpt-[34]|chatgpt-|gpt-5-chat)")
@@ -144,7 +152,8 @@ def _file(part: FilePart, provider: str) -> dict[str, str]:
 
 
 def _said(message: Message, provider: str, *, thoughts: bool) -> list[Item]:
-    own = isinstance(message, AssistantMessage) and message.provider == provider
+    whose = message.provider if isinstance(message, AssistantMessage) else None
+    own = whose == provider
     own = own and (thoughts or all(part.type != "reasoning" for part in message.parts))
     items: list[Item] = []
     for part in message.parts:
@@ -153,11 +162,14 @@ def _said(message: Message, provider: str, *, thoughts: bool) -> list[Item]:
                 _say(part, thaw(part.details if own else EMPTY), items)
             case ToolCall():
                 name, arguments = sendable_name(part.name), sendable_arguments(part)
-                call = {"type": "function_call", "call_id": part.id, "name": name, "arguments": arguments}
+                call_id = sendable_id(part.id, _LONGEST_ID)
+                call = {"type": "function_call", "call_id": call_id, "name": name, "arguments": arguments}
                 items.append({**call, **thaw(part.details)} if own else call)
             case ReasoningPart() | ServerToolPart():
                 if own and part.details:
                     items.append(thaw(part.details))
+            case ImagePart() if whose is not None:
+                pass  # another model made it
             case _:
                 raise unsendable(part.type, "assistant", provider)
     return _without_loose_thoughts(items)
@@ -183,8 +195,9 @@ def _say(part: TextPart, details: dict[str, Any], items: list[Item]) -> None:
         said = {"type": "refusal", "refusal": part.text, **details}
     else:
         said = {"type": "output_text", "text": part.text, "annotations": [], **details}
-    if head and items and items[-1].get("id") == head.get("id"):
-        items[-1]["content"].append(said)
+    last = items[-1] if items else {}
+    if head and last.get("type") == "message" and last.get("id") == head.get("id"):
+        last["content"].append(said)
     elif head or details or part.refusal:
         items.append({"type": "message", "role": "assistant", "content": [said], **head})
     elif part.text:
@@ -201,7 +214,7 @@ def _result(part: Part, provider: str) -> Item:
             if isinstance(item, AudioPart):
                 raise unsendable(item.type, "tool", provider)
             output.append(_input(item, provider))
-    return {"type": "function_call_output", "call_id": part.call_id, "output": output}
+    return {"type": "function_call_output", "call_id": sendable_id(part.call_id, _LONGEST_ID), "output": output}
 
 
 def encode_head(request: Request, model: str, provider: str) -> bytes:

@@ -176,6 +176,7 @@ def prepare(path: Path) -> None:
         CorruptRecord: it is no recording, or its last line is cut.
     """
     try:
+        _check_kind(path)
         with path.open("a+b") as file:
             size = file.tell()
             file.seek(0)
@@ -191,6 +192,16 @@ def prepare(path: Path) -> None:
     if end not in (b"", b"\n"):
         msg = f"the last line of the recording {str(path)!r} is cut; delete that line, or record to another file"
         raise CorruptRecord(msg, record="the last line")
+
+
+def _check_kind(path: Path) -> None:
+    """See that nothing is there that never comes to an end.
+
+    Raises:
+        OSError: it is a pipe or a device.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):  # a folder is refused by the system, in its own words
+        raise OSError(errno.EINVAL, "it is no file")
 
 
 def append(path: Path, exchange: Exchange) -> None:
@@ -223,6 +234,7 @@ def read(path: Path) -> list[Exchange]:
         CorruptRecord: it is no recording, one of a newer version, or a line is cut.
     """
     try:
+        _check_kind(path)
         lines = path.read_bytes().splitlines(keepends=True)
     except FileNotFoundError:
         msg = f"there is no recording {str(path)!r}; record_to=... makes one"

@@ -72,6 +72,7 @@ class ChatForm:
         file_types: the media types of the files that it takes; none stands for all.
         ignores: the settings that it passes over, and that are refused therefore.
         max_tokens: the field for the most tokens of an answer.
+        longest_id: the most letters of a call's id that it takes; other providers use more.
     """
 
     provider: str = ""
@@ -84,6 +85,7 @@ class ChatForm:
     file_types: frozenset[str] = frozenset()
     ignores: frozenset[str] = frozenset()
     max_tokens: str = "max_tokens"
+    longest_id: int | None = None
 
     def __post_init__(self) -> None:
         """Check the words in it.
@@ -159,7 +161,7 @@ VENDORS: Final[dict[str, Vendor]] = {
         key_variable="OPENAI_API_KEY",
         base_url_variable="OPENAI_BASE_URL",
         # Its newer models take no max_tokens. https://developers.openai.com/api/docs/guides/file-inputs: PDF only.
-        form=ChatForm(max_tokens="max_completion_tokens", file_types=frozenset({"application/pdf"})),
+        form=ChatForm(max_tokens="max_completion_tokens", file_types=frozenset({"application/pdf"}), longest_id=40),
     ),
     "openai-responses": Vendor(
         base_url="https://api.openai.com/v1",
