@@ -468,10 +468,11 @@ async def test_an_answer_the_provider_declined_to_finish_is_a_refusal(reason: st
     assert raised.value.text == "so far"
 
 
-async def test_an_answer_that_its_provider_paused_goes_on() -> None:
+@pytest.mark.parametrize("reason", ["pause_turn", "compaction"])
+async def test_an_answer_that_its_provider_paused_goes_on(reason: str) -> None:
     searched = ServerToolPart(name="web_search", details=FrozenDict({"id": "srv_1", "input": {"q": "Lisbon"}}))
     first = AssistantMessage(parts=(TextPart(text="I look."), searched, TextPart(text="Still looking.")))
-    provider = OfflineProvider([Answer(first, "pause_turn"), "It is sunny."])
+    provider = OfflineProvider([Answer(first, reason), "It is sunny."])
     result = await Agent(provider=provider).run("hi")
     assert (result.output, result.stop_reason, len(provider.requests)) == ("It is sunny.", "response", 2)
     assert provider.requests[1].messages[-1].parts == first.parts

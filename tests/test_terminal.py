@@ -362,17 +362,19 @@ async def test_an_answer_without_events_is_given_at_the_end() -> None:
     assert notes.getvalue() == "  nothing was asked: the last run had ended with this answer\n"
 
 
-async def test_who_else_writes_gets_a_line_of_its_own() -> None:
+async def test_who_else_writes_gets_a_line_of_its_own_and_waits_for_the_end_of_the_answers() -> None:
     async def run() -> AsyncIterator[list[Event]]:
+        view.aside("before")
         yield [TextDelta("Half")]
-        view.break_line()
-        out.write("a record\n")
-        yield [TextDelta(" done."), said("Half done.")]
+        view.aside("a record")
+        yield [TextDelta(" done.\nMore")]
+        view.aside("another")
+        yield [said("Half done.\nMore")]
 
     out = StringTerminal()
     view = View(out, live=False)
     await view.show(run())
-    assert out.getvalue() == "Half\na record\n done.\n"
+    assert out.getvalue() == "before\nHalf done.\nMore\na record\nanother\n"
 
 
 async def test_a_reader_of_notes_that_is_gone() -> None:

@@ -340,12 +340,13 @@ def show_records(view: View) -> None:
 
     class Lines(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            if threading.current_thread() is threading.main_thread():
-                view.break_line()
-            said = one_line(record.getMessage(), 2_000)
+            line = f"{self.format(record)} {one_line(record.getMessage(), 2_000)}"
             with suppress(OSError, ValueError):  # nobody listens any more
-                sys.stderr.write(f"{self.format(record)} {said}\n")
-                sys.stderr.flush()
+                if threading.current_thread() is threading.main_thread():
+                    view.aside(line)
+                else:
+                    sys.stderr.write(f"{line}\n")
+                    sys.stderr.flush()
 
     lines = Lines()
     lines.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)s %(name)s:", "%H:%M:%S"))

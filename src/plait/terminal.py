@@ -75,6 +75,7 @@ class View:
         self._hold = hold
         self._above: Literal["answer", "notes"] | None = None
         self._open: Literal["answer", "notes"] | None = None
+        self._asides: list[str] = []
         self._pieces: list[str] = []
         self._held: list[str] = []
         self._waiting: tuple[str, float] | None = None
@@ -118,13 +119,17 @@ class View:
             self._status.clear(least=1)  # the terminal has written ^C there
         self._waiting = ("stopping", monotonic())
 
-    def break_line(self) -> None:
-        """Begin a new line if one is under way on the same screen, for someone else who writes to it."""
+    def aside(self, line: str) -> None:
+        """Write a line of somebody else's among the notes; it waits while a line of the answer is open beside it."""
         if self._status is not None:
             self._status.clear()
+        if self._joined and self._open == "answer":
+            self._asides.append(line)
+            return
         if self._joined:
-            self._write_pieces()
             self._end_line()
+        self.console.file.write(f"{line}\n")
+        self.console.file.flush()
 
     def finish(self, result: RunResult[Any]) -> None:
         """Say how the run ended: who answered, turns, tokens, time. An answer that had no events is given here."""
@@ -196,7 +201,10 @@ class View:
         self._answer.write(shown)
         self._answer.flush()
         if shown:
-            self._open = None if shown.endswith("\n") else "answer"
+            self._open = "answer"
+            if shown.endswith("\n"):
+                self._open = None
+                self._say_asides()
 
     def _release(self, *, final: bool) -> None:
         """Write what was held back: the answer, or what was said before tools were called."""
@@ -261,6 +269,12 @@ class View:
             stream.write("\n")
             stream.flush()
         self._open = None
+        self._say_asides()
+
+    def _say_asides(self) -> None:
+        lines, self._asides = self._asides, []
+        for line in lines:
+            self.aside(line)
 
     async def _tick(self) -> None:
         """Keep the moving lines moving. What is over within the first tick is never shown."""
