@@ -515,8 +515,9 @@ async def test_output_is_asked_for_a_bounded_number_of_times() -> None:
 
 async def test_output_cut_by_the_token_limit_is_not_asked_for_again() -> None:
     provider = OfflineProvider([ended('{"name": "Lis', "length")])
-    with pytest.raises(OutputInvalid, match="token limit"):
+    with pytest.raises(OutputInvalid, match="token limit") as raised:
         await Agent(provider=provider, output=City).run("describe")
+    assert (raised.value.text, raised.value.provider, len(provider.requests)) == ('{"name": "Lis', "offline", 1)
 
 
 async def test_hooks_see_and_change_a_run() -> None:

@@ -175,7 +175,7 @@ async def test_what_never_fits_raises_after_its_pieces() -> None:
     assert await anext(values) == recipe("T", begun=False)
     with pytest.raises(OutputInvalid, match="'steps' is missing") as caught:
         await anext(values)
-    assert caught.value.text == '{"title": "T"}'
+    assert (caught.value.text, caught.value.provider) == ('{"title": "T"}', "says")
     with pytest.raises(OutputInvalid):
         await stream
 

@@ -358,13 +358,14 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
     @staticmethod
     def _validated(last: MessageEntry, output: OutputSchema[Any]) -> object:
         text = last.message.text
+        provider = last.message.provider if isinstance(last.message, AssistantMessage) else None
         if last.finish_reason in CUT:
             msg = f"the answer reached its token limit before it was a whole {output.name}: {excerpt(text, 80)}"
-            raise OutputInvalid(msg, text=text)
+            raise OutputInvalid(msg, text=text, provider=provider)
         try:
             return output.validate(text)
         except OutputInvalid as error:
-            error.retryable = True
+            error.retryable, error.provider = True, provider
             raise
 
     async def _end(self, stopped: StopReason | None, *, held: bool) -> list[Event]:

@@ -344,11 +344,18 @@ async def test_what_comes_compressed_is_unpacked(serve: Serve, encoding: str) ->
     assert (await get(f"http://127.0.0.1:{server.port}/")).data == b"otter"
 
 
+async def test_what_follows_a_compressed_file_is_not_read(serve: Serve) -> None:
+    """Nothing of it counts towards the bytes that were allowed; so it could go on for ever."""
+    server = await serve(sent(gzip.compress(b"otter") + bytes(10), "hold", content_encoding="gzip"))
+    assert (await get(f"http://127.0.0.1:{server.port}/")).data == b"otter"
+
+
 @pytest.mark.parametrize(
     ("encoding", "body", "said"),
     [
         ("gzip", b"otter", "what '127.0.0.1' sends is not in the encoding 'gzip' it declares"),
         ("gzip", gzip.compress(b"otter")[:-4], "what '127.0.0.1' sends is not in the encoding 'gzip' it declares"),
+        ("gzip", gzip.compress(b"otter") * 2, "what '127.0.0.1' sends is not in the encoding 'gzip' it declares"),
         ("br", b"otter", "'127.0.0.1' sends the encoding 'br', which was not asked for"),
     ],
 )

@@ -203,9 +203,11 @@ async def _read(response: aiohttp.ClientResponse, target: Target, most: int) -> 
             size += len(plain)
             if size > most:
                 raise too_large
+            if unpack is not None and unpack.unused_data:
+                break  # behind its end there may be anything, without an end
     except zlib.error:
         unpack = zlib.decompressobj()  # which has not come to its end
-    if unpack is not None and not unpack.eof:
+    if unpack is not None and (not unpack.eof or unpack.unused_data.strip(b"\0")):
         msg = f"what {excerpt(target.host, 80)!r} sends is not in the encoding {encoding!r} it declares"
         raise TransportError(msg, retryable=False)
     return b"".join(parts)
