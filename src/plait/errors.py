@@ -108,6 +108,7 @@ class ModelError(PlaitError):
         provider: the provider's name, where it is known.
         request_id: the provider's own id of the request, where it sent one.
         attempts: how many requests were sent.
+        before: what went wrong with those that a chain of providers had asked before this one, a sentence for each.
     """
 
     default_retryable: ClassVar[bool] = False
@@ -127,10 +128,12 @@ class ModelError(PlaitError):
         self.partial = partial
         self.retryable = self.default_retryable if retryable is None else retryable
         self.attempts = 1
+        self.before: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         tries = f" (after {self.attempts} tries)" if self.attempts > 1 else ""
-        return f"{super().__str__()}{self._more()}{tries}"
+        before = f"; before it, {'; '.join(self.before)}" if self.before else ""
+        return f"{super().__str__()}{self._more()}{tries}{before}"
 
     def _more(self) -> str:
         """What the error's fields say beside its message."""

@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,7 +151,6 @@ async def test_an_exchange_is_a_line_and_is_given_again_in_the_same_batches() ->
                 "tools": [{"name": "now", "parameters": {"type": "object", "properties": {}}}],
                 "output": None,
                 "settings": {"temperature": 0, "stop": ["x"]},
-                "stream": True,
             },
             "batches": [
                 [
@@ -298,7 +298,7 @@ SYSTEM = RECORDED.messages[:1]
 
 
 def changed(**options: Any) -> Request:
-    same = {name: getattr(RECORDED, name) for name in ("messages", "tools", "output", "settings", "stream")}
+    same = {name: getattr(RECORDED, name) for name in ("messages", "tools", "output", "settings")}
     return Request(**{**same, **options})
 
 
@@ -367,7 +367,6 @@ def changed(**options: Any) -> Request:
             '{"my-key": {"a": 1}}',
         ),
         (changed(settings=Settings(max_tokens=10, temperature=0)), "settings.temperature", "nothing", "0"),
-        (changed(stream=False), "stream", "true", "false"),
     ],
 )
 async def test_the_first_difference_is_told(request_: Request, where: str, recorded: str, asked: str) -> None:
@@ -726,3 +725,14 @@ async def test_model_errors_of_a_recording_can_be_caught_as_such() -> None:
     await record([TransportError("gone")])
     with pytest.raises(ModelError, match=r"^gone$"):
         await anext(Replay(FILE).stream(HI))
+
+
+async def test_what_was_recorded_as_a_stream_is_answered_whole_and_the_other_way_round(tmp_path: Path) -> None:
+    for recorded in (True, False):
+        file = tmp_path / f"{recorded}.jsonl"
+        asked = Request(messages=(UserMessage(text="hi"),), stream=recorded)
+        tape = Recording(OfflineProvider(["one two three"]), file)
+        batches = [batch async for batch in tape.stream(asked)]
+        again = [batch async for batch in Replay(file).stream(replace(asked, stream=not recorded))]
+        assert [delta for batch in again for delta in batch] == [delta for batch in batches for delta in batch]
+        assert (len(batches) > 1, len(again)) == (recorded, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from plait.errors import ConfigurationError, ModelError, Refused, excerpt
+from plait.errors import ConfigurationError, ModelError, PlaitError, Refused, excerpt
 from plait.events import ModelDelta
 from plait.messages import AssistantMessage
 from plait.providers.base import PREAMBLE
@@ -64,12 +64,12 @@ class Fallback:
         """Answer a request; see `Provider.stream`.
 
         Raises:
-            ModelError: no provider answered, or one broke off: its error, with a note (``__notes__``) for each that was
-                asked before it; ``attempts`` says how many requests were sent to all of them.
+            ModelError: no provider answered, or one broke off: its error, which tells of each that was asked before
+                it (``before``); ``attempts`` says how many requests were sent to all of them.
             ConfigurationError: the same, where the last one cannot express the request.
         """
         sent = 0
-        notes: list[str] = []
+        before: list[str] = []
         for number, provider in enumerate(self._in_order(request), 1):
             # Who answers, for those that do not say so themselves.
             held: list[Delta] | None = [ModelDelta(provider.model, provider=provider.name)]
@@ -87,15 +87,14 @@ class Fallback:
                     del batch  # it need not last until the next one comes
             except _GOES_ON as error:
                 who = f"{provider.name}:{provider.model}"
-                failed = f"before it, {who} failed: {type(error).__name__}: {excerpt(str(error))}"
+                failed = f"{who} failed: {excerpt(str(error))}"
                 if isinstance(error, ModelError):
                     sent += error.attempts
                     error.attempts = sent
                 if held is None or number == len(self.providers) or isinstance(error, Refused):
-                    for note in notes:
-                        error.add_note(note)
+                    _tell(error, before)
                     raise
-                notes.append(failed)
+                before.append(failed)
                 logger.info("%s failed (%s); the next provider is asked", who, type(error).__name__)
             else:
                 if held is not None:  # it ended without an answer, which its reader will say
@@ -110,6 +109,15 @@ class Fallback:
         if not isinstance(last, AssistantMessage):
             return self.providers
         return sorted(self.providers, key=lambda provider: provider.name != last.provider)
+
+
+def _tell(error: PlaitError, before: Sequence[str]) -> None:
+    """Let an error tell of those that were asked before."""
+    if isinstance(error, ModelError):
+        error.before = (*before, *error.before)
+    else:
+        for failed in before:
+            error.add_note(f"before it, {failed}")
 
 
 def _provider(value: Any) -> Provider:

@@ -102,8 +102,8 @@ class Replay:
     """A provider that answers from a recording, without a network.
 
     A request is answered by the first exchange that is not used yet and whose request is equal, so that tasks which
-    ran at once may ask in another order. Answers come in the batches in which they came; errors are raised again, with
-    their type and fields. There is no wait between batches.
+    ran at once may ask in another order. Answers come in the batches in which they came, or in one where they are asked
+    for whole; errors are raised again, with their type and fields. There is no wait between batches.
 
     Attributes:
         path: the file.
@@ -143,7 +143,10 @@ class Replay:
             PlaitError: what was recorded.
         """
         number, exchange = self._take(request_data(request))
-        for batch in exchange.batches:
+        batches = exchange.batches
+        if not request.stream and exchange.error is None and not exchange.cut:
+            batches = [[delta for batch in batches for delta in batch]]
+        for batch in batches:
             await asyncio.sleep(0)  # as between two reads of a socket, others get their turn
             yield batch
         if exchange.error is not None:

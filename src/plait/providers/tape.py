@@ -81,7 +81,8 @@ class Difference(NamedTuple):
 def request_data(request: Request) -> dict[str, Any]:
     """Give all of a request that a provider can send, as plain data.
 
-    What no provider sends is left out: a message's metadata and class, and who wrote an answer that is sent back.
+    What no provider sends is left out: a message's metadata and class, and who wrote an answer that is sent back. So is
+    whether the answer is streamed: it is the same answer.
     """
     output = request.output
     return {
@@ -89,7 +90,6 @@ def request_data(request: Request) -> dict[str, Any]:
         "tools": [_data(tool) for tool in request.tools],
         "output": None if output is None else {name: thaw(getattr(output, name)) for name in _OUTPUT},
         "settings": _data(request.settings),
-        "stream": request.stream,
     }
 
 
@@ -157,11 +157,14 @@ def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, str | int | float | list | tuple)
 
 
+_TUPLES: Final = frozenset({"before", "ring"})  # fields of errors that JSON makes lists of
+
+
 def error_of(failure: Failure) -> PlaitError:
     """Make the error that `failure_of` was given. Only classes of `plait.errors` are made."""
     kind = _ERRORS[failure.type]
     made = kind.__new__(kind, failure.message)
-    vars(made).update(failure.fields)
+    vars(made).update({name: tuple(value) if name in _TUPLES else value for name, value in failure.fields.items()})
     return made
 
 
