@@ -230,6 +230,22 @@ def test_a_run_is_recorded_and_played_again(plait: Runner, tmp_path: Path) -> No
     assert (lost.code, lost.out, lost.err.count("\n")) == (2, "", 1)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "hi", "-p", "replay:nowhere.jsonl"], "--record FILE makes one"),
+        (["run", "hi", "-p", "ollama:m", "--base-url", "http://127.0.0.1:1"], "correct OLLAMA_HOST or --base-url"),
+        (["run", "hi", "-p", "openai:m", "--base-url", "http://127.0.0.1:1"], "and --base-url if you gave one"),
+    ],
+)
+def test_errors_are_in_the_commands_words(plait: Runner, arguments: list[str], words: str) -> None:
+    done = plait(*arguments)
+    assert (done.code != 0, done.out, done.err.count("\n")) == (True, "", 1)
+    assert words in done.err
+    assert "base_url" not in done.err
+    assert "record_to" not in done.err
+
+
 def test_files_go_along_with_a_prompt(plait: Runner, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("hello")
     tape = tmp_path / "tape.jsonl"

@@ -320,7 +320,13 @@ def _in_options(sentence: str) -> str:
     """Say in the command's words what the library says in Python's."""
     sentence = re.sub(r"provider='(\w+)' with api_key=\.\.\.,? ?(or )?", "", sentence)
     sentence = re.sub(r",? or pass api_key=\.\.\.", "", sentence)
-    return re.sub(r"\b(provider|model|base_url)=(?=['\"])", lambda found: f"--{found[1].replace('_', '-')} ", sentence)
+    sentence = sentence.replace("api_key or ", "").replace("record_to=...", "--record FILE")
+    sentence = re.sub(r"\b(provider|model|base_url)=(?=['\"])", lambda found: f"--{_dashed(found[1])} ", sentence)
+    return re.sub(r"\bbase_url\b", "--base-url", sentence)
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
 
 
 def _view(*, hold: bool = False, verbose: bool = False) -> View:
@@ -358,7 +364,7 @@ def show_records(view: View) -> None:
 def _say(error: BaseException | None, sentence: str | None = None) -> None:
     from plait.screen import show_error
 
-    show_error(error, sentence)
+    show_error(error, _in_options(str(error)) if sentence is None and error is not None else sentence)
 
 
 def _code(arguments: list[str] | None) -> int:
