@@ -418,7 +418,7 @@ anything: Any = Agent  # for arguments that a type checker would refuse
             "takes a definition or 'role', not both",
         ),
         (lambda: anything(provider="offline", max_turns=0), "max_turns must be a whole number of at least 1, not 0"),
-        (lambda: anything(provider="offline", temperature="hot"), "temperature must be a number of at least 0"),
+        (lambda: anything(provider="offline", temperature="hot"), "takes a number of at least 0, not 'hot'"),
         (lambda: anything(provider="offline", memory_strategy="all"), "there is no memory strategy 'all'"),
         (lambda: anything(provider="offline", memory_params={"m": 1}), "has no parameter 'm'"),
         (lambda: anything(provider="offline", hooks={"on_befor": print}), "there is no hook 'on_befor'; the hooks are"),
@@ -437,6 +437,8 @@ def test_wrong_arguments_are_refused_in_one_sentence(make: Callable[[], object],
     [
         (lambda agent: agent.run(7), "a prompt or message is text, a Message, or"),
         (lambda agent: agent.run([]), "the prompt is empty"),
+        (lambda agent: agent.run(" \n"), "the prompt is empty"),
+        (lambda agent: agent.run(UserMessage()), "the prompt is empty"),
         (lambda agent: agent.run([{"role": "robot", "content": "x"}]), "a message needs a role"),
         (
             lambda agent: agent.run("x", limit=3),

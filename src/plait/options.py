@@ -20,7 +20,7 @@ from plait.messages import (
     UserMessage,
     as_message,
 )
-from plait.providers.base import Settings
+from plait.providers.base import Settings, check_setting
 from plait.run import RunLimits, StopSignal
 from plait.threads import IfBusy
 
@@ -89,15 +89,13 @@ def settings_of(settings: Settings, temperature: float | None, max_tokens: int |
     """Give the settings with the two that an agent takes by themselves.
 
     Raises:
-        ConfigurationError: a number is none, or is below 0.
+        ConfigurationError: a number is none, or is below 0; or the settings are none.
     """
     if not isinstance(settings, Settings):
         msg = f"settings takes a Settings, not {type(settings).__name__}: settings=Settings(top_p=0.9)"
         raise ConfigurationError(msg)
-    for name, value, kinds in (("temperature", temperature, (int, float)), ("max_tokens", max_tokens, (int,))):
-        if value is not None and (not isinstance(value, kinds) or isinstance(value, bool) or value < 0):
-            msg = f"{name} must be a number of at least 0, or None, not {value!r}"
-            raise ConfigurationError(msg)
+    check_setting("Agent", "temperature", temperature)
+    check_setting("Agent", "max_tokens", max_tokens)
     if temperature is None and max_tokens is None:
         return settings
     return replace(
@@ -137,7 +135,7 @@ def messages_of(prompt: Prompt) -> tuple[Message, ...]:
     """Give the messages that a prompt means.
 
     Raises:
-        ConfigurationError: it is empty, or holds something that is no message.
+        ConfigurationError: it is empty or blank, or holds something that is no message.
     """
     if isinstance(prompt, str | Message):
         made: tuple[Message, ...] = (as_message(prompt),)
@@ -148,13 +146,18 @@ def messages_of(prompt: Prompt) -> tuple[Message, ...]:
         made = (_of_parts(prompt),) if mixed else tuple(as_message(item) for item in prompt)
     else:
         made = (as_message(prompt),)
-    if not made:
+    if not made or _is_blank(made[-1]):
         msg = "the prompt is empty: give a text, a Message, or a list of them with the newest last"
         raise ConfigurationError(msg)
     if made[-1].role != "user":
         msg = f"a prompt ends with what the user says, and this one ends with a message of role {made[-1].role!r}"
         raise ConfigurationError(msg)
     return made
+
+
+def _is_blank(message: Message) -> bool:
+    """Whether a message says nothing; some providers refuse the whole conversation for one."""
+    return all(isinstance(part, TextPart) and not part.text.strip() for part in message.parts)
 
 
 def _of_parts(given: Sequence[Any]) -> UserMessage:

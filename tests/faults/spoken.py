@@ -60,9 +60,17 @@ _NO_OBJECTS: Final = (
     ),
     b'{"x": ' + b"[" * 50_000,
 )
-_NEWS: Final = (b"{}", b'{"type": "news"}', b'{"x": 1e999}', b'{"object": "thread.run", "data": [[[{"a": null}]]]}')
+_UNFIT: Final = (b"NaN", b"1e999", b"[" * 200 + b"]" * 200)
+"""Values that a field of a provider's own cannot have: they could not be written as JSON again."""
+
+_NEWS: Final = (
+    *(b"{}", b'{"type": "news"}', b'{"object": "thread.run", "data": [[[{"a": null}]]]}'),
+    *(b'{"x": %b}' % value for value in _UNFIT),
+)
 _DELTA: Final = b'{"type": "content_block_delta", "index": 0, "delta": '
+_BLOCK: Final = b'{"type": "content_block_start", "index": 1, "content_block": '
 _TEXT: Final = b'{"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "delta": '
+_ITEM: Final = b'{"type": "response.output_item.done", "output_index": 1, "item": '
 
 SPOKEN: Final[Mapping[DialectName, Spoken]] = {
     "chat": Spoken(
@@ -75,6 +83,9 @@ SPOKEN: Final[Mapping[DialectName, Spoken]] = {
             *(b'{"choices": [{"index": "0"}]}', b'{"choices": [{"index": 1e999}]}'),
             *(b'{"choices": [{"delta": {"tool_calls": [null]}}]}', b'{"choices": [{"delta": {"tool_calls": {}}}]}'),
             b'{"choices": [{"finish_reason": 7}]}',
+            *(b'{"choices": [{"delta": {"reasoning_details": [{"x": %b}]}}]}' % value for value in _UNFIT),
+            *(b'{"choices": [{"delta": {"annotations": [%b]}}]}' % value for value in _UNFIT),
+            *(b'{"choices": [{"delta": {"tool_calls": [{"extra_content": %b}]}}]}' % value for value in _UNFIT),
         ),
         news=(
             *_NEWS,
@@ -93,6 +104,10 @@ SPOKEN: Final[Mapping[DialectName, Spoken]] = {
             *(b'{"type": 7}', _DELTA + b"null}", _DELTA + b"[]}", _DELTA + b'{"type": "text_delta", "text": 5}}'),
             b'{"type": "content_block_start", "index": 1, "content_block": null}',
             b'{"type": "message_delta", "delta": {"stop_reason": 7}}',
+            *(_BLOCK + b'{"type": "tool_use", "x": %b}}' % value for value in _UNFIT),
+            *(_BLOCK + b'{"type": "news", "x": %b}}' % value for value in _UNFIT),
+            *(_BLOCK + b'{"type": "text", "citations": [%b]}}' % value for value in _UNFIT),
+            *(b'{"type": "message_delta", "delta": {"container": %b}}' % value for value in _UNFIT),
         ),
         news=(
             *_NEWS,
@@ -124,6 +139,9 @@ SPOKEN: Final[Mapping[DialectName, Spoken]] = {
             *(b'{"type": 7}', _TEXT + b"5}", _TEXT + b"[]}"),
             b'{"type": "response.output_item.added", "output_index": 1, "item": 7}',
             b'{"type": "response.completed", "response": 7}',
+            *(_ITEM + b'{"type": "reasoning", "x": %b}}' % value for value in _UNFIT),
+            *(_ITEM + b'{"type": "function_call", "x": %b}}' % value for value in _UNFIT),
+            *(_ITEM + b'{"type": "news_call", "x": %b}}' % value for value in _UNFIT),
         ),
         news=(
             *_NEWS,

@@ -255,12 +255,12 @@ def test_the_results_of_a_turn_are_one_message() -> None:
         parts=(
             ToolResult(call_id="a", text="18 C"),
             ToolResult(call_id="b", text="no such city", is_error=True),
-            ToolResult(call_id="c", parts=(TextPart(text="it"), ImagePart(data=PNG), FilePart(data=b"%PDF"))),
+            ToolResult(call_id="c", parts=(TextPart(text="it"), ImagePart(data=PNG), FilePart(data=b"%PDF-"))),
             ToolResult(call_id="d", text=""),
         )
     )
     image = {"type": "base64", "media_type": "image/png", "data": "iVBORw=="}
-    pdf = {"type": "base64", "media_type": "application/pdf", "data": "JVBERg=="}
+    pdf = {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}
     assert body(HI, results)["messages"][1] == {
         "role": "user",
         "content": [
@@ -309,10 +309,14 @@ def test_a_call_goes_back_in_a_form_that_the_api_takes(call: ToolCall, said: tup
         (UserMessage(parts=(ImagePart(data=b"<svg>", media_type="image/svg+xml"),)), "'image/svg+xml' cannot be sent"),
         (
             UserMessage(parts=(ImagePart(url="data:image/png;base64,?"),)),
-            "type 'image' cannot be read: its bytes are no",
+            "an image part is a data: address whose data cannot be read; it must be data:image/png;base64,...",
         ),
         (UserMessage(parts=(ImagePart(),)), "an image part has neither url nor data; give it one of them"),
         (UserMessage(parts=(FilePart(),)), "a file part has neither data nor url nor file_id; give it one of them"),
+        (
+            UserMessage(parts=(FilePart(url="https://a.test/b.txt", media_type="text/plain"),)),
+            "a file of type 'text/plain' cannot be sent to 'anthropic' by its address, only application/pdf; give its",
+        ),
         (
             UserMessage(parts=(FilePart(data=b"PK", media_type="application/zip"),)),
             "type 'application/zip' cannot be sent",
@@ -332,7 +336,6 @@ def test_a_part_without_a_place_is_refused(message: Message, sentence: str) -> N
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        (Settings(cache="2h"), "Settings(cache=...) takes True, False, '5m' or '1h', not '2h'"),  # type: ignore[arg-type]  # that is the mistake
         (Settings(seed=1), "'anthropic' takes no 'seed'; leave it out"),
         (Settings(n=2), "'anthropic' takes no 'n'; leave it out"),
         (Settings(extra=FrozenDict({"messages": []})), "settings.extra must not hold ['messages']"),

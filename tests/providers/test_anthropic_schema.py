@@ -71,6 +71,8 @@ def test_what_cannot_be_enforced_is_told() -> None:
     [
         Tree.model_json_schema(),
         {"$ref": "#/$defs/A", "$defs": {"A": {"anyOf": [{"$ref": "#/$defs/B"}]}, "B": {"$ref": "#/$defs/A"}}},
+        {"type": "object", "properties": {"next": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}}},
+        {"type": "object", "properties": {"a": {"$ref": "https://x.test/schema"}}},
         {"type": "object"},
         {"type": "object", "additionalProperties": {"type": "integer"}},
         {"type": "object", "properties": {}, "additionalProperties": True},

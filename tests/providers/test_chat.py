@@ -119,7 +119,10 @@ def test_what_people_can_send() -> None:
                 {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{data}"}},
                 {"type": "input_audio", "input_audio": {"data": data, "format": "mp3"}},
                 {"type": "file", "file": {"file_data": f"data:application/pdf;base64,{data}", "filename": "a.pdf"}},
-                {"type": "file", "file": {"file_data": f"data:application/pdf;base64,{data}", "filename": "file.pdf"}},
+                {
+                    "type": "file",
+                    "file": {"file_data": f"data:application/octet-stream;base64,{data}", "filename": "file.bin"},
+                },
                 {"type": "file", "file": {"file_id": "file_1"}},
             ],
         }
@@ -173,14 +176,14 @@ def test_a_call_goes_back_in_a_form_that_servers_take(
 def test_images_and_signatures_of_calls_go_back_to_their_vendor_alone() -> None:
     parts = (
         TextPart(text="a cat"),
-        ImagePart(data=b"\x89PNG", media_type="image/png"),
+        ImagePart(data=b"\x89PNG\r\n\x1a\n", media_type="image/png"),  # cut, as it came
         ToolCall(id="c", name="f", arguments="{}", details=FrozenDict({"extra_content": {"google": {"s": 1}}, "x": 1})),
     )
     message = AssistantMessage(parts=parts, provider="openrouter")
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     plain = {"role": "assistant", "content": "a cat", "tool_calls": [call]}
     own = {**plain, "tool_calls": [{**call, "extra_content": {"google": {"s": 1}}}]}
-    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw=="}}
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
     assert wire(message, "openrouter") == [{**own, "images": [image]}]
     assert wire(message, "openai") == wire(message) == [plain]
     with pytest.raises(ConfigurationError, match="a message with role 'assistant' has a part of type 'image', which"):
@@ -511,6 +514,37 @@ def test_reasoning_in_pieces_is_put_together_as_it_must_go_back() -> None:
             {"type": "reasoning.encrypted", "index": 1, "data": "y"},
         ]
     }
+
+
+def test_odd_details_of_reasoning_go_back_as_they_came() -> None:
+    summary = {"type": "reasoning.summary", "id": "r1"}
+    answers = read_stream(
+        chunk(reasoning_details=["odd", {"type": ["odd"]}, {"type": "reasoning.text"}, {"type": "reasoning.text"}]),
+        chunk(reasoning_details=[summary | {"summary": None}, {"type": "reasoning.summary", "summary": "a"}]),
+        chunk(reasoning_details=[summary | {"summary": 5}, summary | {"summary": "b"}, {"type": "reasoning.summary"}]),
+        chunk(reasoning_details=[summary | {"id": "r2", "summary": "c"}, None]),
+        chunk("stop", content="yes"),
+    )
+    assert answers[0].message.to_json()["details"] == {
+        "reasoning_details": [
+            "odd",
+            {"type": ["odd"]},
+            {"type": "reasoning.text"},
+            summary | {"summary": "ab"},
+            {"type": "reasoning.summary", "id": "r2", "summary": "c"},
+            None,
+        ]
+    }
+
+
+@pytest.mark.parametrize("value", ["NaN", "[" * 200 + "]" * 200])
+@pytest.mark.parametrize("field", ["reasoning_details", "annotations", "extra_content"])
+def test_own_fields_that_could_not_go_back_are_refused(field: str, value: str) -> None:
+    fields = f'"tool_calls": [{{"{field}": {value}}}]' if field == "extra_content" else f'"{field}": [{value}]'
+    answer = f'{{"choices": [{{"message": {{"content": "yes", {fields}}}, "finish_reason": "stop"}}]}}'
+    with pytest.raises(ProtocolViolation, match="acme sent something that cannot be kept: ") as caught:
+        ChatReader(SERVICE).whole(answer.encode())
+    assert caught.value.partial == "yes"
 
 
 def test_thoughts_among_the_parts_of_content_are_thoughts() -> None:

@@ -454,7 +454,7 @@ async def test_connections_that_fail(serve: Serve) -> None:
     cases: list[tuple[list[Step], type[PlaitError], str]] = [
         (["close"], TransportError, f"{where} closed the connection before it had answered"),
         (sent(b"ot", "close", content_length="10"), TransportError, f"{where} ended in the middle of the answer"),
-        ([b"SSH-2.0-OpenSSH\r\n\r\n"], ProtocolViolation, f"{where} does not speak proper HTTP"),
+        ([b"SSH-2.0-OpenSSH\r\n\r\n"], ProtocolViolation, f"{where} does not speak proper HTTP (check the address)"),
     ]
     for steps, kind, said in cases:
         server = await serve(steps)

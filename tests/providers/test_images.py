@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 from base64 import b64decode, b64encode
+from dataclasses import fields, replace
 from email.parser import BytesParser
 from email.policy import HTTP
 from pathlib import Path
@@ -273,6 +274,38 @@ async def test_what_else_can_be_said(serve: Serve) -> None:
     assert server.requests[0].json == {
         "model": "gpt-image-1", "prompt": "x", "n": 2, "background": "transparent", "user": "ada"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("provider", "images"), [("openai", None), ("openai", PNG), ("openrouter", None)])
+async def test_extra_has_the_last_word(provider: str, images: bytes | None, serve: Serve) -> None:
+    """Each field is said once, in JSON and in a form alike; one that is None is not said."""
+    server = await serve(serve.whole(made(PNG)))
+    client = client_of(server, provider)
+    extra = {"size": "1024x1024", "quality": "low", "user": None}
+    assert (await client.generate("x", "1x1", "hd", "m", images, extra=extra)).success
+    assert (await client.generate("x", "1x1", "hd", "m", images, extra={"size": None})).success
+    first, second = (
+        request.json if images is None else {name: content.decode() for name, file, _, content in fields if not file}
+        for request in server.requests
+        for fields in [[] if images is None else form_of(request)]
+    )
+    assert first == {"model": "m", "prompt": "x", "size": "1024x1024", "quality": "low"}
+    assert second == {"model": "m", "prompt": "x", "quality": "high"}
+    if images is not None:
+        assert [name for name, *_ in form_of(server.requests[0])] == ["model", "prompt", "size", "quality", "image"]
+
+
+@pytest.mark.parametrize(
+    "name", ["model", "prompt", "n", "stream", "image", "image[]", "mask", "input_references"]
+)  # fmt: skip
+async def test_extra_leaves_alone_what_the_arguments_say(name: str, serve: Serve) -> None:
+    server = await serve(serve.whole(made(PNG)))
+    for provider in ("openai", "openrouter"):
+        client = client_of(server, provider)
+        for response in (await client.generate("x", extra={name: "y"}), await client.edit("x", PNG, extra={name: "y"})):
+            assert type(response.failure) is ConfigurationError
+            assert response.error == f"extra must not hold [{name!r}]: the request says that itself"
+    assert server.connections == 0
 
 
 async def test_what_is_no_json_is_not_said(serve: Serve) -> None:
@@ -663,6 +696,9 @@ async def test_tokens_and_cost(usage: object, read: Usage | None, serve: Serve) 
         (200, {"data": ["x"]}, ProtocolViolation, '{address} sent no answer with images: {"data": ["x"]}'),
         (200, {"data": 7}, ProtocolViolation, '{address} sent no answer with images: {"data": 7}'),
         (200, [], ProtocolViolation, "{address} sent no answer with images: []"),
+        (200, b'{"data": [{"b64_json": "aGk="}], "a": ' + b"[" * 150 + b"]" * 150 + b"}", ProtocolViolation,
+         '{address} sent something that cannot be kept: {"data": [{"b64_json": "aGk="}], "a": ' + "[" * 150 + "]" * 12
+         + "…"),
         (200, b"<html>hi", ProtocolViolation, "{address} sent no answer with images: <html>hi"),
         (200, b"", ProtocolViolation, "{address} sent no answer with images"),
     ],
@@ -710,6 +746,15 @@ async def test_a_provider_that_asks_to_wait_is_waited_for(serve: Serve) -> None:
     response = await client_of(server).generate("x")
     assert isinstance(response.failure, RateLimited)
     assert (response.failure.retry_after, response.failure.attempts) == (3600.0, 1)
+    assert response.failure.longest_wait == 60.0  # the sentence says why there was no other try
+
+
+async def test_tries_are_in_the_log(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", "plait.providers")
+    server = await serve(serve.whole({"error": "busy"}, status=503), serve.whole(made(PNG)))
+    assert (await client_of(server, retry=AT_ONCE).generate("x", model="m")).success
+    said = [record.getMessage() for record in caplog.records if record.name == "plait.providers"]
+    assert said == ["openai:m request 1 failed (ProviderError 503); next in 0.00 s"]
 
 
 async def test_no_retry_is_no_retry(serve: Serve) -> None:
@@ -852,6 +897,31 @@ async def test_a_response_can_be_pickled(serve: Serve) -> None:
         assert isinstance(again, ImageEditResponse)
         assert (again.images, again.error, again.details) == (response.images, response.error, response.details)
         assert KEY.encode() not in data
+
+
+async def test_a_response_is_a_value(serve: Serve, tmp_path: Path) -> None:
+    """It fetches as its client may, and shows no way to; read back elsewhere, it fetches as anybody's."""
+
+    async def resolve(_host: str) -> Sequence[str]:  # which cannot be pickled
+        return ["127.0.0.1"]
+
+    files = await serve(serve.whole(PNG))
+    url = f"http://images.test:{files.port}/a.png"
+    server = await serve(serve.whole({"created": 1, "data": [{"url": url}]}))
+    response = await client_of(server, allow_private_urls=True, resolve=resolve).generate("x")
+    again = pickle.loads(pickle.dumps(response))  # noqa: S301  # our own
+    by_hand = ImageGenerationResponse(
+        prompt="x", model="gpt-image-1", size="1024x1024", quality="standard", images=(ImagePart(url=url),),
+        details={"created": 1},
+    )  # fmt: skip
+    assert response == again == by_hand
+    assert response != replace(by_hand, images=())
+    assert {field.name for field in fields(response) if callable(getattr(response, field.name))} == {"_fetch"}
+    assert await response.download() == (ImagePart(data=PNG, media_type="image/png"),)
+    for other in (again, by_hand):
+        with pytest.raises(SecurityError, match="only 80 and 443 are asked"):
+            await other.save("otter.png")
+    assert (len(files.requests), (tmp_path / "otter.png").exists()) == (1, False)
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------

@@ -42,12 +42,13 @@ from plait.messages import (
     UserMessage,
 )
 from plait.plain import FrozenDict
-from plait.providers.base import Request, Settings, ToolDefinition
+from plait.providers.base import Provider, Request, Settings, ToolDefinition
 from plait.providers.http import TransportLimits
+from plait.providers.image_input import Fetching
 from plait.providers.ndjson import LineReader
-from plait.providers.ollama import OllamaProvider
+from plait.providers.ollama import OllamaProvider, OneBound
 from plait.providers.ollama_answer import OllamaReader
-from plait.providers.retry import Retrying
+from plait.providers.retry import Retrying, RetryPolicy
 from plait.providers.status import Service
 from plait.schema import output_schema
 
@@ -80,7 +81,7 @@ def wire(message: Message) -> list[dict[str, Any]]:
     return made
 
 
-async def ask(asked: OllamaProvider, *messages: Message, stream: bool = True) -> Answer:
+async def ask(asked: Provider, *messages: Message, stream: bool = True) -> Answer:
     fold = Fold(asked.name, asked.model)
     async for batch in asked.stream(Request(messages=messages or HI, stream=stream)):
         fold.add(batch)
@@ -100,9 +101,9 @@ def test_a_plain_request() -> None:
 
 
 def test_a_message_has_one_text_and_images_beside_it() -> None:
-    parts = (TextPart(text="look "), ImagePart(data=PNG), TextPart(text="here"), ImagePart(data=b"abc"))
+    parts = (TextPart(text="look"), ImagePart(data=PNG), TextPart(text="here"), ImagePart(data=b"abc"))
     images = [PICTURE, base64.b64encode(b"abc").decode()]
-    assert wire(UserMessage(parts=parts)) == [{"role": "user", "content": "look here", "images": images}]
+    assert wire(UserMessage(parts=parts)) == [{"role": "user", "content": "look\nhere", "images": images}]
     address = ImagePart(url=f"data:image/png;base64,{PICTURE}")
     assert wire(UserMessage(parts=(address,))) == [{"role": "user", "content": "", "images": [PICTURE]}]
 
@@ -358,6 +359,60 @@ async def test_what_cannot_be_fetched_is_said_before_anything_is_sent(
     images, server = await serve(picture(serve, data, status=status)), await serve(serve.whole(answer()))
     message = UserMessage(parts=(ImagePart(url=f"{images.url}/a.png"),))
     with pytest.raises(made, match=said):
+        await ask(provider(server.url, allow_private_urls=True), message)
+    assert server.connections == 0
+
+
+async def test_all_images_of_a_request_are_fetched_within_one_bound(serve: Serve) -> None:
+    images = await serve(picture(serve))
+    whole = OneBound(Fetching(allow_private=True), left=len(PNG) + 5)
+    assert (await whole(images.url)).data == PNG
+    with pytest.raises(LimitExceeded, match="sends has more than 5 bytes"):
+        await whole(images.url)
+    late = OneBound(Fetching(allow_private=True), until=asyncio.get_running_loop().time())
+    with pytest.raises(TransportError, match="the images of the request could not be fetched within 30 s, all of them"):
+        await late(images.url)
+    assert len(images.requests) == 2
+
+
+async def test_a_deadline_for_all_tries_is_one_for_the_images_too(serve: Serve) -> None:
+    images = await serve(["hold"])
+    asked = get_provider(
+        "ollama:llava",
+        allow_private_urls=True,
+        limits=TransportLimits(total=0.05),
+        retry=RetryPolicy(deadline=0.1),
+    )
+    message = UserMessage(parts=(ImagePart(url=images.url),))
+    with pytest.raises(TransportError, match=r"ollama gave no answer within 0\.1 s, all tries together"):
+        async with asyncio.timeout(PATIENCE):
+            await ask(asked, message)
+
+
+@pytest.mark.parametrize("earlier", [0, 1])
+async def test_an_image_that_is_gone_does_not_end_a_conversation(earlier: int, serve: Serve) -> None:
+    """One of a tool, or one of an earlier message; when it is there again it is seen again."""
+    gone = picture(serve, b"gone", status=404)
+    images, server = await serve(gone, picture(serve)), await serve(serve.whole(answer()))
+    addresses = (ImagePart(url=f"{images.url}/gone.png"), ImagePart(data=PNG))
+    said: Message = UserMessage(text="Look!", parts=addresses)
+    if not earlier:
+        said = ToolMessage(parts=(ToolResult(call_id="c1", text="Look!", parts=addresses),))
+    request = Request(messages=[said, UserMessage(text="So?")], earlier=earlier, stream=False)
+    for _ in range(2):
+        async for _ in provider(server.url, allow_private_urls=True).stream(request):
+            pass
+    first, second = (str(one.json["messages"][:-1]) for one in server.requests)
+    named = f"[An image ({images.url}/gone.png) stood here, which cannot be shown to this model.]"
+    assert f"Look!\\n{named}" in first
+    assert (first.count(PICTURE), second.count(PICTURE)) == (1, 2)
+    assert "stood here" not in second
+
+
+async def test_of_an_image_by_address_a_request_with_other_parts_that_have_no_place_is_refused(serve: Serve) -> None:
+    images, server = await serve(picture(serve)), await serve(serve.whole(answer()))
+    message = UserMessage(parts=(ImagePart(url=images.url), AUDIO))
+    with pytest.raises(ConfigurationError, match="has a part of type 'audio', which cannot be sent to 'ollama'"):
         await ask(provider(server.url, allow_private_urls=True), message)
     assert server.connections == 0
 
@@ -773,7 +828,7 @@ async def test_a_model_that_is_not_there_can_be_had(serve: Serve) -> None:
             await ask(provider(server.url), stream=stream)
         assert str(caught.value) == (
             "ollama answered 404: model 'm1' not found; get it with 'ollama pull m1', or check its name and the "
-            f"base_url (asked at 127.0.0.1:{server.port})"
+            f"base_url (asked at 127.0.0.1:{server.port}/api/chat)"
         )
         assert (caught.value.status, caught.value.retryable) == (404, False)
 

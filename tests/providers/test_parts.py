@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import b64encode
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +19,7 @@ from plait.messages import (
     FilePart,
     ImagePart,
     Message,
+    SystemMessage,
     TextPart,
     ToolCall,
     ToolMessage,
@@ -27,8 +29,9 @@ from plait.messages import (
 from plait.plain import FrozenDict
 from plait.providers.base import DEFAULT_SETTINGS, Request, Settings, ToolDefinition
 from plait.providers.catalog import OFFLINE, REPLAY
-from plait.providers.history import Unfetched
 from plait.providers.models import MODELS
+from plait.providers.ollama import OllamaProvider
+from plait.providers.ollama_request import addresses_in
 from plait.providers.remote import HttpProvider
 from plait.providers.retry import Retrying
 from plait.providers.vendors import VENDORS
@@ -98,10 +101,10 @@ def given(part: ContentPart) -> list[Message]:
 
 def refusal(provider: HttpProvider, messages: list[Message], settings: Settings = DEFAULT_SETTINGS) -> str | None:
     """Give the sentence with which a request is refused before anything is sent; None if it is not."""
+    if isinstance(provider, OllamaProvider) and any(addresses_in(message) for message in messages):
+        return FETCHED  # before the request is sent
     try:
         provider.encode(Request(messages=messages, tools=[ToolDefinition(name="look")], settings=settings))
-    except Unfetched:  # it is fetched before the request is sent
-        return FETCHED
     except ConfigurationError as error:
         return str(error)
     return None
@@ -126,10 +129,9 @@ def test_a_provider_takes_the_parts_that_the_page_says(name: str) -> None:
 
 def shows(provider: HttpProvider, messages: list[Message], earlier: int = 0) -> str:
     """Say whether what a tool gave, or was said before, reaches the model; it is never a reason to refuse a request."""
-    try:
-        body = provider.encode(Request(messages=messages, tools=[ToolDefinition(name="look")], earlier=earlier))
-    except Unfetched:
+    if isinstance(provider, OllamaProvider) and any(addresses_in(message) for message in messages):
         return FETCHED
+    body = provider.encode(Request(messages=messages, tools=[ToolDefinition(name="look")], earlier=earlier))
     return "no" if b"stood here, which cannot be shown to this model.]" in body else "yes"
 
 
@@ -230,3 +232,75 @@ def test_files_that_openai_does_not_take_may_go_to_other_servers_of_its_dialect(
     assert isinstance(other, Retrying)
     assert isinstance(other.provider, HttpProvider)
     assert takes(other.provider, [*file.messages]) == "yes"
+
+
+PNG: Final = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\0IEND\xaeB`\x82"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_image_at_a_data_address_is_called_what_its_bytes_are(name: str) -> None:
+    provider, data = made(name), b64encode(PNG).decode()
+    url = ImagePart(url=f"DATA:image/jpg;BASE64,{data}")
+    asked_for, same = (Request(messages=[asked(part)]) for part in (url, ImagePart(data=PNG)))
+    assert provider.encode(asked_for) == provider.encode(same)
+    assert data.encode() in provider.encode(same)
+    assert b"jpg" not in provider.encode(asked_for)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("image", "sentence"),
+    [
+        (
+            ImagePart(url="dot.png"),
+            (
+                "the image 'dot.png' is no address; it must begin with http:, https: or data:. A file is given with "
+                "attachment('dot.png')"
+            ),
+        ),
+        (ImagePart(data=PNG[:-4]), "an image part is a broken image/png image: its end is missing"),
+        (ImagePart(data=b""), "an image part is empty"),
+        (
+            ImagePart(url="data:image/png;base64,?"),
+            "an image part is a data: address whose data cannot be read; it must be data:image/png;base64,...",
+        ),
+    ],
+)
+def test_an_image_that_is_none_is_refused_in_one_sentence(name: str, image: ImagePart, sentence: str) -> None:
+    assert refusal(made(name), [asked(image)]) == sentence
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_is_called_what_it_is_without_a_word_about_it(name: str) -> None:
+    typed = FilePart(data=b"hello", media_type="text/plain", name="notes.txt")
+    untyped = FilePart(data=b"hello", name="notes.txt")
+    provider = made(name)
+    if (sentence := refusal(provider, [asked(typed)])) is not None:
+        assert refusal(provider, [asked(untyped)]) == sentence
+    else:
+        bodies = [provider.encode(Request(messages=[asked(part)])) for part in (typed, untyped)]
+        assert bodies[0] == bodies[1]
+        assert b"text/plain" in bodies[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_texts_do_not_run_into_one_another(name: str) -> None:
+    texts = (TextPart(text="one"), TextPart(text="two"))
+    call = AssistantMessage(parts=(ToolCall(id="c1", name="look"),))
+    result = ToolMessage(parts=(ToolResult(call_id="c1", name="look", parts=texts),))
+    request = Request(messages=[SystemMessage(parts=texts), UserMessage(parts=texts), call, result])
+    body = made(name).encode(request)
+    assert (body.count(b"one"), body.count(b"two"), body.count(b"onetwo")) == (3, 3, 0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_request_without_messages_is_not_sent(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="the request has no messages; give it at least what a user says"):
+        async for _ in made(name).stream(Request(messages=[])):
+            pass
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "ollama" not in name])
+def test_a_tool_that_is_not_there_cannot_be_asked_for(name: str) -> None:
+    said = refusal(made(name), [UserMessage(text="x")], Settings(tool_choice="any"))
+    assert said == "tool_choice='any' names no tool of the request; it has look"

@@ -136,7 +136,11 @@ def test_what_people_can_send() -> None:
                 {"type": "input_image", "image_url": "https://x.test/a.png", "detail": "low"},
                 {"type": "input_image", "image_url": f"data:image/jpeg;base64,{data}"},
                 {"type": "input_file", "filename": "a.pdf", "file_data": f"data:application/pdf;base64,{data}"},
-                {"type": "input_file", "filename": "file.pdf", "file_data": f"data:application/pdf;base64,{data}"},
+                {
+                    "type": "input_file",
+                    "filename": "file.bin",
+                    "file_data": f"data:application/octet-stream;base64,{data}",
+                },
                 {"type": "input_file", "file_id": "file_1"},
                 {"type": "input_file", "file_url": "https://x.test/a.pdf"},
             ],
@@ -264,7 +268,7 @@ def test_results_may_hold_images_and_files() -> None:
     image = {"type": "input_image", "image_url": "https://x.test/a.png"}
     assert items(message) == [
         {"type": "function_call_output", "call_id": "c1", "output": "4"},
-        {"type": "function_call_output", "call_id": "c2", "output": "ab"},
+        {"type": "function_call_output", "call_id": "c2", "output": "a\nb"},
         {"type": "function_call_output", "call_id": "c3", "output": [{"type": "input_text", "text": "see"}, image]},
         {
             "type": "function_call_output",
@@ -878,6 +882,11 @@ def test_a_call_without_ids_or_a_name_is_one() -> None:
     item = {"type": "function_call", "arguments": "{}"}
     for found in (read_whole(response("completed", item)), read_stream(CREATED, added(0, item), done(0, item), ends())):
         assert parts(found) == (ToolCall(id="", name="", arguments="{}"),)
+
+
+def test_the_end_does_not_wait_for_an_item() -> None:
+    end = {**ends(message_item(text("ab"))), "output_index": 7}
+    assert read_stream(CREATED, *says(0, "a"), end, b"junk") == read_stream(CREATED, ends(message_item(text("ab"))))
 
 
 def test_what_comes_after_the_end_is_ignored() -> None:

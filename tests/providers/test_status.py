@@ -92,6 +92,14 @@ def test_not_found_names_model_and_address() -> None:
     assert said == "acme answered 404; check the model name 'm1' and the base_url (asked at acme.test:443)"
 
 
+def test_not_found_says_the_whole_address_in_one_sentence() -> None:
+    service = Service(provider="acme", address="acme.test:443", model="m1", path=f"/{KEY}/v1/chat", secrets=(KEY,))
+    assert str(http_error(404, {}, b'{"error": "You have no access to it."}', service)) == (
+        "acme answered 404: You have no access to it; check the model name 'm1' and the base_url "
+        "(asked at acme.test:443/***/v1/chat)"
+    )
+
+
 def test_429_is_rate_limited() -> None:
     error = http_error(429, {"retry-after": "3", "cf-ray": "abc"}, b"", SERVICE)
     assert (type(error), error.retry_after, error.request_id) == (RateLimited, 3.0, "abc")

@@ -239,7 +239,7 @@ def test_a_vendor_with_a_single_mode_may_have_none_for_a_model() -> None:
 def test_a_mode_that_is_none_is_refused_at_once() -> None:
     with pytest.raises(ConfigurationError) as caught:
         Settings(output_mode=cast("Any", "json"))
-    assert str(caught.value) == "Settings(output_mode=...) takes 'native', 'tool', 'prompt' or None, not 'json'"
+    assert str(caught.value) == "Settings(output_mode=...) takes 'native', 'tool' or 'prompt', not 'json'"
 
 
 async def test_a_refusal_sends_nothing() -> None:

@@ -4,10 +4,11 @@ import gc
 
 import pytest
 
+from plait.attachments import parse_data_url
 from plait.errors import ConfigurationError
-from plait.messages import AudioPart, Message, TextPart, ToolMessage, ToolResult, UserMessage
-from plait.providers.history import Unfetched, unsendable
-from plait.providers.wire import MessageBytes, Recent, data_url, dollars, parse_data_url, token_count
+from plait.messages import AudioPart, ImagePart, Message, TextPart, ToolMessage, ToolResult, UserMessage
+from plait.providers.history import unsendable
+from plait.providers.wire import MessageBytes, Recent, data_url, dollars, image_url, token_count
 
 SOUND = AudioPart(data=b"RIFF")
 NAMED = b"[A sound (audio/wav) stood here, which cannot be shown to this model.]"
@@ -60,18 +61,19 @@ def test_what_a_tool_gave_is_always_named() -> None:
     assert encode.calls == calls
 
 
-def test_what_must_be_fetched_is_never_named_in_its_place() -> None:
-    message = UserMessage(text="x")
-
-    def encode(one: Message) -> bytes:
-        raise Unfetched(one, "acme")
-
-    kept = MessageBytes(encode)
-    with pytest.raises(Unfetched) as raised:
-        kept.all([message], earlier=1)
-    assert raised.value.message is message
-    kept.keep(message, b"bytes")
-    assert kept.all([message]) == [b"bytes"]
+def test_what_is_said_in_place_of_a_message_is_kept_for_it() -> None:
+    kept = MessageBytes(Encoder())
+    message, said = UserMessage(text="x"), UserMessage(text="y")
+    assert not kept.knows(message, spare=True)
+    kept.keep(message, said, spare=False)
+    assert kept.knows(message, spare=False)
+    assert kept.all([message]) == [b"y"]
+    sound = UserMessage(parts=[SOUND])
+    with pytest.raises(ConfigurationError, match="cannot be sent to 'acme'"):
+        kept.keep(said, sound, spare=False)
+    kept.keep(said, sound, spare=True)
+    assert (kept.knows(said, spare=True), kept.knows(said, spare=False)) == (True, False)
+    assert kept.all([said], earlier=1) == [NAMED]
 
 
 def test_values_are_made_once_for_the_same_objects() -> None:
@@ -90,23 +92,10 @@ def test_values_are_made_once_for_the_same_objects() -> None:
     assert recent.get((one,), make) == 65
 
 
-@pytest.mark.parametrize(
-    ("url", "found"),
-    [
-        ("data:image/png;base64,AAEC", ("image/png", b"\0\1\2")),
-        ("DATA:text/plain;charset=utf-8;base64,YQ%3D%3D", ("text/plain", b"a")),
-        ("data:,a%20b", ("text/plain", b"a b")),
-        ("data:image/png;base64,A", None),
-        ("data:image/png", None),
-        ("https://x.test/a,b", None),
-    ],
-)
-def test_data_addresses(url: str, found: tuple[str, bytes] | None) -> None:
-    assert parse_data_url(url) == found
-
-
 def test_bytes_as_an_address() -> None:
     assert parse_data_url(data_url(b"\0\xff", "image/webp")) == ("image/webp", b"\0\xff")
+    assert image_url(ImagePart(data=b"GIF?", media_type="image/gif")) == data_url(b"GIF?", "image/gif")
+    assert image_url(ImagePart(url="https://x.test/a.gif")) == "https://x.test/a.gif"
 
 
 def test_counts_and_costs_that_make_sense() -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from plait.providers.http import Framing
-    from plait.providers.reading import AnswerReader
+    from plait.providers.judging import Judge
     from plait.providers.remote import HttpProvider
 
 Event = dict[str, Any]
@@ -72,7 +72,7 @@ class Subject:
     name: str
     provider: Callable[[str], HttpProvider]
     framing: Callable[[], Framing]
-    reader: Callable[[], AnswerReader]
+    reader: Callable[[], Judge[Any]]
     wire: Wire
     references: tuple[Reference, ...]
     junk: tuple[bytes, ...]

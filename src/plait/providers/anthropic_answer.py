@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import msgspec
 
-from plait.errors import ConfigurationError, excerpt
+from plait.errors import excerpt
 from plait.events import (
-    MAY_BE_EMPTY,
     DetailsDelta,
-    FinishDelta,
     ModelDelta,
     PartDelta,
     ReasoningDelta,
@@ -29,14 +27,14 @@ from plait.events import (
 )
 from plait.frozen import assemble
 from plait.messages import ReasoningPart, ServerToolPart, TextPart
-from plait.plain import freeze, parse_json, shown, to_json
-from plait.providers.judging import Judge
+from plait.plain import parse_json, to_json
+from plait.providers.judging import Judge, fields_of, usage_of
 from plait.providers.wire import token_count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from plait.errors import ModelError, TransportError
+    from plait.errors import ModelError
     from plait.events import Delta
     from plait.providers.status import Service
 
@@ -111,7 +109,7 @@ class _Block(msgspec.Struct, gc=False, eq=False):
 class AnthropicReader(Judge[_Event]):
     """Turns one answer's JSON into deltas, and judges at its end whether it was complete: ``message_stop`` says so."""
 
-    __slots__ = ("_blocks", "_calls", "_ended", "_reason", "_spoke", "_text", "_used")
+    __slots__ = ("_blocks", "_calls", "_text", "_used")
 
     decoder: ClassVar[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(_Event)
 
@@ -122,59 +120,22 @@ class AnthropicReader(Judge[_Event]):
         self._text: _Block | None = None  # the text that would go on if more text came
         self._calls = 0
         self._used: dict[str, Any] = {}
-        self._reason: str | None = None
-        self._ended = False
-        self._spoke = False
 
-    def whole(self, body: bytes) -> list[Delta]:
-        """Read an answer in one piece.
-
-        Raises:
-            ProtocolViolation: it is no answer.
-            ProviderError: it holds an error instead.
-            EmptyAnswer: it is complete and says nothing.
-        """
-        try:
-            answer: _Event = self.decoder.decode(body)
-        except (ValueError, RecursionError):
-            answer = self._read(body)
+    def _take(self, answer: _Event, body: bytes, deltas: list[Delta]) -> bool:
         if answer.error or answer.type == "error":
             raise self._reported(answer)
         if answer.content is None:
             raise self._violation(body, what="answered without content")
-        said = self._said
-        self._begin(answer, said)
-        self._stop(answer, said)
-        self._ended = True
-        return said + self.end()
-
-    def end(self, beginning: bytes = b"", *, broken: TransportError | None = None) -> list[Delta]:
-        """Judge the answer at its end, and give its end mark.
-
-        Args:
-            beginning: the first bytes of the stream, to show if there was no event in it.
-            broken: how the stream broke off, if it did.
-
-        Raises:
-            StreamTruncated: ``message_stop`` did not come.
-            ProtocolViolation: an event is no JSON object of this dialect, or a stream that ended cleanly held none.
-            ProviderError: an event holds an error. As with all of these, ``partial`` is the text so far.
-            EmptyAnswer: it is complete and says nothing.
-        """
-        if self._failure is not None:
-            raise self._failure
-        if not self._ended:
-            raise self._truncated(beginning, broken)
-        if not (self._spoke or self._reason in MAY_BE_EMPTY):
-            raise self._empty()
-        return [FinishDelta(self._reason or "")]
+        self._begin(answer, deltas)
+        self._stop(answer, deltas)
+        return True
 
     def _add(self, event: _Event, deltas: list[Delta]) -> bool:
         if event.type != "content_block_delta":
             return self._mark(event, deltas)
         piece = event.delta
         if piece is None:
-            raise self._violation(_shown(piece), what="sent a piece that holds nothing")
+            raise self._violation(piece, what="sent a piece that holds nothing")
         block = self._blocks.get(event.index)
         if block is None:
             block = self._block_of(event, piece, deltas)
@@ -203,14 +164,14 @@ class AnthropicReader(Judge[_Event]):
                 self._stop(event.delta or _NOTHING, deltas)
                 self._use(event.usage, deltas)
             case "message_stop":
-                self._ended = True
                 for left in self._blocks.values():  # some servers do not end their blocks
                     self._close(left, deltas)
+                return True
             case kind if kind == "error" or event.error:
                 raise self._reported(event)
             case _:
                 pass
-        return self._ended
+        return False
 
     @property
     def _last(self) -> int | None:
@@ -228,7 +189,7 @@ class AnthropicReader(Judge[_Event]):
     def _start(self, number: int | None, began: Any, deltas: list[Delta]) -> _Block:
         kind = began.get("type") if type(began) is dict else None
         if type(kind) is not str:
-            raise self._violation(_shown(began), what="sent a block without a type")
+            raise self._violation(began, what="sent a block without a type")
         if (left := self._blocks.pop(number, None)) is not None:
             self._close(left, deltas)
         block = _Block(kind, began)
@@ -250,7 +211,7 @@ class AnthropicReader(Judge[_Event]):
             self._spoke = True
             block.number = self._calls
             self._calls += 1
-            details = self._frozen(block.details) if block.details else None
+            details = self._kept(block.details) if block.details else None
             name = _text(began.get("name"))
             deltas.append(ToolCallDelta(block.number, _text(began.get("id")), name, details=details))
         elif kind == "fallback" and type(to := began.get("to")) is dict:  # another model goes on
@@ -262,7 +223,7 @@ class AnthropicReader(Judge[_Event]):
         if event.index is None and self._blocks:
             return self._blocks[self._last]
         if piece.partial_json:
-            raise self._violation(_shown(piece.partial_json), what="sent a piece of a call that never began")
+            raise self._violation(piece.partial_json, what="sent a piece of a call that never began")
         kind = "text" if piece.text is not None else "thinking" if piece.thinking is not None else ""
         return self._start(event.index, {"type": kind}, deltas) if kind else _Block(kind, {})
 
@@ -275,24 +236,24 @@ class AnthropicReader(Judge[_Event]):
                 details["citations"] = block.citations
             if details:
                 text = "".join(block.pieces)
-                self._give(assemble(TextPart, {"text": text, "details": self._frozen(details)}), deltas)
+                self._give(assemble(TextPart, {"text": text, "details": self._kept(details)}), deltas)
         elif kind == "thinking":
             details = block.details
             if block.signature:
                 details["signature"] = block.signature
             if details or block.pieces:
                 thought = "".join(block.pieces)
-                self._give(assemble(ReasoningPart, {"text": thought, "details": self._frozen(details)}), deltas)
+                self._give(assemble(ReasoningPart, {"text": thought, "details": self._kept(details)}), deltas)
         elif kind == "redacted_thinking":
-            self._give(assemble(ReasoningPart, {"details": self._frozen(block.began)}), deltas)
+            self._give(assemble(ReasoningPart, {"details": self._kept(block.began)}), deltas)
         elif kind == "tool_use":
             if not block.pieces:
-                given = self._frozen(block.began.get("input")) or {}
+                given = self._kept(block.began.get("input")) or {}
                 deltas.append(ToolCallDelta(block.number, arguments=_text(given) or to_json(given).decode()))
         elif (record := _record(block)) is not None:
             self._spoke = True
             name = _text(record.get("name")) or kind
-            self._give(assemble(ServerToolPart, {"name": name, "details": self._frozen(record)}), deltas)
+            self._give(assemble(ServerToolPart, {"name": name, "details": self._kept(record)}), deltas)
 
     def _give(self, part: TextPart | ReasoningPart | ServerToolPart, deltas: list[Delta]) -> None:
         deltas.append(PartDelta(part))
@@ -311,7 +272,7 @@ class AnthropicReader(Judge[_Event]):
         if sequence is None and details is None and container is None:
             return
         found = {"stop_sequence": sequence, "stop_details": details, "container": container}
-        deltas.append(DetailsDelta(self._frozen({name: value for name, value in found.items() if value is not None})))
+        deltas.append(DetailsDelta(self._kept({name: value for name, value in found.items() if value is not None})))
         if type(details) is dict and (why := _text(details.get("explanation"))):
             deltas.append(RefusalDelta(why))
 
@@ -322,14 +283,6 @@ class AnthropicReader(Judge[_Event]):
         self._used.update({name: value for name, value in usage.items() if value is not None})
         if (used := read_usage(self._used)) is not None:
             deltas.append(UsageDelta(used))
-
-    def _frozen(self, said: Any) -> Any:
-        """Freeze what goes back as it came: what could not be written as JSON again is no answer."""
-        try:
-            return freeze(said)
-        except ConfigurationError:  # it is nested too deeply, or holds a number that is none
-            pass
-        raise self._violation(_shown(said), what="sent something that cannot be kept")
 
     def _reported(self, event: _Message) -> ModelError:
         error = self._error(event.error)
@@ -372,10 +325,6 @@ def _record(block: _Block) -> dict[str, Any] | None:
         return None
 
 
-def _shown(said: object) -> bytes:
-    return shown(said).encode("utf-8", "backslashreplace")
-
-
 def _text(value: object) -> str:
     return value if type(value) is str else ""
 
@@ -385,22 +334,17 @@ def _list(value: object) -> list[Any] | None:
 
 
 def read_usage(said: Mapping[str, Any]) -> Usage | None:
-    """Read the tokens of a request; None when they make no sense, which is not the same as zero.
+    """Read the tokens of a request; see `usage_of`.
 
     ``input_tokens`` counts only what neither came from the cache nor was written to it.
     """
-    sent, received = token_count(said.get("input_tokens")), token_count(said.get("output_tokens"))
-    if sent is None or received is None:
-        return None
     read = token_count(said.get("cache_read_input_tokens")) or 0
     written = token_count(said.get("cache_creation_input_tokens")) or 0
-    found = {
-        "input_tokens": sent + read + written,
-        "output_tokens": received,
-        "cache_read_tokens": read,
-        "cache_write_tokens": written,
-    }
-    of_output = said.get("output_tokens_details")
-    if type(of_output) is dict and (thought := token_count(of_output.get("thinking_tokens"))):
-        found["reasoning_tokens"] = thought
-    return assemble(Usage, found)
+    sent = token_count(said.get("input_tokens"))
+    return usage_of(
+        None if sent is None else sent + read + written,
+        said.get("output_tokens"),
+        read=read,
+        written=written,
+        thought=fields_of(said.get("output_tokens_details")).get("thinking_tokens"),
+    )

@@ -17,7 +17,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
-from plait.attachments import image_type
+from plait.attachments import file_data, file_type, image_source
 from plait.errors import ConfigurationError
 from plait.messages import (
     AssistantMessage,
@@ -32,8 +32,18 @@ from plait.messages import (
 )
 from plait.plain import parse_json, thaw, to_json
 from plait.providers.anthropic_schema import enforced, within_limits
-from plait.providers.history import check_extra, sendable_arguments, sendable_name, source_of, take_list, unsendable
-from plait.providers.wire import MessageBytes, parse_data_url
+from plait.providers.history import (
+    check_extra,
+    check_unsaid,
+    described,
+    named_tool,
+    sendable_arguments,
+    sendable_name,
+    source_of,
+    take_list,
+    unsendable,
+)
+from plait.providers.wire import MessageBytes, fields_said
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,7 +56,6 @@ DEFAULT_MAX_TOKENS: Final = 4096
 
 _IMAGES: Final = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 _PDF: Final = "application/pdf"
-_TOOL_CHOICES: Final = {"auto": "auto", "none": "none", "required": "any"}
 _OWN_FIELDS: Final = frozenset({"messages", "stream", "system"})
 _FAILED: Final = "The call failed."  # of an error without words, which the API refuses
 _ANSWERED: Final = b'{"role":"assistant"'
@@ -128,36 +137,20 @@ def _own(details: Mapping[str, Any], names: Sequence[str]) -> Json:
 
 
 def _image(part: ImagePart, provider: str) -> Json:
-    media_type, data = _bytes_of(part)
-    if data is not None:
-        if media_type not in _IMAGES:
-            msg = (
-                f"an image of type {media_type!r} cannot be sent to {provider!r}; it takes {', '.join(sorted(_IMAGES))}"
-            )
-            raise ConfigurationError(msg)
-        source = {"type": "base64", "media_type": media_type, "data": thaw(data)}
-    elif part.url is not None:
-        source = {"type": "url", "url": part.url}
-    else:
-        msg = "an image part has neither url nor data; give it one of them"
+    found = image_source(part)
+    if isinstance(found, str):
+        return {"type": "image", "source": {"type": "url", "url": found}}
+    if found.media_type not in _IMAGES:
+        takes = ", ".join(sorted(_IMAGES))
+        msg = f"an image of type {found.media_type!r} cannot be sent to {provider!r}; it takes {takes}"
         raise ConfigurationError(msg)
+    source = {"type": "base64", "media_type": found.media_type, "data": thaw(found.data)}
     return {"type": "image", "source": source}
 
 
-def _bytes_of(part: ImagePart | FilePart) -> tuple[str, bytes | None]:
-    """Give what a part holds by itself, and its type: its data, or those in a ``data:`` address."""
-    if part.data is not None or part.url is None or not part.url.startswith("data:"):
-        return image_type(part) if isinstance(part, ImagePart) else part.media_type, part.data
-    found = parse_data_url(part.url)
-    if found is None:
-        msg = f"the data: address of a part of type {part.type!r} cannot be read: its bytes are no base64"
-        raise ConfigurationError(msg)
-    return found
-
-
 def _file(part: FilePart, provider: str) -> Json:
-    media_type, data = _bytes_of(part)
-    kind = media_type.partition(";")[0].strip().lower()
+    held = None if part.file_id is not None else file_data(part)
+    kind = (file_type(part) if held is None else held.media_type).partition(";")[0].strip().lower()
     source: Json
     if part.file_id is not None:
         source = {"type": "file", "file_id": part.file_id}
@@ -165,15 +158,18 @@ def _file(part: FilePart, provider: str) -> Json:
             return {"type": "image", "source": source}
         if kind not in (_PDF, "text/plain"):  # it can only be laid where the code-execution tool finds it
             return {"type": "container_upload", "file_id": part.file_id}
-    elif data is None:
+    elif held is None:
         if part.url is None:
             msg = "a file part has neither data nor url nor file_id; give it one of them"
             raise ConfigurationError(msg)
+        if kind != _PDF:
+            msg = f"a file of type {kind!r} cannot be sent to {provider!r} by its address, only {_PDF}; give its data"
+            raise ConfigurationError(msg)
         source = {"type": "url", "url": part.url}
     elif kind == _PDF:
-        source = {"type": "base64", "media_type": _PDF, "data": thaw(data)}
+        source = {"type": "base64", "media_type": _PDF, "data": thaw(held.data)}
     elif kind.startswith("text/"):
-        source = {"type": "text", "media_type": "text/plain", "data": _decoded(data, part.name)}
+        source = {"type": "text", "media_type": "text/plain", "data": _decoded(held.data, part.name)}
     else:
         msg = f"a file of type {kind!r} cannot be sent to {provider!r}; it takes {_PDF}, and text in UTF-8"
         raise ConfigurationError(msg)
@@ -273,10 +269,7 @@ def encode_head(request: Request, model: str, provider: str, *, strict: bool, ba
     """
     settings = request.settings
     check_extra(settings, _OWN_FIELDS)
-    for name, value in (("seed", settings.seed), ("n", None if settings.n == 1 else settings.n)):
-        if value is not None:
-            msg = f"{provider!r} takes no {name!r}; leave it out"
-            raise ConfigurationError(msg)
+    check_unsaid(provider, {"seed": settings.seed, "n": None if settings.n == 1 else settings.n})
     extra: Json = thaw(settings.extra)
     mark = _mark(settings)
     strict = strict and within_limits(request.tools, request.output)
@@ -291,14 +284,14 @@ def encode_head(request: Request, model: str, provider: str, *, strict: bool, ba
         "max_tokens": _enough(extra.get("thinking")) if settings.max_tokens is None else settings.max_tokens,
         "temperature": settings.temperature,
         "top_p": settings.top_p,
-        "stop_sequences": settings.stop or None,
+        "stop_sequences": settings.stop,
         "output_config": config or None,
         "tools": tools or None,
-        "tool_choice": _choice(settings) if tools else None,
+        "tool_choice": _choice(settings, tools) if tools else None,
         "cache_control": mark,  # at the end of the conversation, wherever that is
         "stream": request.stream or None,
     }
-    return to_json({name: value for name, value in fields.items() if value is not None} | extra)[:-1]
+    return to_json(fields_said(fields) | extra)[:-1]
 
 
 def _enough(thinking: Any) -> int:
@@ -308,11 +301,10 @@ def _enough(thinking: Any) -> int:
 
 
 def _tool(tool: ToolDefinition, *, strict: bool) -> Json:
-    described = {"description": tool.description} if tool.description else {}
     schema = enforced(tool.parameters) if strict and tool.strict else None
     if schema is None:
-        return {"name": tool.name, **described, "input_schema": tool.parameters}
-    return {"name": tool.name, **described, "input_schema": schema, "strict": True}
+        return {**described(tool), "input_schema": tool.parameters}
+    return {**described(tool), "input_schema": schema, "strict": True}
 
 
 def _format(output: OutputSchema[Any], provider: str) -> Json:
@@ -326,13 +318,14 @@ def _format(output: OutputSchema[Any], provider: str) -> Json:
     return {"type": "json_schema", "schema": schema}
 
 
-def _choice(settings: Settings) -> Json | None:
+def _choice(settings: Settings, tools: list[Any]) -> Json | None:
     choice = settings.tool_choice
     one_at_a_time = settings.parallel_tool_calls is False and choice != "none"
     if choice is None and not one_at_a_time:
         return None
-    kind = _TOOL_CHOICES.get(choice or "auto")
-    made: Json = {"type": "tool", "name": choice} if kind is None else {"type": kind}
+    name = named_tool(settings, tools)
+    kind = "any" if choice == "required" else choice or "auto"
+    made: Json = {"type": kind} if name is None else {"type": "tool", "name": name}
     return made | ({"disable_parallel_tool_use": True} if one_at_a_time else {})
 
 
@@ -343,10 +336,8 @@ def _mark(settings: Settings) -> Json | None:
             return None
         case True:
             return {"type": "ephemeral"}
-        case "5m" | "1h":
+        case _:
             return {"type": "ephemeral", "ttl": settings.cache}
-    msg = f"Settings(cache=...) takes True, False, '5m' or '1h', not {settings.cache!r}"
-    raise ConfigurationError(msg)
 
 
 def encode_system(blocks: bytes, settings: Settings) -> bytes:

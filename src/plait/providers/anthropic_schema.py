@@ -43,7 +43,7 @@ def enforced(schema: dict[str, Any]) -> dict[str, Any] | None:
 
 
 class _Unenforceable(Exception):
-    """A schema leaves open what type a value has, or which keys."""
+    """A schema leaves open what type a value has, or which keys, or refers to what is no definition of it."""
 
 
 def _enforced(node: Any) -> dict[str, Any]:
@@ -52,6 +52,8 @@ def _enforced(node: Any) -> dict[str, Any]:
     made: dict[str, Any] = {}
     told: dict[str, Any] = {}
     if "$ref" in node:  # nothing may stand beside it but definitions
+        if not str(node["$ref"]).startswith(_REFERENCE):
+            raise _Unenforceable  # the whole schema, which is recursion, or what stands elsewhere
         node = {key: node[key] for key in ("$ref", "$defs") if key in node}
     for key, value in node.items():
         match key:

@@ -7,8 +7,9 @@ and replay wrap a provider and are providers.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, get_args
 
 from plait.errors import ConfigurationError, excerpt
@@ -49,6 +50,53 @@ class ToolDefinition:
     strict: bool = False
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, Sequence) and all(isinstance(text, str) for text in value))
+
+
+_SETTINGS: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
+    "temperature": (lambda value: _is_number(value) and value >= 0, "a number of at least 0"),
+    "max_tokens": (lambda value: _is_whole(value) and value >= 0, "a whole number of at least 0"),
+    "top_p": (lambda value: _is_number(value) and 0 <= value <= 1, "a number from 0 to 1"),
+    "stop": (_are_texts, "a text, or several in a list"),
+    "seed": (_is_whole, "a whole number"),
+    "n": (lambda value: _is_whole(value) and value >= 1, "a whole number of at least 1"),
+    "tool_choice": (
+        lambda value: isinstance(value, str) and value != "",
+        "'auto', 'none', 'required' or the name of a tool",
+    ),
+    "parallel_tool_calls": (lambda value: isinstance(value, bool), "True or False"),
+    "cache": (lambda value: isinstance(value, bool) or value in ("5m", "1h"), "True, False, '5m' or '1h'"),
+    "output_mode": (lambda value: value in OUTPUT_MODES, "'native', 'tool' or 'prompt'"),
+}
+"""What each setting takes, and the words for it."""
+
+
+def check_setting(owner: str, name: str, value: object) -> None:
+    """Check what was given for a setting; None says nothing.
+
+    Args:
+        owner: what takes it: ``"Settings"``.
+        name: which one of the fields of `Settings`, but for ``extra``.
+        value: what was given.
+
+    Raises:
+        ConfigurationError: no provider could take it.
+    """
+    fits, takes = _SETTINGS[name]
+    if value is not None and not fits(value):
+        msg = f"{owner}({name}=...) takes {takes}, not {excerpt(repr(value), 60)}"
+        raise ConfigurationError(msg)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """How a model shall answer. What is None is not sent, so that the provider's own default holds.
@@ -71,8 +119,7 @@ class Settings:
         extra: further fields of the provider's request body, as they are.
 
     Raises:
-        ConfigurationError: ``extra`` is no plain JSON object, ``stop`` holds more than texts, or there is no such
-            ``output_mode``.
+        ConfigurationError: a field has a value that no provider could take, or ``extra`` is no plain JSON object.
     """
 
     temperature: float | None = None
@@ -88,16 +135,11 @@ class Settings:
     extra: FrozenDict = EMPTY
 
     def __post_init__(self) -> None:
-        if self.output_mode is not None and self.output_mode not in OUTPUT_MODES:
-            known = ", ".join(map(repr, OUTPUT_MODES))
-            msg = f"Settings(output_mode=...) takes {known} or None, not {excerpt(repr(self.output_mode), 60)}"
-            raise ConfigurationError(msg)
+        for name in _SETTINGS:
+            check_setting("Settings", name, getattr(self, name))
         if self.stop is not None:
-            stop = (self.stop,) if isinstance(self.stop, str) else self.stop
-            if not isinstance(stop, Sequence) or not all(isinstance(text, str) for text in stop):
-                msg = f"Settings(stop=...) takes a text, or several in a list, not {excerpt(repr(self.stop), 60)}"
-                raise ConfigurationError(msg)
-            object.__setattr__(self, "stop", tuple(stop) or None)
+            stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+            object.__setattr__(self, "stop", stop or None)
         if self.extra is EMPTY:
             return
         if not isinstance(self.extra, Mapping):

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import msgspec
 
+from plait.attachments import parse_data_url
 from plait.events import (
-    MAY_BE_EMPTY,
     DetailsDelta,
     FinishDelta,
     ModelDelta,
@@ -26,19 +26,17 @@ from plait.events import (
     Usage,
     UsageDelta,
 )
-from plait.frozen import assemble
 from plait.messages import ImagePart
 from plait.plain import to_json
-from plait.providers.judging import Judge
-from plait.providers.wire import dollars, parse_data_url, token_count
+from plait.providers.judging import Judge, fields_of, usage_of
 
 if TYPE_CHECKING:
-    from plait.errors import TransportError
     from plait.events import Delta
     from plait.providers.status import Service
 
 _ERROR: Final = "error"
-_PIECEMEAL: Final = frozenset({"reasoning.text", "reasoning.summary"})
+_NO_CHOICE: Final = "answered without a choice"
+_GROWING: Final = {"reasoning.text": "text", "reasoning.summary": "summary"}  # details, and which field grows
 
 
 class _Function(msgspec.Struct, gc=False):
@@ -46,7 +44,7 @@ class _Function(msgspec.Struct, gc=False):
     arguments: Any = None
 
 
-class _Call(msgspec.Struct, gc=False):
+class _SaidCall(msgspec.Struct, gc=False):
     index: int | None = None
     id: str | None = None
     function: _Function | None = None
@@ -57,7 +55,7 @@ class _Said(msgspec.Struct, gc=False):
     """A message, or its growth: the fields are the same."""
 
     content: Any = None
-    tool_calls: list[_Call] | None = None
+    tool_calls: list[_SaidCall] | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
     refusal: str | None = None
@@ -93,28 +91,121 @@ class _Progress(msgspec.Struct, gc=False, eq=False):
     """What was seen of one choice."""
 
     finish_reason: str | None = None
-    spoke: bool = False  # text, a refusal or a tool call came
-    calls: dict[int, _Known] | None = None  # by the server's index
-    taken: set[int] | None = None  # the indexes we gave
-    last: int = -1  # the highest of them
-    details: list[Any] | None = None
+    calls: _Calls | None = None
+    details: _Details | None = None
     annotations: list[Any] | None = None
 
 
-class _Known(msgspec.Struct, gc=False):
+class _Call(msgspec.Struct, gc=False, eq=False):
     """A tool call that began: our index of it, its id and its name, and whether it came with all of its arguments."""
 
     index: int
-    id: str
-    name: str
-    whole: bool = False
+    whole: bool
+    id: str = ""
+    name: str = ""
+
+
+class _Calls(msgspec.Struct, gc=False, eq=False):
+    """The tool calls of one choice."""
+
+    by_index: dict[int, _Call] = msgspec.field(default_factory=dict)  # the server's index
+    by_id: dict[str, _Call] = msgspec.field(default_factory=dict)
+    taken: set[int] = msgspec.field(default_factory=set)  # the indexes we gave
+    highest: int = -1  # of these
+    last: _Call | None = None  # the one that began last
+
+    def grow(self, said: _SaidCall, choice: int, *, whole: bool) -> ToolCallDelta:
+        """Give the delta of a tool call, or of a piece of one, under an index that is its own.
+
+        Args:
+            said: what came of it.
+            choice: whose call it is.
+            whole: whether all of it came, in a list whose order tells calls apart, whatever their indexes say.
+        """
+        function = said.function or _NO_FUNCTION
+        id_, name, arguments = said.id or "", function.name or "", function.arguments
+        if type(arguments) is not str:
+            arguments = "" if arguments is None else to_json(arguments).decode()
+        index = None if whole else said.index
+        call = None if whole else self._known(index, id_, name, arguments)
+        if call is None:
+            call = self._begin(index, whole=bool(name) and _is_whole(arguments))
+        call.name = call.name or name
+        if id_ and not call.id:
+            call.id = id_
+            self.by_id[id_] = call
+        return ToolCallDelta(call.index, id_, name, arguments, choice)
+
+    def _known(self, index: int | None, id_: str, name: str, arguments: str) -> _Call | None:
+        """Find the call that a piece belongs to; None if it begins one.
+
+        That is the call under its index; without one, the call with its id, else the last one. A name begins another
+        call if the call it would belong to has another name, or under its index another id, or if both came with all
+        of their arguments: Google has given every call the index 0, and no id.
+        """
+        if index is not None:
+            call = self.by_index.get(index)
+            if call is not None and name:
+                another = id_ and call.id and id_ != call.id
+                call = None if another or (call.whole and not id_ and _is_whole(arguments)) else call
+        elif id_:
+            call = self.by_id.get(id_)
+        else:
+            call = None if name else self.last
+        return call if call is not None and (not name or call.name in ("", name)) else None
+
+    def _begin(self, wanted: int | None, *, whole: bool) -> _Call:
+        index = wanted if wanted is not None and wanted >= 0 and wanted not in self.taken else self.highest + 1
+        self.taken.add(index)
+        self.highest = max(self.highest, index)
+        call = self.last = self.by_index[index if wanted is None else wanted] = _Call(index, whole)
+        return call
+
+
+class _Details(msgspec.Struct, gc=False, eq=False):
+    """OpenRouter's details of what the model thinks, some of which come in pieces."""
+
+    said: list[Any] = msgspec.field(default_factory=list)
+    texts: list[str] = msgspec.field(default_factory=list)  # the pieces of the last one's text
+
+    def add(self, item: Any) -> None:
+        """Add a detail, or a piece that goes on with the last one."""
+        field = _grows_by(item)
+        last: Any = self.said[-1] if self.said else None
+        if field and field == _grows_by(last) and _is_same(item, last):
+            last |= {name: value for name, value in item.items() if value is not None}
+        else:
+            self.close()
+            self.said.append(item)
+        if field and type(item.get(field)) is str:
+            self.texts.append(item[field])
+
+    def close(self) -> list[Any]:
+        """Join the text of the last detail: nothing more of it comes. Give them all."""
+        if self.texts:
+            last = self.said[-1]
+            last[_grows_by(last)] = "".join(self.texts)
+            self.texts = []
+        return self.said
+
+
+def _grows_by(detail: Any) -> str:
+    """Give the field by which a detail of this type grows; empty if it comes whole."""
+    kind = detail.get("type") if type(detail) is dict else None
+    return _GROWING.get(kind, "") if type(kind) is str else ""
+
+
+def _is_same(piece: dict[str, Any], detail: dict[str, Any]) -> bool:
+    return piece.get("index") == detail.get("index") and piece.get("id") in (None, detail.get("id"))
+
+
+def _is_whole(arguments: str) -> bool:
+    """Whether arguments look like a whole object; no piece of one begins and ends so, but for one with others in it."""
+    return arguments[:1] == "{" and arguments[-1:] == "}"
 
 
 class ChatReader(Judge[_Answer]):
-    """Turns one answer's JSON into deltas, and judges at its end whether it was complete.
-
-    End marks are given out by `end` alone, when it is sure that the answer is one.
-    """
+    """Turns one answer's JSON into deltas, and judges at its end whether it was complete."""
 
     __slots__ = ("_choices", "_expected", "_first", "_named", "_usages")
 
@@ -129,70 +220,36 @@ class ChatReader(Judge[_Answer]):
         self._named = False
         self._usages: list[Any] | None = None  # what was said of tokens since they were counted last
 
-    def whole(self, body: bytes) -> list[Delta]:
-        """Read an answer in one piece.
-
-        Raises:
-            ProtocolViolation: it is no answer.
-            ProviderError: it holds an error instead.
-            EmptyAnswer: it is complete and says nothing.
-        """
-        try:
-            answer: _Answer = self.decoder.decode(body)
-        except (ValueError, RecursionError):
-            answer = self._read(body)
-        self._add(answer, self._said)
+    def _take(self, answer: _Answer, body: bytes, deltas: list[Delta]) -> bool:
+        self._add(answer, deltas)
         if not answer.choices:
-            raise self._violation(body, what="answered without a choice")
-        self._sum_up(self._said)
-        return self._said + self.end(complete=True)
+            raise self._violation(body, what=_NO_CHOICE)
+        return True
 
-    def end(
-        self, beginning: bytes = b"", *, complete: bool = False, broken: TransportError | None = None
-    ) -> list[Delta]:
-        """Judge the answer at its end; give each choice's end mark, and before it the vendor's own fields.
+    def _is_complete(self) -> bool:
+        """Whether all was said to be done, or each choice: as many as were asked for, and all that began."""
+        choices = self._choices.values()
+        enough = len(choices) >= self._expected
+        return self.done or (enough and all(choice.finish_reason is not None for choice in choices))
 
-        Args:
-            beginning: the first bytes of the stream, to show if there was no event in it.
-            complete: whether it is known to be complete (it came in one piece).
-            broken: how the stream broke off, if it did.
-
-        Raises:
-            StreamTruncated: a choice has no end mark, and ``[DONE]`` did not come.
-            ProviderError: a choice ended with the finish reason ``"error"``, as OpenRouter calls it.
-            ProtocolViolation: an event is no JSON object of this dialect, or a stream that ended cleanly held none, or
-                no choice in any.
-            ProviderError: an event holds an error. As with all of these, ``partial`` is the text so far.
-            EmptyAnswer: it is complete and says nothing.
-        """
-        if self._failure is not None:
-            raise self._failure
-        choices = self._choices
-        if not (complete or self.done or self._finished()):
-            raise self._truncated(beginning, broken)
-        if not choices:
-            raise self._violation(beginning, what="answered without a choice")
-        deltas: list[Delta] = []
-        spoke = False
-        for number, choice in choices.items():
-            if choice.finish_reason == _ERROR:
+    def _endings(self, beginning: bytes) -> list[Delta]:
+        """Give each choice's end mark, and before it the vendor's own fields."""
+        if not self._choices:
+            raise self._violation(beginning, what=_NO_CHOICE)
+        endings: list[Delta] = []
+        for number, choice in self._choices.items():
+            if choice.finish_reason == _ERROR:  # as OpenRouter says it
                 error = self._error({"message": "the model failed in the middle of its answer", "code": _ERROR})
                 error.retryable = True
                 raise error
-            spoke = spoke or choice.spoke or choice.finish_reason in MAY_BE_EMPTY
-            if choice.details or choice.annotations:
-                details = {"reasoning_details": choice.details, "annotations": choice.annotations}
-                deltas.append(DetailsDelta({name: value for name, value in details.items() if value}, number))
+            details = choice.details and choice.details.close()
+            if details or choice.annotations:
+                said = {"reasoning_details": details, "annotations": choice.annotations}
+                kept = self._kept({name: value for name, value in said.items() if value})
+                endings.append(DetailsDelta(kept, number))
             # Some servers name no reason, and say only that all is done.
-            deltas.append(FinishDelta(choice.finish_reason or "", number))
-        if not spoke:
-            raise self._empty()
-        return deltas
-
-    def _finished(self) -> bool:
-        """Whether as many choices as were asked for, and all that began, have their end mark."""
-        choices = self._choices
-        return len(choices) >= self._expected and all(choice.finish_reason is not None for choice in choices.values())
+            endings.append(FinishDelta(choice.finish_reason or "", number))
+        return endings
 
     def _add(self, event: _Answer, deltas: list[Delta]) -> bool:
         if event.error or (event.message and (event.code or event.type)):
@@ -218,14 +275,14 @@ class ChatReader(Judge[_Answer]):
                 _think(said, progress, number, deltas)
             content = said.content
             if content and (text := content if type(content) is str else self._text(content, number, deltas)):
-                progress.spoke = True
+                self._spoke = True
                 deltas.append(TextDelta(text, number))
             if said.refusal:
-                progress.spoke = True
+                self._spoke = True
                 deltas.append(RefusalDelta(said.refusal, number))
             if said.tool_calls or said.images:
-                progress.spoke = True
-                _act(said, progress, number, deltas, whole=choice.delta is None)
+                self._spoke = True
+                self._act(said, progress, number, deltas, whole=choice.delta is None)
             if choice.finish_reason:  # some servers say "" with every piece
                 progress.finish_reason = choice.finish_reason
         return False  # the tokens may still be told
@@ -251,6 +308,18 @@ class ChatReader(Judge[_Answer]):
                 break
         self._usages = None
 
+    def _act(self, said: _Said, progress: _Progress, number: int, deltas: list[Delta], *, whole: bool) -> None:
+        if said.tool_calls:
+            calls = progress.calls = progress.calls or _Calls()
+            for call in said.tool_calls:
+                grown = calls.grow(call, number, whole=whole)
+                deltas.append(grown)
+                if call.extra_content:
+                    details = self._kept({"extra_content": call.extra_content})
+                    deltas.append(ToolCallDelta(grown.index, choice=number, details=details))
+        if isinstance(said.images, list):
+            deltas += [PartDelta(image, number) for image in map(_image, said.images) if image is not None]
+
     def _text(self, content: object, number: int, deltas: list[Delta]) -> str:
         """Join content that comes in parts, as some vendors send it; Mistral's has what its models think in it."""
         if not isinstance(content, list):
@@ -268,16 +337,6 @@ def _joined_text(parts: object) -> str:
     return "".join(text for text in texts if isinstance(text, str))
 
 
-def _act(said: _Said, progress: _Progress, number: int, deltas: list[Delta], *, whole: bool) -> None:
-    for call in said.tool_calls or ():
-        grown = _grow(call, progress, number, whole=whole)
-        deltas.append(grown)
-        if call.extra_content:
-            deltas.append(ToolCallDelta(grown.index, choice=number, details={"extra_content": call.extra_content}))
-    if isinstance(said.images, list):
-        deltas += [PartDelta(image, number) for image in map(_image, said.images) if image is not None]
-
-
 def _image(said: Any) -> ImagePart | None:
     """Read an image of an answer, as OpenRouter sends it: an address, which usually holds the image itself."""
     inner = said.get("image_url") if isinstance(said, dict) else None
@@ -285,7 +344,7 @@ def _image(said: Any) -> ImagePart | None:
     if not isinstance(url, str) or not url:
         return None
     found = parse_data_url(url)
-    return ImagePart(url=url) if found is None else ImagePart(data=found[1], media_type=found[0])
+    return ImagePart(url=url) if found is None else ImagePart(data=found.data, media_type=found.media_type)
 
 
 def _think(said: _Said, progress: _Progress, number: int, deltas: list[Delta]) -> None:
@@ -295,96 +354,21 @@ def _think(said: _Said, progress: _Progress, number: int, deltas: list[Delta]) -
     if isinstance(said.annotations, list):
         annotations = progress.annotations = progress.annotations or []
         annotations += said.annotations
-    if not isinstance(said.reasoning_details, list):
-        return
-    details = progress.details = progress.details or []
-    for item in said.reasoning_details:
-        last = details[-1] if details else None
-        if isinstance(item, dict) and isinstance(last, dict) and _continues(item, last):
-            details[-1] = _joined(last, item)
-        else:
-            details.append(item)
-
-
-def _continues(item: dict[str, Any], last: dict[str, Any]) -> bool:
-    """Whether a piece of reasoning text goes on with the last one, as OpenRouter cuts it."""
-    same = all(item.get(key) == last.get(key) for key in ("type", "index"))
-    return same and item.get("type") in _PIECEMEAL and item.get("id") in (None, last.get("id"))
-
-
-def _joined(last: dict[str, Any], item: dict[str, Any]) -> dict[str, Any]:
-    made = {**last, **{key: value for key, value in item.items() if value is not None}}
-    for key in ("text", "summary"):
-        if isinstance(last.get(key), str) and isinstance(item.get(key), str):
-            made[key] = last[key] + item[key]
-    return made
-
-
-def _grow(call: _Call, progress: _Progress, number: int, *, whole: bool) -> ToolCallDelta:
-    """Give the delta of a tool call, or of a piece of one, under an index that is its own.
-
-    A piece belongs to the call under its index; without one, to the call with its id, else to the last call. A
-    name begins another call if the call it would belong to has another name, or under its index another id, or if
-    both came with all of their arguments: Google has given every call the index 0, and no id.
-    """
-    function = call.function or _NO_FUNCTION
-    name, new_id = function.name or "", call.id or ""
-    arguments = function.arguments
-    if type(arguments) is not str:
-        arguments = "" if arguments is None else to_json(arguments).decode()
-    known: _Known | None = None
-    calls = progress.calls
-    if calls is None:
-        calls = progress.calls = {}
-    if whole:  # the calls are in order, whatever their indexes say
-        progress.last += 1
-        calls[progress.last] = _Known(progress.last, new_id, name)
-        return ToolCallDelta(progress.last, new_id, name, arguments, number)
-    if call.index is not None:
-        known = calls.get(call.index)
-        if known is not None and name:
-            another_id = new_id and known.id and new_id != known.id
-            known = None if another_id or (known.whole and not new_id and _is_whole(arguments)) else known
-    elif new_id:
-        known = next((one for one in reversed(calls.values()) if one.id == new_id), None)
-    elif not name and calls:
-        known = next(reversed(calls.values()))
-    if known is not None and (not name or known.name in ("", name)):
-        known.id, known.name = known.id or new_id, known.name or name
-        return ToolCallDelta(known.index, new_id, name, arguments, number)
-    wanted = call.index
-    taken = progress.taken
-    if taken is None:
-        taken = progress.taken = set()
-    index = wanted if wanted is not None and wanted >= 0 and wanted not in taken else progress.last + 1
-    taken.add(index)
-    progress.last = max(progress.last, index)
-    calls[index if wanted is None else wanted] = _Known(index, new_id, name, bool(name) and _is_whole(arguments))
-    return ToolCallDelta(index, new_id, name, arguments, number)
-
-
-def _is_whole(arguments: str) -> bool:
-    """Whether arguments look like a whole object; no piece of one begins and ends so, but for one with others in it."""
-    return arguments[:1] == "{" and arguments[-1:] == "}"
+    if isinstance(said.reasoning_details, list):
+        details = progress.details = progress.details or _Details()
+        for item in said.reasoning_details:
+            details.add(item)
 
 
 def read_usage(said: object) -> Usage | None:
-    """Read the tokens of a request; None when they make no sense, which is not the same as zero."""
-    if not isinstance(said, dict):
-        return None
-    sent, received = token_count(said.get("prompt_tokens")), token_count(said.get("completion_tokens"))
-    if sent is None or received is None:
-        return None
-    found: dict[str, Any] = {"input_tokens": sent, "output_tokens": received}
-    if type(of_input := said.get("prompt_tokens_details")) is dict:
-        if read := token_count(of_input.get("cached_tokens")):
-            found["cache_read_tokens"] = read
-        if written := token_count(of_input.get("cache_write_tokens")):
-            found["cache_write_tokens"] = written
-    if type(of_output := said.get("completion_tokens_details")) is dict and (
-        thought := token_count(of_output.get("reasoning_tokens"))
-    ):
-        found["reasoning_tokens"] = thought
-    if (cost := dollars(said.get("cost"))) is not None:
-        found["cost"] = cost
-    return assemble(Usage, found)
+    """Read the tokens of a request; see `usage_of`."""
+    told = fields_of(said)
+    of_input, of_output = fields_of(told.get("prompt_tokens_details")), fields_of(told.get("completion_tokens_details"))
+    return usage_of(
+        told.get("prompt_tokens"),
+        told.get("completion_tokens"),
+        read=of_input.get("cached_tokens"),
+        written=of_input.get("cache_write_tokens"),
+        thought=of_output.get("reasoning_tokens"),
+        cost=told.get("cost"),
+    )

@@ -10,24 +10,28 @@ that they take: the rest of the conversation must not be lost with it.
 
 from __future__ import annotations
 
-import mimetypes
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
-from plait.attachments import image_type
+from plait.attachments import file_data, file_name, image_type
 from plait.errors import ConfigurationError
 from plait.messages import AssistantMessage, AudioPart, FilePart, ImagePart, Message, TextPart, ToolResult
 from plait.plain import thaw, to_json
 from plait.providers.history import (
     check_extra,
+    check_said_by_model,
+    check_unsaid,
+    described,
+    named_tool,
     sendable_arguments,
     sendable_id,
     sendable_name,
     source_of,
     take_list,
+    text_in_lines,
     unsendable,
 )
-from plait.providers.wire import MessageBytes, data_url
+from plait.providers.wire import MessageBytes, data_url, fields_said, image_url
 
 if TYPE_CHECKING:
     from plait.messages import ContentPart, Role, ToolCall
@@ -36,8 +40,6 @@ if TYPE_CHECKING:
     from plait.schema import OutputSchema
 
 _AUDIO_FORMATS: Final = {"mpeg": "mp3", "x-wav": "wav", "wave": "wav", "vnd.wave": "wav"}
-_TOOL_CHOICES: Final = frozenset({"auto", "none", "required"})
-_SAID_BY_MODELS: Final = frozenset({"text", "reasoning", "tool_call", "server_tool"})
 _OF_CALLS: Final = frozenset({"extra_content"})  # a vendor's own fields of a tool call
 _OWN_FIELDS: Final = frozenset({"messages", "stream"})
 _OF_TOOLS: Final = frozenset({"tool_choice", "parallel_tool_calls"})
@@ -91,7 +93,7 @@ def _part(part: ContentPart, role: Role, form: ChatForm) -> dict[str, Any]:
         case TextPart():
             return {"type": "text", "text": part.text}
         case ImagePart():
-            return {"type": "image_url", "image_url": _image(part, form)}
+            return _image(part, form)
         case AudioPart():
             kind = part.media_type.partition("/")[2]
             sound = {"data": thaw(part.data), "format": _AUDIO_FORMATS.get(kind, kind)}
@@ -102,30 +104,33 @@ def _part(part: ContentPart, role: Role, form: ChatForm) -> dict[str, Any]:
             assert_never(part)
 
 
-def _image(part: ImagePart, form: ChatForm) -> dict[str, str]:
-    if part.data is not None:
-        url = data_url(part.data, image_type(part))
-    elif part.url is not None:
-        url = part.url
-        if not form.image_urls and url[:5].lower() != "data:":
-            msg = f"{form.provider!r} takes no address of an image; give the image's data"
-            raise ConfigurationError(msg)
-    else:
-        msg = "an image part has neither url nor data; give it one of them"
+def _image(part: ImagePart, form: ChatForm) -> dict[str, Any]:
+    url = image_url(part)
+    if not (form.image_urls or url.startswith("data:")):
+        msg = f"{form.provider!r} takes no address of an image; give the image's data"
         raise ConfigurationError(msg)
-    return {"url": url} if part.detail is None else {"url": url, "detail": part.detail}
+    detail = {} if part.detail is None else {"detail": part.detail}
+    return {"type": "image_url", "image_url": {"url": url, **detail}}
+
+
+def _drawn(part: ImagePart) -> dict[str, Any]:
+    """Say an image that the model made: it goes back as it came, whatever it is."""
+    url = part.url if part.data is None else data_url(part.data, image_type(part))
+    return {"type": "image_url", "image_url": {"url": url}}
 
 
 def _file(part: FilePart, form: ChatForm) -> dict[str, str]:
     if part.file_id is not None:
         return {"file_id": part.file_id}
-    if part.data is not None:
-        if form.file_types and part.media_type not in form.file_types:
+    held = file_data(part)
+    if held is not None:
+        kind = held.media_type
+        if form.file_types and kind not in form.file_types:
             takes = ", ".join(sorted(form.file_types))
-            msg = f"a file of type {part.media_type!r} cannot be sent to {form.provider!r}; it takes {takes}"
+            what = f"a file of type {kind!r} cannot be sent to {form.provider!r}; it takes {takes}"
+            msg = f"{what}. Send it as text or images"
             raise ConfigurationError(msg)
-        name = part.name or f"file{mimetypes.guess_extension(part.media_type) or ''}"
-        return {"file_data": data_url(part.data, part.media_type), "filename": name}
+        return {"file_data": data_url(held.data, held.media_type), "filename": file_name(part, kind)}
     if part.url is not None and form.file_urls:
         return {"file_data": part.url, "filename": part.name or part.url.rsplit("/", 1)[-1] or "file"}
     what = "a file's url" if part.url is not None else "a file without data, url or file_id"
@@ -134,11 +139,8 @@ def _file(part: FilePart, form: ChatForm) -> dict[str, str]:
 
 
 def _assistant(message: Message, form: ChatForm) -> dict[str, Any]:
-    whose = getattr(message, "provider", None)
-    own = whose == form.provider
-    for part in message.parts:
-        if part.type not in _SAID_BY_MODELS and (whose is None or part.type != "image"):
-            raise unsendable(part.type, "assistant", form.provider)
+    check_said_by_model(message, form.provider)
+    own = getattr(message, "provider", None) == form.provider
     calls, text, refusal = message.tool_calls, message.text, message.refusal
     made: dict[str, Any] = {"role": "assistant", "content": text if text or not (calls or refusal) else None}
     if refusal:
@@ -152,7 +154,7 @@ def _assistant(message: Message, form: ChatForm) -> dict[str, Any]:
             made[form.reasoning] = message.reasoning
         images = [part for part in message.parts if isinstance(part, ImagePart)] if form.images else []
         if images:
-            made["images"] = [_part(part, "assistant", form) for part in images]
+            made["images"] = [_drawn(part) for part in images]
     return made
 
 
@@ -171,7 +173,7 @@ def _results(message: Message, form: ChatForm) -> list[dict[str, Any]]:
         if not isinstance(part, ToolResult):
             raise unsendable(part.type, "tool", form.provider)
         call_id = sendable_id(part.call_id, form.longest_id)
-        made.append({"role": "tool", "tool_call_id": call_id, "content": part.text})
+        made.append({"role": "tool", "tool_call_id": call_id, "content": text_in_lines(part.parts)})
         if others := [_part(item, "tool", form) for item in part.parts if not isinstance(item, TextPart)]:
             more += [{"type": "text", "text": source_of(part)}, *others]
     if more:
@@ -200,10 +202,10 @@ def encode_head(request: Request, model: str, form: ChatForm) -> bytes:
     extra: dict[str, Any] = thaw(settings.extra)
     tools = [{"type": "function", "function": _function(tool)} for tool in offered]
     tools += take_list(extra, "tools")
-    for name in form.ignores if tools else form.ignores - _OF_TOOLS:
-        if (value := getattr(settings, name)) is not None and value not in _SAY_NOTHING.get(name, ()):
-            msg = f"{form.provider!r} takes no {name!r}; leave it out"
-            raise ConfigurationError(msg)
+    asked = {name: getattr(settings, name) for name in (form.ignores if tools else form.ignores - _OF_TOOLS)}
+    check_unsaid(
+        form.provider, {name: value for name, value in asked.items() if value not in _SAY_NOTHING.get(name, ())}
+    )
     fields: dict[str, Any] = {
         "model": model,
         "temperature": settings.temperature,
@@ -213,18 +215,18 @@ def encode_head(request: Request, model: str, form: ChatForm) -> bytes:
         "seed": settings.seed,
         "n": settings.n,
         "tools": tools or None,
-        "tool_choice": _choice(settings) if tools else None,
+        "tool_choice": _choice(settings, tools) if tools else None,
         "parallel_tool_calls": settings.parallel_tool_calls if tools else None,
         "response_format": None if output is None else {"type": "json_schema", "json_schema": _schema(output)},
         "stream": request.stream or None,
         "stream_options": {"include_usage": True} if request.stream else None,  # else tokens are not told
     }
-    return to_json({name: value for name, value in fields.items() if value is not None} | extra)[:-1]
+    return to_json(fields_said(fields) | extra)[:-1]
 
 
-def _choice(settings: Settings) -> str | dict[str, Any] | None:
-    choice = settings.tool_choice
-    return choice if choice is None or choice in _TOOL_CHOICES else {"type": "function", "function": {"name": choice}}
+def _choice(settings: Settings, tools: list[Any]) -> str | dict[str, Any] | None:
+    name = named_tool(settings, tools)
+    return settings.tool_choice if name is None else {"type": "function", "function": {"name": name}}
 
 
 def _schema(output: OutputSchema[Any]) -> dict[str, Any]:
@@ -233,10 +235,5 @@ def _schema(output: OutputSchema[Any]) -> dict[str, Any]:
 
 
 def _function(tool: ToolDefinition) -> dict[str, Any]:
-    made: dict[str, Any] = {"name": tool.name}
-    if tool.description:
-        made["description"] = tool.description
-    made["parameters"] = tool.parameters
-    if tool.strict:
-        made["strict"] = True
-    return made
+    made = {**described(tool), "parameters": tool.parameters}
+    return {**made, "strict": True} if tool.strict else made

@@ -16,17 +16,24 @@ from plait.messages import TextPart, ToolResult
 from plait.plain import parse_json, to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
-    from plait.messages import Message, Role, ToolCall
-    from plait.providers.base import Settings
+    from plait.messages import Message, Part, Role, ToolCall
+    from plait.providers.base import Settings, ToolDefinition
 
 _NO_NAME: Final = r"[^a-zA-Z0-9_-]"
 _LONGEST_NAME: Final = 64
 _DIGEST: Final = 16  # letters that tell long ids apart
 _is_name = re.compile(r"[a-zA-Z0-9_-]{1,64}").fullmatch
 _INVALID: Final = "invalid_json"
+_TOOL_CHOICES: Final = frozenset({"auto", "none", "required"})
+_SAID_BY_MODELS: Final = frozenset({"text", "reasoning", "tool_call", "server_tool"})
+_IN_PLACE_OF: Final = {
+    "image": "say in words what it shows",
+    "audio": "send it as text",
+    "file": "send it as text or images",
+}
 
 
 def sendable_name(name: str) -> str:
@@ -72,9 +79,65 @@ def source_of(result: ToolResult) -> str:
 
 def unsendable(kind: str, role: Role, provider: str) -> ConfigurationError:
     """Make the error for a part of a message that a provider has no place for."""
-    return ConfigurationError(
-        f"a message with role {role!r} has a part of type {kind!r}, which cannot be sent to {provider!r}"
-    )
+    what = f"a message with role {role!r} has a part of type {kind!r}, which cannot be sent to {provider!r}"
+    in_its_place = _IN_PLACE_OF.get(kind)
+    if in_its_place is not None and role == "system":
+        in_its_place = "put it into a user message"
+    return ConfigurationError(f"{what}; leave it out" + (f", or {in_its_place}" if in_its_place else ""))
+
+
+def check_said_by_model(message: Message, provider: str) -> None:
+    """Check that a message of a model holds what models say; an image is passed over where another one made it.
+
+    Raises:
+        ConfigurationError: it holds something else.
+    """
+    images = getattr(message, "provider", None) is not None
+    for part in message.parts:
+        if part.type not in _SAID_BY_MODELS and not (images and part.type == "image"):
+            raise unsendable(part.type, "assistant", provider)
+
+
+def check_unsaid(provider: str, settings: Mapping[str, object]) -> None:
+    """Check that nothing is asked for that a provider has no place for.
+
+    Args:
+        provider: who is asked.
+        settings: by its name, the value of each setting that cannot be said; None says nothing.
+
+    Raises:
+        ConfigurationError: one of them says something.
+    """
+    for name, value in settings.items():
+        if value is not None:
+            msg = f"{provider!r} takes no {name!r}; leave it out"
+            raise ConfigurationError(msg)
+
+
+def described(tool: ToolDefinition) -> dict[str, Any]:
+    """Give name and description of a tool, which every dialect says alike."""
+    return {"name": tool.name, "description": tool.description} if tool.description else {"name": tool.name}
+
+
+def named_tool(settings: Settings, tools: Sequence[Any]) -> str | None:
+    """Give the one tool that must be called, if ``tool_choice`` names one.
+
+    Args:
+        settings: how the model shall answer.
+        tools: what it is offered, as it is sent.
+
+    Raises:
+        ConfigurationError: there is none of that name.
+    """
+    choice = settings.tool_choice
+    if choice is None or choice in _TOOL_CHOICES:
+        return None
+    told = [tool.get("function", tool) for tool in tools if isinstance(tool, dict)]
+    names = [str(one["name"]) for one in told if isinstance(one, dict) and "name" in one]
+    if choice in names:
+        return choice
+    msg = f"tool_choice={choice!r} names no tool of the request; it has {', '.join(names) or 'none with a name'}"
+    raise ConfigurationError(msg)
 
 
 def take_list(extra: dict[str, Any], name: str) -> list[Any]:
@@ -90,12 +153,9 @@ def take_list(extra: dict[str, Any], name: str) -> list[Any]:
     return found
 
 
-class Unfetched(ConfigurationError):
-    """A message has an image of which only the address is known, for a provider that takes bytes; ``message`` is it."""
-
-    def __init__(self, message: Message, provider: str) -> None:
-        super().__init__(f"{provider!r} takes no address of an image; give the image's data")
-        self.message = message
+def text_in_lines(parts: Iterable[Part]) -> str:
+    """Give the texts among the parts of what a person or a tool said, each on lines of its own, for one text in all."""
+    return "\n".join([part.text for part in parts if isinstance(part, TextPart)])
 
 
 def spared(message: Message, encode: Callable[[Message], object]) -> Message:
@@ -107,6 +167,8 @@ def spared(message: Message, encode: Callable[[Message], object]) -> Message:
         message: the one that could not be encoded.
         encode: raises ConfigurationError for a message that cannot be sent.
     """
+    # What a model said is put together again as it came, without a line end between its parts.
+    line_end = "\n" if message.role == "assistant" else ""
 
     def sendable(part: Any, result: ToolResult | None) -> Any:
         if isinstance(part, ToolResult):
@@ -114,10 +176,9 @@ def spared(message: Message, encode: Callable[[Message], object]) -> Message:
         alone = part if result is None else result.model_copy(update={"parts": (part,)})
         try:
             encode(message.model_copy(update={"parts": (alone,)}))
-        except Unfetched:
-            pass
         except ConfigurationError:
-            return TextPart(text=f"[{_named(part)} stood here, which cannot be shown to this model.]")
+            named = f"[{_named(part)} stood here, which cannot be shown to this model.]"
+            return TextPart(text=f"{line_end}{named}{line_end}")
         return part
 
     return message.model_copy(update={"parts": tuple(sendable(part, None) for part in message.parts)})

@@ -10,37 +10,26 @@ import os
 import re
 from base64 import b64decode
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from plait.attachments import media_type_of, path_of
+from plait.attachments import media_type_of, parse_data_url, path_of
 from plait.errors import ConfigurationError, EmptyAnswer, PlaitError, ProtocolViolation, excerpt
 from plait.events import Usage
 from plait.messages import ImagePart
 from plait.plain import EMPTY, freeze, parse_json
-from plait.providers.http.failures import violation
-from plait.providers.image_input import data_in
-from plait.providers.status import error_object
-from plait.providers.wire import data_url, token_count
+from plait.providers.image_input import Fetching
+from plait.providers.status import error_object, violation
+from plait.providers.wire import data_url, dollars, token_count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from plait.providers.http.fetching import Fetched
     from plait.providers.status import Service
 
-_MOST_DOLLARS: Final = 1e6
 _IMAGE_TYPE: Final = re.compile(r"image/\w+([.+-]\w+)*", re.ASCII)
 _WEB: Final = ("http://", "https://")
 _SUFFIXES: Final = {"image/jpeg": ".jpg", "image/svg+xml": ".svg"}
-
-
-class Fetch(Protocol):
-    """Gets what is at an ``http`` or ``https`` address; see `fetch` in ``plait.providers.http.fetching``."""
-
-    async def __call__(self, url: str, /) -> Fetched:
-        """Get it."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +45,6 @@ class ImageResponse:
         revised_prompt: what the model made of the prompt, where it says so.
         usage: tokens, and the cost where the provider tells it; None when it says nothing.
         details: the other fields of the provider's answer, as they are.
-        fetch: gets the images that are addresses, for `download`.
     """
 
     prompt: str
@@ -67,7 +55,7 @@ class ImageResponse:
     revised_prompt: str | None = None
     usage: Usage | None = None
     details: Mapping[str, Any] = EMPTY
-    fetch: Fetch | None = field(default=None, compare=False)
+    _fetch: Fetching = field(default=Fetching(), compare=False)
 
     @property
     def success(self) -> bool:
@@ -125,9 +113,9 @@ class ImageResponse:
         return tuple([await self._with_data(image) for image in self.images])
 
     async def _with_data(self, image: ImagePart) -> ImagePart:
-        if image.data is not None or image.url is None or self.fetch is None:
+        if image.data is not None or image.url is None:
             return image
-        fetched = await self.fetch(image.url)
+        fetched = await self._fetch(image.url)
         media_type = media_type_of(fetched.data) or fetched.media_type
         if not fetched.data or not _IMAGE_TYPE.fullmatch(media_type):
             msg = f"the address of the image gave {excerpt(media_type, 40) or 'something'!r}, which is no image"
@@ -138,8 +126,9 @@ class ImageResponse:
         """Write the images into files.
 
         Args:
-            path: the file for the first image; without a suffix it gets that of the image's type. Further images go
-                beside it: ``otter.png``, ``otter-2.png``.
+            path: the file for the first image; without a suffix it gets that of the image's type. A suffix that is
+                there stays, whatever the image is: nothing is converted. Further images go beside it: ``otter.png``,
+                ``otter-2.png``.
 
         Returns:
             The files, in the order of the images.
@@ -204,7 +193,10 @@ def read_answer(body: bytes, service: Service) -> Answer:
         msg = f"{service.provider} answered without an image"
         raise EmptyAnswer(msg, provider=service.provider)
     revised = next((item["revised_prompt"] for item in items if isinstance(item.get("revised_prompt"), str)), None)
-    details = freeze({name: value for name, value in said.items() if name != "data"})
+    try:
+        details = freeze({name: value for name, value in said.items() if name != "data"})
+    except ConfigurationError:  # of what we wrote it would be one
+        raise violation(service, "sent something that cannot be kept", body[:1000]) from None
     return Answer(tuple(images), revised, _usage(said.get("usage")), details)
 
 
@@ -219,7 +211,9 @@ def _image(item: dict[str, Any], usual: str, service: Service) -> ImagePart | No
         return None
     elif url.lower().startswith(_WEB):
         return ImagePart(url=url)
-    elif not (url[:5].lower() == "data:" and (data := data_in(url) or b"")):
+    elif (found := parse_data_url(url)) is not None and found.data:
+        data = found.data
+    else:
         raise _no_answer(url.encode("utf-8", "replace"), service)
     kind = declared if isinstance(declared, str) and _IMAGE_TYPE.fullmatch(declared) else usual
     return ImagePart(data=data, media_type=media_type_of(data) or kind)
@@ -237,10 +231,7 @@ def _usage(said: object) -> Usage | None:
     received = token_count(said.get("output_tokens", said.get("completion_tokens")))
     if sent is None or received is None:
         return None
-    cost = said.get("cost")
-    if not isinstance(cost, int | float) or type(cost) is bool or not 0 <= cost < _MOST_DOLLARS:
-        cost = None
-    return Usage(input_tokens=sent, output_tokens=received, cost=cost)
+    return Usage(input_tokens=sent, output_tokens=received, cost=dollars(said.get("cost")))
 
 
 def _write(path: Path, images: Sequence[ImagePart]) -> tuple[Path, ...]:
@@ -268,7 +259,6 @@ def _suffix(media_type: str) -> str:
 
 __all__ = [
     "Answer",
-    "Fetch",
     "ImageEditResponse",
     "ImageGenerationResponse",
     "ImageResponse",

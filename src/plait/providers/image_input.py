@@ -1,7 +1,7 @@
 """Images as people hand them over, made into bytes of a known type before anything is asked.
 
 Takes addresses, ``data:`` addresses, base64, bytes, files and image parts; what an image is, its first bytes say and
-not its name. How addresses are fetched is handed in. Knows no provider.
+not its name. Addresses are fetched within the bounds of a `Fetching`. Knows no provider.
 """
 
 from __future__ import annotations
@@ -10,25 +10,52 @@ import asyncio
 import os
 import re
 from base64 import b64decode
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import unquote_to_bytes
 
-from plait.attachments import checked_image, media_type_of, path_of, read_file
+from plait.attachments import MOST_BYTES, checked_image, media_type_of, parse_data_url, path_of, read_file
 from plait.errors import ConfigurationError, excerpt
 from plait.messages import ImagePart
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from plait.providers.http.fetching import Fetched
+    from plait.providers.http.fetching import Fetched, Resolve
 
 ImageSource = str | bytes | bytearray | memoryview | os.PathLike[str] | ImagePart
 """An address, a ``data:`` address, base64 text, the bytes, a file's path, or a part of a message."""
 
+FETCH_SECONDS: Final = 30.0
+"""Within how many seconds an image has to be fetched."""
+
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
 _PNG_SIZE: Final = slice(16, 24)  # width and height, right after the name of the first chunk
 _LONGEST_PATH: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Fetching:
+    """Gets images that are addresses: what a program allows, within the bounds of an image.
+
+    Read back from a pickle it is the usual one: what one process allows, another does not.
+
+    Attributes:
+        allow_private: whether addresses of private networks may be asked, and any port; see `fetch`.
+        resolve: gives the addresses of a name; the system does if it is None.
+    """
+
+    allow_private: bool = False
+    resolve: Resolve | None = None
+
+    async def __call__(self, url: str, /, *, most: int = MOST_BYTES, seconds: float = FETCH_SECONDS) -> Fetched:
+        """Get what is at an ``http`` or ``https`` address; see `fetch` for the bounds, and for what is raised."""
+        from plait.providers.http.fetching import fetch  # it imports aiohttp
+
+        return await fetch(url, most=most, seconds=seconds, allow_private=self.allow_private, resolve=self.resolve)
+
+    def __reduce__(self) -> tuple[type[Fetching], tuple[()]]:
+        return Fetching, ()
 
 
 def png_size(data: bytes) -> tuple[int, int] | None:
@@ -77,7 +104,11 @@ async def _image_of_text(text: str, fetch: Callable[[str], Awaitable[Fetched]], 
     if kind in ("http", "https"):
         return checked_image((await fetch(text)).data, what)
     if kind == "data":
-        return checked_image(_read_data_url(text, what), what)
+        found = parse_data_url(text)
+        if found is None:
+            msg = f"{what} is a data: address whose data cannot be read; it must be data:image/png;base64,..."
+            raise ConfigurationError(msg)
+        return checked_image(found.data, what)
     data = _unbase64(text)
     if data is not None and media_type_of(data) is not None:
         return checked_image(data, what)
@@ -92,25 +123,9 @@ async def _image_of_text(text: str, fetch: Callable[[str], Awaitable[Fetched]], 
     raise ConfigurationError(msg)
 
 
-def data_in(url: str) -> bytes | None:
-    """Give the bytes of a ``data:`` address (https://www.rfc-editor.org/rfc/rfc2397); None when they cannot be read."""
-    head, comma, rest = url.partition(",")
-    plain = unquote_to_bytes(rest)
-    data = _unbase64(plain) if head.lower().endswith(";base64") else plain
-    return data if comma else None
-
-
-def _read_data_url(text: str, what: str) -> bytes:
-    data = data_in(text)
-    if data is None:
-        msg = f"{what} is a data: address whose data cannot be read; it must be data:image/png;base64,..."
-        raise ConfigurationError(msg)
-    return data
-
-
-def _unbase64(text: str | bytes) -> bytes | None:
+def _unbase64(text: str) -> bytes | None:
     """Give what base64 stands for, in lines or in one; None when it is no base64."""
     try:
-        return b64decode("".join(text.split()) if isinstance(text, str) else b"".join(text.split()), validate=True)
+        return b64decode("".join(text.split()), validate=True)
     except ValueError:
         return None

@@ -12,7 +12,7 @@ from plait.providers.multipart import File, encode_form
 from plait.providers.wire import data_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from plait.messages import ImagePart
 
@@ -20,11 +20,12 @@ _MOST_IMAGES: Final = 16
 _USUAL_QUALITIES: Final = frozenset({"standard", "auto"})  # left to the model
 _QUALITIES: Final = {"hd": "high"}
 _DALL_E_QUALITIES: Final = {"low": "standard", "medium": "standard", "high": "hd"}
+_OWN_FIELDS: Final = frozenset({"model", "prompt", "n", "stream", "image", "image[]", "mask", "input_references"})
 USUAL_SIZE: Final = "1024x1024"
 """The size of an image when nothing is said of it."""
 
 
-class Order(NamedTuple):
+class ImageRequest(NamedTuple):
     """What is asked for.
 
     Attributes:
@@ -33,7 +34,7 @@ class Order(NamedTuple):
         size: width and height in pixels, ``"1024x1024"``, or ``"auto"``.
         quality: in the words of any model, or ``"auto"``.
         n: how many images.
-        extra: further fields of the provider's request.
+        extra: further fields of the provider's request, which have the last word; one that is None is left out.
         images: those to begin with, with ``data``.
         mask: where the first of them may change.
     """
@@ -48,7 +49,7 @@ class Order(NamedTuple):
     mask: ImagePart | None = None
 
 
-class Wire(NamedTuple):
+class Encoded(NamedTuple):
     """A request in a provider's form; ``path`` is below the base URL."""
 
     path: str
@@ -56,37 +57,40 @@ class Wire(NamedTuple):
     body: bytes
 
 
-def check(order: Order, images: int) -> None:
+def check(asked: ImageRequest, images: int) -> None:
     """Check what is asked for, and how many images there are to begin with.
 
     Raises:
         ConfigurationError: something in it makes no sense.
     """
     for name in ("prompt", "model", "size", "quality"):
-        value = getattr(order, name)
+        value = getattr(asked, name)
         if not isinstance(value, str) or not value.strip():
             msg = f"{name} must be a text that is not empty, not {excerpt(repr(value), 40)}"
             raise ConfigurationError(msg)
-    if type(order.n) is not int or order.n < 1:
-        msg = f"n must be a whole number of at least 1, not {excerpt(repr(order.n), 40)}"
+    if type(asked.n) is not int or asked.n < 1:
+        msg = f"n must be a whole number of at least 1, not {excerpt(repr(asked.n), 40)}"
         raise ConfigurationError(msg)
-    if not isinstance(order.extra, Mapping):
-        msg = f"extra must be a mapping of the request's further fields, not {type(order.extra).__name__}"
+    if not isinstance(asked.extra, Mapping):
+        msg = f"extra must be a mapping of the request's further fields, not {type(asked.extra).__name__}"
+        raise ConfigurationError(msg)
+    if taken := _OWN_FIELDS & asked.extra.keys():
+        msg = f"extra must not hold {sorted(taken)}: the request says that itself"
         raise ConfigurationError(msg)
     if images > _MOST_IMAGES:
         msg = f"at most {_MOST_IMAGES} images can be sent together, not {images}"
         raise ConfigurationError(msg)
 
 
-def encode(provider: str, order: Order) -> Wire:
+def encode(provider: str, asked: ImageRequest) -> Encoded:
     """Write a request as a provider takes it; one that is not known, as OpenAI does.
 
     Raises:
         ConfigurationError: the provider has no place for something in it, or the mask does not fit.
     """
-    if order.mask is not None:
-        _check_mask(order.mask, order.images[0])
-    return _FORMS.get(provider, _openai_form)(order)
+    if asked.mask is not None:
+        _check_mask(asked.mask, asked.images[0])
+    return _FORMS.get(provider, _openai_form)(asked)
 
 
 def _check_mask(mask: ImagePart, image: ImagePart) -> None:
@@ -94,52 +98,52 @@ def _check_mask(mask: ImagePart, image: ImagePart) -> None:
     if mask.media_type != "image/png":
         msg = f"the mask is {mask.media_type}; it must be a PNG, transparent where the image may change"
         raise ConfigurationError(msg)
-    covers, covered = png_size(mask.data or b""), png_size(image.data or b"")
-    if covers is not None and covered is not None and covers != covered:
+    size, wanted = png_size(mask.data or b""), png_size(image.data or b"")
+    if size is not None and wanted is not None and size != wanted:
         msg = "the mask has {}x{} pixels and image 1 has {}x{}; they must be of the same size"
-        raise ConfigurationError(msg.format(*covers, *covered))
+        raise ConfigurationError(msg.format(*size, *wanted))
 
 
-def _openai_form(order: Order) -> Wire:
+def _openai_form(asked: ImageRequest) -> Encoded:
     """Write a request as OpenAI takes it: JSON for words alone, a form where there are images."""
-    if not order.images:
-        return Wire("/images/generations", "application/json", to_json(dict(_settings(order))))
-    fields: list[tuple[str, str | File]] = [(name, _text(name, value)) for name, value in _settings(order)]
-    name = "image" if len(order.images) == 1 else "image[]"
-    fields += [(name, _file(f"image-{number}", image)) for number, image in enumerate(order.images, 1)]
-    if order.mask is not None:
-        fields.append(("mask", _file("mask", order.mask)))
-    return Wire("/images/edits", *encode_form(fields))
+    if not asked.images:
+        return Encoded("/images/generations", "application/json", to_json(_settings(asked)))
+    fields: list[tuple[str, str | File]] = [(name, _text(name, value)) for name, value in _settings(asked).items()]
+    name = "image" if len(asked.images) == 1 else "image[]"
+    fields += [(name, _file(f"image-{number}", image)) for number, image in enumerate(asked.images, 1)]
+    if asked.mask is not None:
+        fields.append(("mask", _file("mask", asked.mask)))
+    return Encoded("/images/edits", *encode_form(fields))
 
 
-def _openrouter_form(order: Order) -> Wire:
+def _openrouter_form(asked: ImageRequest) -> Encoded:
     """Write a request as OpenRouter takes it (https://openrouter.ai/docs/api/api-reference/images/generate-an-image)."""
-    if order.mask is not None:
+    if asked.mask is not None:
         msg = "provider 'openrouter' takes no mask: say in the prompt what shall change, or use provider 'openai'"
         raise ConfigurationError(msg)
-    fields = dict(_settings(order))
-    if order.size == USUAL_SIZE and "size" not in order.extra:
+    fields = _settings(asked)
+    if asked.size == USUAL_SIZE and "size" not in asked.extra:
         del fields["size"]  # many models there take none
-    if order.images:
-        urls = [data_url(image.data or b"", image.media_type) for image in order.images]
+    if asked.images:
+        urls = [data_url(image.data or b"", image.media_type) for image in asked.images]
         fields["input_references"] = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
-    return Wire("/images", "application/json", to_json(fields))
+    return Encoded("/images", "application/json", to_json(fields))
 
 
-_FORMS: Final[dict[str, Callable[[Order], Wire]]] = {"openai": _openai_form, "openrouter": _openrouter_form}
+_FORMS: Final[dict[str, Callable[[ImageRequest], Encoded]]] = {"openai": _openai_form, "openrouter": _openrouter_form}
 
 
-def _settings(order: Order) -> Iterator[tuple[str, Any]]:
+def _settings(asked: ImageRequest) -> dict[str, Any]:
     """Give the fields that all forms share; what is the default everywhere is not sent."""
-    yield "model", order.model
-    yield "prompt", order.prompt
-    if order.n > 1:
-        yield "n", order.n
-    if order.size != "auto":
-        yield "size", order.size
-    if order.quality not in _USUAL_QUALITIES:
-        yield "quality", _said(order.quality, order.model)
-    yield from freeze(order.extra).items()  # which refuses what cannot be written as JSON
+    fields: dict[str, Any] = {"model": asked.model, "prompt": asked.prompt}
+    if asked.n > 1:
+        fields["n"] = asked.n
+    if asked.size != "auto":
+        fields["size"] = asked.size
+    if asked.quality not in _USUAL_QUALITIES:
+        fields["quality"] = _said(asked.quality, asked.model)
+    fields |= freeze(asked.extra)  # which refuses what cannot be written as JSON
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _said(quality: str, model: str) -> str:

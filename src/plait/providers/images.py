@@ -7,14 +7,12 @@ a response. Knows nothing of agents or chat.
 from __future__ import annotations
 
 import asyncio
-import random
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
-from plait.attachments import MOST_BYTES
-from plait.errors import ConfigurationError, ModelError, PlaitError, TransportError, excerpt
+from plait.errors import ConfigurationError, ModelError, PlaitError, excerpt
 from plait.plain import EMPTY
 from plait.providers.http import Endpoint, TransportLimits, address_of
 from plait.providers.image_answer import (
@@ -24,22 +22,21 @@ from plait.providers.image_answer import (
     ImageResponse,
     read_answer,
 )
-from plait.providers.image_input import image_of
-from plait.providers.image_request import USUAL_SIZE, Order, Wire, check, encode
+from plait.providers.image_input import Fetching, image_of
+from plait.providers.image_request import USUAL_SIZE, Encoded, ImageRequest, check, encode
 from plait.providers.models import IMAGE_MODELS, model_named
-from plait.providers.retry import RetryPolicy, RetryRule, plan
+from plait.providers.retry import RetryPolicy, RetryRule, Tries
 from plait.providers.status import Service
 from plait.providers.vendors import address_for, find_vendor, headers_for, key_of, secrets_in
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from plait.providers.http.fetching import Fetched, Resolve
+    from plait.providers.http.fetching import Resolve
     from plait.providers.image_input import ImageSource
 
 R = TypeVar("R", bound=ImageResponse)
 
-_FETCH_SECONDS: Final = 30.0
 _LIMITS: Final = TransportLimits(answer_bytes=128 * 2**20)  # ten images in base64
 _RETRIES: Final = RetryPolicy(
     # Who asks again after a time-out, or for an answer without an image, may pay for two.
@@ -51,7 +48,8 @@ class AsyncImageClient:
     """Makes and changes images.
 
     `generate` and `edit` do not raise what goes wrong: they give a response with ``success=False``, the sentence in
-    ``error`` and the exception in ``failure``.
+    ``error`` and the exception in ``failure``. There is nothing to close: connections belong to the event loop, and are
+    closed with it.
     """
 
     def __init__(
@@ -107,7 +105,7 @@ class AsyncImageClient:
         self._headers = headers_for(vendor, key, headers)
         self._limits = limits
         self._retry = retry
-        self._fetch = _Fetch(allow_private_urls, resolve)
+        self._fetch = Fetching(allow_private_urls, resolve)
         self._service = Service(
             provider=provider,
             address=address_of(url),
@@ -145,17 +143,18 @@ class AsyncImageClient:
             model: the model; the provider's default if it is None.
             images: what the model may look at: addresses, ``data:`` addresses, base64, bytes, paths or `ImagePart`s.
                 OpenAI takes them at its edit endpoint only, so that is where they are sent.
-            n: how many images.
-            extra: further fields of the provider's request, such as ``{"background": "transparent"}``.
+            n: how many images; a model may give fewer.
+            extra: further fields of the provider's request, such as ``{"background": "transparent"}``. They have the
+                last word; one that is None is left out.
 
         Returns:
             The images, or what went wrong.
         """
-        order = Order(prompt, self._model(model), size, quality, n, extra)
-        asked = ImageGenerationResponse(
-            prompt=prompt, model=order.model, size=order.size, quality=quality, fetch=self._fetch
+        asked = ImageRequest(prompt, self._model(model), size, quality, n, extra)
+        respond = partial(
+            ImageGenerationResponse, prompt=prompt, model=asked.model, size=size, quality=quality, _fetch=self._fetch
         )
-        return await self._answered(asked, order, _listed(images), None)
+        return await self._answered(respond, asked, _listed(images), None)
 
     async def edit(
         self,
@@ -186,83 +185,60 @@ class AsyncImageClient:
         """
         sources = _listed(images)
         masked = mask is not None and mask != ""
-        order = Order(prompt, self._model(model), size, quality, n, extra)
-        asked = ImageEditResponse(
+        asked = ImageRequest(prompt, self._model(model), size, quality, n, extra)
+        respond = partial(
+            ImageEditResponse,
             prompt=prompt,
-            model=order.model,
-            size=order.size,
+            model=asked.model,
+            size=size,
             images_count=len(sources),
             mask_provided=masked,
-            fetch=self._fetch,
+            _fetch=self._fetch,
         )
         if not sources:
             msg = "edit needs an image; generate makes one from words alone"
-            return replace(asked, failure=ConfigurationError(msg))
-        return await self._answered(asked, order, sources, mask if masked else None)
+            return respond(failure=ConfigurationError(msg))
+        return await self._answered(respond, asked, sources, mask if masked else None)
 
     def _model(self, model: str | None) -> str:
         said = model or IMAGE_MODELS.get(self.provider, IMAGE_MODELS["openai"])
         return model_named(said).removeprefix(f"{self.provider}:") if isinstance(said, str) else said
 
-    async def _answered(self, asked: R, order: Order, images: Sequence[ImageSource], mask: ImageSource | None) -> R:
-        """Ask, and give the response with what came of it."""
+    async def _answered(
+        self, respond: Callable[..., R], asked: ImageRequest, images: Sequence[ImageSource], mask: ImageSource | None
+    ) -> R:
+        """Ask, and make the response of what came of it."""
         try:
-            check(order, len(images))
+            check(asked, len(images))
             read = [await image_of(image, self._fetch, f"image {number}") for number, image in enumerate(images, 1)]
-            cover = None if mask is None else await image_of(mask, self._fetch, "the mask")
-            wire = encode(self.provider, order._replace(images=tuple(read), mask=cover))
-            answer = await self._ask(wire, order.model)
+            read_mask = None if mask is None else await image_of(mask, self._fetch, "the mask")
+            encoded = encode(self.provider, asked._replace(images=tuple(read), mask=read_mask))
+            answer = await self._ask(encoded, asked.model)
         except PlaitError as failure:
             # A response is kept; the frames would keep the request's images, and its headers, with it.
-            return replace(asked, failure=failure.with_traceback(None))
-        return replace(
-            asked,
-            images=answer.images,
-            revised_prompt=answer.revised_prompt,
-            usage=answer.usage,
-            details=answer.details,
-        )
+            return respond(failure=failure.with_traceback(None))
+        return respond(**answer._asdict())
 
-    async def _ask(self, wire: Wire, model: str) -> Answer:
+    async def _ask(self, encoded: Encoded, model: str) -> Answer:
         """Send a request, again where that may help, and read its answer."""
         service = replace(self._service, model=model)
-        headers = self._headers | {"content-type": wire.content_type}
-        endpoint = Endpoint(f"{self.base_url}{wire.path}", service, headers=headers, limits=self._limits)
-        began = time.monotonic()
-        attempt = 0
+        headers = self._headers | {"content-type": encoded.content_type}
+        endpoint = Endpoint(f"{self.base_url}{encoded.path}", service, headers=headers, limits=self._limits)
+        tries = Tries(self._retry, self.provider, model)
         try:
             async with asyncio.timeout(self._retry.deadline):
                 while True:
-                    attempt += 1
+                    tries.count += 1
                     try:
-                        body = await endpoint.post(wire.body)
+                        body = await endpoint.post(encoded.body)
                         return await asyncio.to_thread(read_answer, body, service)  # megabytes of base64
                     except ModelError as error:
-                        error.attempts = attempt
-                        delay = plan(self._retry, error, attempt, time.monotonic() - began, random.random)
-                        if delay is None:
+                        error.attempts = tries.count
+                        if (delay := tries.delay_after(error)) is None:
                             raise
                     await asyncio.sleep(delay)
         except TimeoutError:
-            msg = f"{self.provider} gave no answer within {self._retry.deadline:g} s, all tries together"
-            late = TransportError(msg, timeout=True, provider=self.provider)
-            late.attempts = attempt
-            raise late from None
-
-
-@dataclass(frozen=True, slots=True)
-class _Fetch:
-    """Gets images that are addresses, within the bounds of an image."""
-
-    allow_private: bool
-    resolve: Resolve | None
-
-    async def __call__(self, url: str, /) -> Fetched:
-        from plait.providers.http.fetching import fetch  # it imports aiohttp
-
-        return await fetch(
-            url, most=MOST_BYTES, seconds=_FETCH_SECONDS, allow_private=self.allow_private, resolve=self.resolve
-        )
+            raise tries.unanswered() from None
 
 
 def _listed(images: ImageSource | Sequence[ImageSource] | None) -> Sequence[ImageSource]:

@@ -1,7 +1,7 @@
-"""Judging an answer: the one way in which every dialect's events are read, and the words for what is wrong with them.
+"""Judging an answer: the one way in which every dialect's answers are read, and the words for what is wrong with them.
 
-Knows no dialect: a dialect's reader says what an event decodes to, what it adds to the answer, and what has to be there
-at its end. Pure; it does no I/O.
+Knows no dialect: a dialect's reader says what an event decodes to, what it adds to the answer, and which is the last.
+Of streams of events it knows ``[DONE]``, which some send behind the answer, whatever they speak. Pure; it does no I/O.
 """
 
 from __future__ import annotations
@@ -11,10 +11,21 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
 
 import msgspec
 
-from plait.errors import EmptyAnswer, ModelError, ProtocolViolation, StreamTruncated, TransportError, excerpt
-from plait.events import TextDelta
+from plait.errors import (
+    ConfigurationError,
+    EmptyAnswer,
+    ModelError,
+    ProtocolViolation,
+    StreamTruncated,
+    TransportError,
+    excerpt,
+)
+from plait.events import MAY_BE_EMPTY, FinishDelta, TextDelta, Usage
+from plait.frozen import assemble
+from plait.plain import freeze, shown
 from plait.providers.sse import DONE
 from plait.providers.status import error_object
+from plait.providers.wire import dollars, token_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,16 +36,19 @@ if TYPE_CHECKING:
 A = TypeVar("A")
 
 _BOM_AND_LINES: Final = b"\xef\xbb\xbf\r\n"
+_TOO_DEEP: Final = "sent something that is nested too deeply"  # the decoder takes what looks at its values may not
 
 
 class Judge(Generic[A]):
-    """Turns the events of one answer into deltas; what is wrong with one of them is raised at the end.
+    """Turns one answer into deltas, and judges at its end whether it was complete.
+
+    End marks are given out by `end` alone, when it is sure that the answer is one.
 
     Attributes:
         done: whether what comes now is of no interest: the server said so, or it failed.
     """
 
-    __slots__ = ("_failure", "_fed", "_said", "_service", "done")
+    __slots__ = ("_complete", "_failure", "_fed", "_reason", "_said", "_service", "_spoke", "done")
 
     decoder: ClassVar[msgspec.json.Decoder[Any]]  # of what the data of an event holds
 
@@ -45,11 +59,35 @@ class Judge(Generic[A]):
         self._failure: ModelError | None = None
         self._said: list[Delta] = []
         self._fed = False  # whether an event came
+        self._spoke = False  # whether there was anything that makes an answer: text, a refusal, a call
+        self._complete = False
+        self._reason: str | None = None  # why the answer ends, in the provider's word
 
     @property
     def partial(self) -> str:
         """The text of the first choice so far."""
         return "".join(delta.text for delta in self._said if type(delta) is TextDelta and delta.choice == 0)
+
+    def whole(self, body: bytes) -> list[Delta]:
+        """Read an answer in one piece.
+
+        Raises:
+            ModelError: as `end`.
+        """
+        try:
+            answer = self.decoder.decode(body)
+        except (ValueError, RecursionError):
+            events = self._events_in(body)
+            if events:
+                return self.feed(events) + self.end(body)
+            answer = self._read(body)
+        self._fed = True
+        try:
+            self.done = self._complete = self._take(answer, body, self._said)
+        except RecursionError:
+            raise self._violation(body, what=_TOO_DEEP) from None
+        self._sum_up(self._said)
+        return self._said + self.end(body)
 
     def feed(self, events: Iterable[bytes]) -> list[Delta]:
         """Read the events of one socket read.
@@ -72,24 +110,74 @@ class Judge(Generic[A]):
                         break
                     answer = self._read(event)
                 if add(answer, said):
-                    self.done = True
+                    self.done = self._complete = True
                     break
         except ModelError as error:
             self._failure = error
             self.done = True
-        except RecursionError:  # the decoder goes deeper than some of what looks at its values
-            self._failure = self._violation(event, what="sent something that is nested too deeply")
+        except RecursionError:
+            self._failure = self._violation(event, what=_TOO_DEEP)
             self.done = True
         self._sum_up(said)
         return said[before:]
 
+    def end(self, beginning: bytes = b"", *, broken: TransportError | None = None) -> list[Delta]:
+        """Judge the answer at its end; give its end marks, and what else is known only then.
+
+        Args:
+            beginning: the first bytes of the answer, to show if there was nothing in it.
+            broken: how the stream broke off, if it did.
+
+        Raises:
+            ProtocolViolation: something is no JSON of this dialect, or a stream that ended cleanly held no event.
+            ProviderError: it holds an error. As with all of these, ``partial`` is the text so far.
+            StreamTruncated: its end is missing.
+            EmptyAnswer: it is complete and says nothing.
+        """
+        if self._failure is not None:
+            raise self._failure
+        if not self._is_complete():
+            raise self._truncated(beginning, broken)
+        endings = self._endings(beginning)
+        if not (self._spoke or any(type(end) is FinishDelta and end.finish_reason in MAY_BE_EMPTY for end in endings)):
+            provider = self._service.provider
+            msg = f"{provider} gave a complete answer without text or tool calls"
+            raise EmptyAnswer(msg, provider=provider)
+        return endings
+
+    def _events_in(self, body: bytes) -> list[bytes]:
+        """Give the events of what should be one piece, and is a stream; nothing if it is none."""
+        del body
+        return []
+
+    def _take(self, answer: A, body: bytes, deltas: list[Delta]) -> bool:
+        """Add the deltas of an answer in one piece; say whether it is complete.
+
+        Raises:
+            ModelError: it is an error, or no answer.
+        """
+        raise NotImplementedError
+
     def _add(self, event: A, deltas: list[Delta]) -> bool:
-        """Add the deltas of one event; say whether it is the last of the answer.
+        """Add the deltas of one event; say whether it is the last, with which the answer is complete.
 
         Raises:
             ModelError: the event is an error, or makes no sense.
         """
         raise NotImplementedError
+
+    def _is_complete(self) -> bool:
+        """Whether all of the answer came."""
+        return self._complete
+
+    def _endings(self, beginning: bytes) -> list[Delta]:
+        """Give the end marks of a complete answer, and what else is known only now.
+
+        Raises:
+            ModelError: it failed, or is no answer after all; ``beginning`` can be shown.
+        """
+        del beginning
+        return [FinishDelta(self._reason or "")]  # some servers name no reason
 
     def _sum_up(self, deltas: list[Delta]) -> None:
         """Add what the events of one read say together, whatever became of the last of them."""
@@ -112,20 +200,31 @@ class Judge(Generic[A]):
         made: A = msgspec.convert(value, self.decoder.type)
         return made
 
-    def _violation(self, said: bytes, what: str) -> ProtocolViolation:
-        text = excerpt(self._service.clean(said.decode("utf-8", "replace")))
-        shown = f": {text}" if text else ": nothing"
+    def _kept(self, said: Any) -> Any:
+        """Freeze fields of the provider's own, which go back to it as they came.
+
+        Raises:
+            ProtocolViolation: they could not be written as JSON again: they are nested too deeply, or hold a number
+                that is none.
+        """
+        try:
+            return freeze(said)
+        except ConfigurationError:
+            pass
+        raise self._violation(said, what="sent something that cannot be kept")
+
+    def _violation(self, said: Any, what: str) -> ProtocolViolation:
+        """Give the error for what was said, as it came, or as it was decoded."""
+        told = said.decode("utf-8", "replace") if isinstance(said, bytes) else shown(said)
+        text = excerpt(self._service.clean(told))
         provider = self._service.provider
-        return ProtocolViolation(f"{provider} {what}{shown}", excerpt=text, provider=provider, partial=self.partial)
+        sentence = f"{provider} {what}: {text or 'nothing'}"
+        return ProtocolViolation(sentence, excerpt=text, provider=provider, partial=self.partial)
 
     def _error(self, said: object) -> ModelError:
         error = error_object(said, self._service)
         error.partial = self.partial
         return error
-
-    def _empty(self) -> EmptyAnswer:
-        provider = self._service.provider
-        return EmptyAnswer(f"{provider} gave a complete answer without text or tool calls", provider=provider)
 
     def _truncated(self, beginning: bytes, broken: TransportError | None) -> ModelError:
         commented = beginning.lstrip(_BOM_AND_LINES)[:1] == b":"  # sign enough that it is a stream of events
@@ -137,3 +236,38 @@ class Judge(Generic[A]):
         error = StreamTruncated(how, timeout=timeout, provider=provider, partial=self.partial)
         error.__cause__ = broken
         return error
+
+
+def usage_of(
+    sent: object, received: object, *, read: object = 0, written: object = 0, thought: object = 0, cost: object = None
+) -> Usage | None:
+    """Give the tokens of a request, of what a provider says of them; what makes no sense is not known.
+
+    Args:
+        sent: the tokens sent, those that came from the provider's cache or went to it among them.
+        received: the tokens received, those of thoughts among them.
+        read: of those sent, how many came from the cache.
+        written: of those sent, how many went to it.
+        thought: of those received, how many were thoughts.
+        cost: what it cost, in US dollars.
+
+    Returns:
+        None if it is not known how many were sent and received, which is not the same as zero.
+    """
+    of_input, of_output = token_count(sent), token_count(received)
+    if of_input is None or of_output is None:
+        return None
+    found = {
+        "input_tokens": of_input,
+        "output_tokens": of_output,
+        "cache_read_tokens": token_count(read) or 0,
+        "cache_write_tokens": token_count(written) or 0,
+        "reasoning_tokens": token_count(thought) or 0,
+        "cost": dollars(cost),
+    }
+    return assemble(Usage, found)
+
+
+def fields_of(value: object) -> dict[str, Any]:
+    """Give the fields of an object; of anything else there are none."""
+    return value if type(value) is dict else {}

@@ -6,18 +6,19 @@ message gives the address, for Ollama takes their bytes only.
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Final
+import asyncio
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar
 
-from plait.errors import ConfigurationError, PlaitError, excerpt
+from plait.attachments import MOST_BYTES, is_web_address
+from plait.errors import PlaitError, TransportError, excerpt
 from plait.messages import ImagePart, ToolResult
 from plait.plain import EMPTY
-from plait.providers.history import Unfetched, spared
 from plait.providers.http import DEFAULT_LIMITS, Framing, TransportLimits
+from plait.providers.image_input import FETCH_SECONDS, Fetching, image_of
 from plait.providers.ndjson import LineReader
 from plait.providers.ollama_answer import OllamaReader
-from plait.providers.ollama_request import encode_head, encode_message, message_bytes
+from plait.providers.ollama_request import addresses_in, encode_head, message_bytes
 from plait.providers.remote import HttpProvider
 from plait.providers.wire import Recent
 
@@ -26,12 +27,8 @@ if TYPE_CHECKING:
 
     from plait.messages import Message, Part
     from plait.providers.base import Request
-    from plait.providers.http.fetching import Resolve
+    from plait.providers.http.fetching import Fetched, Resolve
     from plait.providers.vendors import Dialect, Vendor
-
-_MOST_BYTES: Final = 20 * 2**20  # of one image that is fetched
-_SECONDS: Final = 30.0  # for it
-_SCHEMES: Final = ("http:", "https:", "data:")
 
 
 class OllamaProvider(HttpProvider):
@@ -63,8 +60,8 @@ class OllamaProvider(HttpProvider):
             base_url: where Ollama is; without one ``OLLAMA_HOST``, else this machine.
             api_key: the key, which only some servers want.
             headers: further headers, which take the place of ours.
-            limits: how long and how much a request may take. Images are fetched before it, each within 30 seconds and
-                20 MB.
+            limits: how long and how much a request may take. Images are fetched before it, all of them within 30
+                seconds and 50 MB.
             allow_private_urls: whether images may be fetched from private networks and this machine, and from any port.
                 Not for a program that takes addresses from others.
             resolve: gives the addresses of a name, for images that are fetched; the system does if it is None.
@@ -72,21 +69,17 @@ class OllamaProvider(HttpProvider):
         Raises:
             ConfigurationError: as `HttpProvider`.
         """
-        self._allow_private = allow_private_urls
-        self._resolve = resolve
+        self._fetching = Fetching(allow_private_urls, resolve)
         super().__init__(model, name=name, base_url=base_url, api_key=api_key, headers=headers, limits=limits)
+        self.total += FETCH_SECONDS
 
     def _prepare(self, vendor: Vendor) -> None:
         del vendor
-        self._messages = message_bytes(self.name, private=self._allow_private)
+        self._messages = message_bytes(self.name, self._fetching)
         self._heads: Recent[bytes] = Recent()
 
     def encode(self, request: Request) -> bytes:
-        """Give the body of a request; see `HttpProvider.encode`.
-
-        Raises:
-            Unfetched: an image in it has an address only, and was not fetched yet; `compose` fetches it.
-        """
+        """Give the body of a request, whose images `compose` has fetched; see `HttpProvider.encode`."""
         head = self._heads.get(
             (request.settings, request.output, request.stream, *request.tools),
             lambda: encode_head(request, self.model, self.name),
@@ -102,56 +95,73 @@ class OllamaProvider(HttpProvider):
             ConfigurationError: an address is none, or what is there is no whole image.
             TransportError, ProtocolViolation, LimitExceeded: an image could not be fetched; see `fetch`.
         """
-        while True:
-            try:
-                return self.encode(request)
-            except Unfetched as found:
-                message = found.message
-            try:
-                fetched = message.model_copy(update={"parts": [await self._with_data(part) for part in message.parts]})
-            except PlaitError:
-                if not any(message is said for said in request.messages[: request.earlier]):
-                    raise
-                # For this request only: the next one may find it.
-                other = spared(message, self._encode_fetched)
-                messages = [other if said is message else said for said in request.messages]
-                request = replace(request, messages=messages)
+        messages, fetch = request.messages, OneBound(self._fetching)
+        for at in reversed(range(len(messages))):  # the newest, which must be had, come first
+            message = messages[at]
+            spare = at < request.earlier or message.role == "tool"
+            if self._messages.knows(message, spare=spare) or not addresses_in(message):
+                continue
+            said = await _with_images(message, fetch, spare=spare)
+            if addresses_in(said):  # for this request only: the next one may find them
+                messages = [*messages[:at], said, *messages[at + 1 :]]
             else:
-                self._messages.keep(message, encode_message(fetched, self.name))
-
-    def _encode_fetched(self, message: Message) -> bytes:
-        """Encode a message of which nothing is fetched any more.
-
-        Raises:
-            ConfigurationError: it has a part that cannot be sent.
-        """
-        try:
-            return encode_message(message, self.name)
-        except Unfetched as error:
-            raise ConfigurationError(str(error)) from None
-
-    async def _with_data(self, part: Part) -> Part:
-        """Give a part with the bytes of its images in place of their addresses."""
-        if isinstance(part, ToolResult):
-            return part.model_copy(update={"parts": [await self._with_data(item) for item in part.parts]})
-        if not isinstance(part, ImagePart) or part.data is not None or part.url is None:
-            return part
-        if not part.url.lower().startswith(_SCHEMES):
-            msg = f"the image {excerpt(part.url, 60)!r} is no address; it must begin with http:, https: or data:"
-            raise ConfigurationError(msg)
-        from plait.providers.http.fetching import fetch  # it imports aiohttp
-        from plait.providers.image_input import image_of
-
-        get = partial(
-            fetch,
-            most=_MOST_BYTES,
-            seconds=_SECONDS,
-            allow_private=self._allow_private,
-            resolve=self._resolve,
-        )
-        return await image_of(part, get, f"the image at {excerpt(part.url, 60)!r}")
+                self._messages.keep(message, said, spare=spare)
+        return self.encode(request if messages is request.messages else replace(request, messages=messages))
 
     def reader(self, request: Request) -> OllamaReader:
         """Give what reads the answer to a request."""
         del request
         return OllamaReader(self._service)
+
+
+@dataclass(slots=True)
+class OneBound:
+    """Gets the images of one request: all of them together within the time and size of one.
+
+    Attributes:
+        fetching: gets one.
+        until: when there must be an end, on the event loop's clock.
+        left: how many bytes may still come.
+    """
+
+    fetching: Fetching
+    until: float = field(default_factory=lambda: asyncio.get_running_loop().time() + FETCH_SECONDS)
+    left: int = MOST_BYTES
+
+    async def __call__(self, url: str, /) -> Fetched:
+        """Get what is at an address; see `fetch` for what is raised."""
+        seconds = round(self.until - asyncio.get_running_loop().time(), 1)
+        if seconds <= 0:
+            msg = f"the images of the request could not be fetched within {FETCH_SECONDS:g} s, all of them together"
+            raise TransportError(msg, timeout=True)
+        found = await self.fetching(url, most=self.left, seconds=seconds)
+        self.left -= len(found.data)
+        return found
+
+
+async def _with_images(message: Message, fetch: OneBound, *, spare: bool) -> Message:
+    """Give a message with its images in place of their addresses.
+
+    Args:
+        message: what is sent.
+        fetch: gets what is at an address.
+        spare: whether an address stays where it is when nothing can be had from it.
+    """
+
+    async def fetched(part: Part) -> Part:
+        if not isinstance(part, ImagePart) or part.data is not None or not is_web_address(part.url or ""):
+            return part
+        try:
+            return await image_of(part, fetch, f"the image at {excerpt(part.url or '', 60)!r}")
+        except PlaitError:
+            if not spare:
+                raise
+            return part
+
+    parts: list[Part] = []
+    for part in message.parts:
+        if isinstance(part, ToolResult):
+            parts.append(part.model_copy(update={"parts": tuple([await fetched(item) for item in part.parts])}))
+        else:
+            parts.append(await fetched(part))
+    return message.model_copy(update={"parts": tuple(parts)})

@@ -14,28 +14,21 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import msgspec
 
 from plait.events import (
-    CUT,
-    FinishDelta,
     ModelDelta,
     ReasoningDelta,
     TextDelta,
     ToolCallDelta,
-    Usage,
     UsageDelta,
 )
-from plait.frozen import assemble
 from plait.plain import parse_json, to_json
-from plait.providers.judging import Judge
+from plait.providers.judging import Judge, usage_of
 from plait.providers.ndjson import LineReader
-from plait.providers.wire import token_count
 
 if TYPE_CHECKING:
-    from plait.errors import TransportError
     from plait.events import Delta
     from plait.providers.status import Service
 
 _NOTHING: Final = msgspec.Raw(b"null")
-_BEGINNING: Final = 1000  # bytes that may be shown
 _NO_MESSAGE: Final = "answered without a message"
 
 
@@ -66,12 +59,9 @@ class _Line(msgspec.Struct, gc=False):
 
 
 class OllamaReader(Judge[_Line]):
-    """Turns one answer's JSON into deltas, and judges at its end whether it was complete.
+    """Turns one answer's JSON into deltas, and judges at its end whether it was complete: its last line says so."""
 
-    The end mark is given out by `end` alone, when it is sure that the answer is one.
-    """
-
-    __slots__ = ("_calls", "_complete", "_named", "_reason", "_seen", "_spoke")
+    __slots__ = ("_calls", "_named", "_seen")
 
     decoder: ClassVar[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(_Line)
 
@@ -80,52 +70,18 @@ class OllamaReader(Judge[_Line]):
         super().__init__(service)
         self._named = False
         self._seen = False  # a message, be it empty
-        self._spoke = False  # text or a tool call
         self._calls = 0
-        self._complete = False
-        self._reason: str | None = None
 
-    def whole(self, body: bytes) -> list[Delta]:
-        """Read an answer in one piece; some servers call a stream one, so that it may have several lines.
+    def _events_in(self, body: bytes) -> list[bytes]:
+        reader = LineReader()
+        lines = reader.feed(body) + reader.end()
+        # Else it is one object, written over several lines.
+        return lines if len(lines) > 1 and lines[0].rstrip()[-1:] == b"}" else []
 
-        Raises:
-            ProtocolViolation, StreamTruncated, ProviderError, EmptyAnswer: as `end`.
-        """
-        try:
-            answer: _Line = self.decoder.decode(body)
-        except (ValueError, RecursionError):
-            reader = LineReader()
-            lines = reader.feed(body) + reader.end()
-            if len(lines) > 1 and lines[0].rstrip()[-1:] == b"}":  # else it is one object, written over several lines
-                return self.feed(lines) + self.end(body[:_BEGINNING])
-            answer = self._read(body)
+    def _take(self, answer: _Line, body: bytes, deltas: list[Delta]) -> bool:
         if answer.message is None and not answer.error:
             raise self._violation(body, what=_NO_MESSAGE)
-        self._fed = True
-        self._add(answer, self._said)
-        self._complete = self._complete or answer.done is None  # the end of the body is its end mark
-        return self._said + self.end(body[:_BEGINNING])
-
-    def end(self, beginning: bytes = b"", *, broken: TransportError | None = None) -> list[Delta]:
-        """Judge the answer at its end; give its end mark.
-
-        Args:
-            beginning: the first bytes of the answer, to show if there was nothing in it.
-            broken: how the stream broke off, if it did.
-
-        Raises:
-            StreamTruncated: no line was ``done``.
-            ProtocolViolation: a line is no JSON object of this dialect, there was none, or no message in any.
-            ProviderError: a line holds an error. As with all of these, ``partial`` is the text so far.
-            EmptyAnswer: it is complete and says nothing.
-        """
-        if self._failure is not None:
-            raise self._failure
-        if not self._complete:
-            raise self._truncated(beginning, broken)
-        if not self._spoke and self._reason not in CUT:
-            raise self._empty()
-        return [FinishDelta(self._reason or "")]  # older servers name no reason
+        return self._add(answer, deltas) or answer.done is None  # then the end of the body is its end mark
 
     def _add(self, event: _Line, deltas: list[Delta]) -> bool:
         if event.error:
@@ -148,9 +104,8 @@ class OllamaReader(Judge[_Line]):
             return False
         if not self._seen:
             raise self._violation(to_json(event), what=_NO_MESSAGE)
-        self._complete = True
         self._reason = event.done_reason
-        if (usage := read_usage(event.prompt_eval_count, event.eval_count)) is not None:
+        if (usage := usage_of(event.prompt_eval_count, event.eval_count)) is not None:
             deltas.append(UsageDelta(usage))
         return True
 
@@ -183,11 +138,3 @@ def _calls_in(value: Any) -> list[dict[str, Any]]:
     calls = message.get("tool_calls") if isinstance(message, dict) else None
     found = [call.get("function") for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
     return [function for function in found if isinstance(function, dict) and "arguments" in function]
-
-
-def read_usage(sent: object, received: object) -> Usage | None:
-    """Read the tokens of a request; None when they make no sense or are missing, which is not the same as zero."""
-    tokens = token_count(sent), token_count(received)
-    if tokens[0] is None or tokens[1] is None:
-        return None
-    return assemble(Usage, {"input_tokens": tokens[0], "output_tokens": tokens[1]})

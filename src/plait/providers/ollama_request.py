@@ -3,8 +3,8 @@
 https://docs.ollama.com/api/chat and https://github.com/ollama/ollama/blob/main/api/types.go
 
 A message has one text, and beside it images in base64: where only an address is given, somebody else has to fetch it
-first (`Unfetched`). The images of a tool's result follow the results in a user message. What the dialect has no place
-for is refused before anything is sent.
+first (`addresses_in`). The images of a tool's result follow the results in a user message. What the dialect has no
+place for is refused before anything is sent.
 """
 
 from __future__ import annotations
@@ -13,35 +13,38 @@ from base64 import b64encode
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
+from plait.attachments import image_source, is_web_address
 from plait.errors import ConfigurationError
-from plait.messages import AssistantMessage, ImagePart, TextPart, ToolResult
+from plait.messages import ImagePart, TextPart, ToolResult
 from plait.plain import thaw, to_json
 from plait.providers.history import (
-    Unfetched,
     check_extra,
+    check_said_by_model,
+    described,
     sendable_arguments,
     sendable_name,
     source_of,
     take_list,
+    text_in_lines,
     unsendable,
 )
-from plait.providers.wire import MessageBytes, parse_data_url
+from plait.providers.wire import MessageBytes, fields_said
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from plait.messages import Message, Part, Role, ToolCall
-    from plait.providers.base import Request, Settings, ToolDefinition
+    from plait.providers.base import Request, Settings
+    from plait.providers.image_input import Fetching
 
-_SAID_BY_MODELS: Final = frozenset({"text", "reasoning", "tool_call", "server_tool"})
 _OWN_FIELDS: Final = frozenset({"messages", "stream"})
 _OPTIONS: Final = "options"
 
 
 @lru_cache(maxsize=64)
-def message_bytes(provider: str, *, private: bool) -> MessageBytes:
-    """Give the keeper of message bytes for a provider of this name, one for all that fetch from the same addresses."""
-    del private  # what was fetched with more leave is no business of those with less
+def message_bytes(provider: str, fetching: Fetching) -> MessageBytes:
+    """Give the keeper of message bytes for a provider of this name, one for all that fetch images in the same way."""
+    del fetching  # what was fetched with more leave is no business of those with less
     return MessageBytes(lambda message: encode_message(message, provider))
 
 
@@ -52,62 +55,53 @@ def encode_message(message: Message, provider: str) -> bytes:
 
     Raises:
         ConfigurationError: it has a part that the dialect cannot say.
-        Unfetched: it has an image of which only the address is known.
     """
-    try:
-        match message.role:
-            case "system":
-                return to_json(_said(message.parts, "system", provider, images=False))
-            case "user":
-                return to_json(_said(message.parts, "user", provider))
-            case "assistant":
-                return _assistant(message, provider)
-            case "tool":
-                return to_json(_results(message, provider))[1:-1]
-            case _:
-                assert_never(message.role)
-    except _NoData:
-        raise Unfetched(message, provider) from None
+    match message.role:
+        case "system":
+            return to_json(_said(message.parts, "system", provider, images=False))
+        case "user":
+            return to_json(_said(message.parts, "user", provider))
+        case "assistant":
+            return _assistant(message, provider)
+        case "tool":
+            return to_json(_results(message, provider))[1:-1]
+        case _:
+            assert_never(message.role)
 
 
-class _NoData(Exception):
-    """An image has an address only."""
+def addresses_in(message: Message) -> list[str]:
+    """Give the web addresses of a message's images, in whose place the images must stand before it can be sent."""
+    if message.role not in ("user", "tool"):
+        return []
+    given = (part.parts if isinstance(part, ToolResult) else (part,) for part in message.parts)
+    images = [part for parts in given for part in parts if isinstance(part, ImagePart) and part.data is None]
+    return [image.url for image in images if image.url is not None and is_web_address(image.url)]
 
 
-def _said(parts: Iterable[Part], role: Role, provider: str, *, images: bool = True) -> dict[str, Any]:
-    texts, seen = [], []
+def _said(parts: Sequence[Part], role: Role, provider: str, *, images: bool = True) -> dict[str, Any]:
+    seen = []
     for part in parts:
-        if isinstance(part, TextPart):
-            texts.append(part.text)
-        elif isinstance(part, ImagePart) and images:
-            seen.append(_image(part))
-        else:
+        if isinstance(part, ImagePart) and images:
+            seen.append(_image(part, provider))
+        elif not isinstance(part, TextPart):
             raise unsendable(part.type, role, provider)
-    made: dict[str, Any] = {"role": role, "content": "".join(texts)}
+    made: dict[str, Any] = {"role": role, "content": text_in_lines(parts)}
     return made | {"images": seen} if seen else made
 
 
-def _image(part: ImagePart) -> str:
-    data = part.data
-    if data is None and part.url is not None:
-        found = parse_data_url(part.url)
-        if found is None:
-            raise _NoData
-        data = found[1]
-    if data is None:
-        msg = "an image part has neither url nor data; give it one of them"
+def _image(part: ImagePart, provider: str) -> str:
+    source = image_source(part)
+    if isinstance(source, str):
+        msg = f"{provider!r} takes no address of an image; give the image's data"
         raise ConfigurationError(msg)
-    return b64encode(data).decode("ascii")
+    return b64encode(source.data).decode("ascii")
 
 
 def _assistant(message: Message, provider: str) -> bytes:
-    whose = message.provider if isinstance(message, AssistantMessage) else None
-    for part in message.parts:
-        if part.type not in _SAID_BY_MODELS and (whose is None or part.type != "image"):
-            raise unsendable(part.type, "assistant", provider)
+    check_said_by_model(message, provider)
     # The words of a refusal are text to this dialect.
     made = {"role": "assistant", "content": "".join(part.text for part in message.parts if isinstance(part, TextPart))}
-    if whose == provider and message.reasoning:
+    if getattr(message, "provider", None) == provider and message.reasoning:
         made["thinking"] = message.reasoning
     said = to_json(made)
     if not message.tool_calls:
@@ -131,11 +125,10 @@ def _results(message: Message, provider: str) -> list[dict[str, Any]]:
     for part in message.parts:
         if not isinstance(part, ToolResult):
             raise unsendable(part.type, "tool", provider)
-        result = {"role": "tool", "content": part.text, "tool_call_id": part.call_id}
+        result = {"role": "tool", "content": text_in_lines(part.parts), "tool_call_id": part.call_id}
         made.append(result | {"tool_name": sendable_name(part.name)} if part.name else result)
         if others := [item for item in part.parts if not isinstance(item, TextPart)]:
-            line_end = "\n" if more else ""
-            more += [TextPart(text=line_end + source_of(part)), *others]
+            more += [TextPart(text=source_of(part)), *others]
     if more:
         made.append(_said(more, "user", provider))
     return made
@@ -162,7 +155,7 @@ def encode_head(request: Request, model: str, provider: str) -> bytes:
         raise ConfigurationError(msg)
     extra = thaw(settings.extra)
     offered = () if settings.tool_choice == "none" else request.tools  # there is no other way to say it
-    tools = [{"type": "function", "function": _function(tool)} for tool in offered]
+    tools = [{"type": "function", "function": {**described(tool), "parameters": tool.parameters}} for tool in offered]
     tools += take_list(extra, "tools")
     if tools:
         _check_tool_settings(settings, provider)
@@ -173,7 +166,6 @@ def encode_head(request: Request, model: str, provider: str) -> bytes:
         "stop": settings.stop,
         "seed": settings.seed,
     }
-    options = {name: value for name, value in options.items() if value is not None}
     more = extra.pop(_OPTIONS, {})
     if not isinstance(more, dict):
         msg = f"settings.extra['options'] of {provider!r} is an object of options, not {type(more).__name__}"
@@ -181,16 +173,11 @@ def encode_head(request: Request, model: str, provider: str) -> bytes:
     fields: dict[str, Any] = {
         "model": model,
         "stream": request.stream,  # which is what Ollama does unless told otherwise
-        _OPTIONS: options | more or None,
+        _OPTIONS: fields_said(options) | more or None,
         "tools": tools or None,
         "format": None if output is None else output.schema,
     }
-    return to_json({name: value for name, value in fields.items() if value is not None} | extra)[:-1]
-
-
-def _function(tool: ToolDefinition) -> dict[str, Any]:
-    described = {"description": tool.description} if tool.description else {}
-    return {"name": tool.name, **described, "parameters": tool.parameters}
+    return to_json(fields_said(fields) | extra)[:-1]
 
 
 def _check_tool_settings(settings: Settings, provider: str) -> None:

@@ -1,11 +1,11 @@
-"""Reading answers: what every dialect's reader is, and the reader of answers that are given as a call of a tool.
+"""Reading answers that are given as a call of a tool.
 
 Knows no dialect, and does no I/O.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -17,38 +17,7 @@ if TYPE_CHECKING:
 
     from plait.errors import TransportError
     from plait.events import Delta
-
-
-class AnswerReader(Protocol):
-    """Turns one answer's bytes into deltas, and judges at its end whether it was complete. Pure; it does no I/O.
-
-    Attributes:
-        done: whether what comes now is of no interest: the server said so, or it failed.
-    """
-
-    done: bool
-
-    @property
-    def partial(self) -> str:
-        """The text of the first choice so far."""
-        ...
-
-    def whole(self, body: bytes) -> list[Delta]:
-        """Read an answer in one piece."""
-        ...
-
-    def feed(self, events: Iterable[bytes]) -> list[Delta]:
-        """Read the events of one socket read; what is wrong with one of them is raised by `end`."""
-        ...
-
-    def end(self, beginning: bytes = b"", *, broken: TransportError | None = None) -> list[Delta]:
-        """Judge a stream at its end: give the end mark of the answer, or raise what is wrong with it.
-
-        Args:
-            beginning: the first bytes of the stream, to show if there was no event in it.
-            broken: how the stream broke off, if it did.
-        """
-        ...
+    from plait.providers.judging import Judge
 
 
 class AnswerByTool:
@@ -61,7 +30,7 @@ class AnswerByTool:
 
     __slots__ = ("_choices", "_reader", "_tool", "done")
 
-    def __init__(self, reader: AnswerReader, tool: str) -> None:
+    def __init__(self, reader: Judge[Any], tool: str) -> None:
         """Take the dialect's reader, and the name of the tool."""
         self.done = reader.done
         self._reader = reader
@@ -75,17 +44,17 @@ class AnswerByTool:
         return "".join(first.said) if first is not None and first.said else self._reader.partial
 
     def whole(self, body: bytes) -> list[Delta]:
-        """Read an answer in one piece; see `AnswerReader.whole`."""
+        """Read an answer in one piece; see `Judge.whole`."""
         return self._read(self._reader.whole(body))
 
     def feed(self, events: Iterable[bytes]) -> list[Delta]:
-        """Read the events of one socket read; see `AnswerReader.feed`."""
+        """Read the events of one socket read; see `Judge.feed`."""
         deltas = self._read(self._reader.feed(events))
         self.done = self._reader.done
         return deltas
 
     def end(self, beginning: bytes = b"", *, broken: TransportError | None = None) -> list[Delta]:
-        """Judge a stream at its end; see `AnswerReader.end`."""
+        """Judge a stream at its end; see `Judge.end`."""
         return self._read(self._reader.end(beginning, broken=broken))
 
     def _read(self, deltas: list[Delta]) -> list[Delta]:

@@ -7,6 +7,7 @@ subclass that says how requests are written and answers are read. Knows nothing 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from urllib.parse import urlsplit
 
 from plait.errors import ConfigurationError, LimitExceeded, ModelError, TransportError
 from plait.plain import EMPTY
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from plait.events import Delta
     from plait.providers.base import Request
-    from plait.providers.reading import AnswerReader
+    from plait.providers.judging import Judge
     from plait.providers.vendors import Dialect, Vendor
     from plait.schema import OutputSchema
 
@@ -89,6 +90,7 @@ class HttpProvider:
             key_variable=vendor.key_variable,
             unreachable=vendor.unreachable,
             get_model=f"{vendor.get_model} {model}" if vendor.get_model else "",
+            path=urlsplit(f"{url}{self.path}").path,
             secrets=secrets_in(key, sent),
         )
         self._endpoint = Endpoint(f"{url}{self.path}", self._service, headers=sent, limits=limits)
@@ -127,7 +129,7 @@ class HttpProvider:
         del output
         return True
 
-    def reader(self, request: Request) -> AnswerReader:
+    def reader(self, request: Request) -> Judge[Any]:
         """Give what reads the answer to a request."""
         raise NotImplementedError
 
@@ -139,13 +141,15 @@ class HttpProvider:
             ModelError: see the tree in `plait.errors`; ``partial`` is the text that had arrived.
             LimitExceeded: the answer is too large.
         """
+        if not request.messages:
+            msg = "the request has no messages; give it at least what a user says"
+            raise ConfigurationError(msg)
         output, tool = request.output, None
         if output is not None:
             request, tool = self._asking.form(request, output, self.enforces)
         body = await self.compose(request)
-        reader = self.reader(request)
-        if tool is not None:
-            reader = AnswerByTool(reader, tool)
+        judge = self.reader(request)
+        reader: Judge[Any] | AnswerByTool = judge if tool is None else AnswerByTool(judge, tool)
         if not request.stream:
             yield reader.whole(await self._endpoint.post(body))
             return

@@ -13,10 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import msgspec
 
-from plait.errors import ConfigurationError
 from plait.events import (
-    MAY_BE_EMPTY,
-    FinishDelta,
     ModelDelta,
     PartDelta,
     ReasoningDelta,
@@ -29,15 +26,13 @@ from plait.events import (
 from plait.frozen import assemble
 from plait.messages import ReasoningPart, ServerToolPart, TextPart
 from plait.plain import EMPTY, FrozenDict, to_json
-from plait.providers.judging import Judge
-from plait.providers.wire import dollars, token_count
+from plait.providers.judging import Judge, fields_of, usage_of
 
 if TYPE_CHECKING:
-    from plait.errors import TransportError
+    from plait.errors import ModelError, TransportError
     from plait.events import Delta
     from plait.providers.status import Service
 
-_BEGINNING: Final = 1000  # bytes that may be shown
 _ENDS: Final = frozenset({"completed", "incomplete", "failed"})
 _PARAGRAPH: Final = "\n\n"  # stands between the sections of a thought
 
@@ -102,7 +97,7 @@ class ResponsesReader(Judge[_Event]):
     time: what comes of others meanwhile waits until it is done, so that parts keep their order.
     """
 
-    __slots__ = ("_calls", "_held", "_item", "_items", "_named", "_reason", "_spoke", "_thought", "_waiting")
+    __slots__ = ("_calls", "_held", "_item", "_items", "_named", "_thought", "_waiting")
 
     decoder: ClassVar[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(_Event)
 
@@ -115,58 +110,24 @@ class ResponsesReader(Judge[_Event]):
         self._held: dict[int, list[_Event]] = {}  # what came of others meanwhile, by their index
         self._calls = 0
         self._thought = False  # a thought came, with which what follows it must go back
-        self._spoke = False  # text, a refusal, a call, or something that the provider's own tools did
         self._waiting: TextPart | ReasoningPart | None = None  # it is whole, and given when something comes behind it
-        self._reason: str | None = None
 
-    def whole(self, body: bytes) -> list[Delta]:
-        """Read an answer in one piece.
-
-        Raises:
-            ProtocolViolation: it is no answer, or one that is not finished.
-            ProviderError: it holds an error instead.
-            EmptyAnswer: it is complete and says nothing.
-        """
-        try:
-            answer: _Event = self.decoder.decode(body)
-        except (ValueError, RecursionError):
-            answer = self._read(body)
+    def _take(self, answer: _Event, body: bytes, deltas: list[Delta]) -> bool:
         if answer.error:
             raise self._error(answer.error)
         if type(answer.output) is not list or answer.status not in (None, *_ENDS):
-            raise self._violation(body[:_BEGINNING], what="answered with a response that is not finished")
-        self._name(answer, self._said)
-        try:
-            self._conclude(answer, answer.status or "completed", self._said)
-        except RecursionError:  # the decoder goes deeper than what looks at some of its values
-            raise self._violation(body[:_BEGINNING], what="sent something that is nested too deeply") from None
-        return self._said + self.end()
+            raise self._violation(body, what="answered with a response that is not finished")
+        self._name(answer, deltas)
+        self._conclude(answer, answer.status or "completed", deltas)
+        return True
 
-    def end(self, beginning: bytes = b"", *, broken: TransportError | None = None) -> list[Delta]:
-        """Judge the answer at its end; give its end mark.
-
-        Args:
-            beginning: the first bytes of the stream, to show if there was no event in it.
-            broken: how the stream broke off, if it did.
-
-        Raises:
-            StreamTruncated: no event said that the answer is complete, or what it lacks.
-            ProtocolViolation: an event is no JSON object of this dialect, or a stream that ended cleanly held none.
-            ProviderError: an event holds an error. As with all of these, ``partial`` is the text so far.
-            EmptyAnswer: it is complete and says nothing.
-        """
-        if self._failure is not None:
-            raise self._failure
-        if self._reason is None:
-            self._release_all(self._said)
-            raise self._truncated(beginning, broken)
-        if not self._spoke and self._reason not in MAY_BE_EMPTY:
-            raise self._empty()
-        return [FinishDelta(self._reason)]
+    def _truncated(self, beginning: bytes, broken: TransportError | None) -> ModelError:
+        self._release_all(self._said)  # it is part of what came
+        return super()._truncated(beginning, broken)
 
     def _add(self, event: _Event, deltas: list[Delta]) -> bool:
         item, index = self._item, event.output_index
-        if index != item.index and not (index is None or item.done):
+        if index != item.index and not (index is None or item.done or event.response is not None):
             self._held.setdefault(index, []).append(event)
             return False
         made = _SAYS.get(event.type)
@@ -176,7 +137,7 @@ class ResponsesReader(Judge[_Event]):
         if type(text) is not str:
             if text is None:
                 return False
-            raise self._violation(to_json(text)[:_BEGINNING], what="sent a piece that is no text")
+            raise self._violation(to_json(text), what="sent a piece that is no text")
         if index != item.index:
             item = self._at(index, deltas)
         if item.growth != event.type:
@@ -369,19 +330,7 @@ class ResponsesReader(Judge[_Event]):
     def _object(self, item: object) -> dict[str, Any]:
         if type(item) is dict:
             return item
-        raise self._violation(to_json(item)[:_BEGINNING], what="sent an item that is none")
-
-    def _kept(self, details: dict[str, Any]) -> FrozenDict:
-        """Freeze what is kept of an item.
-
-        Raises:
-            ProtocolViolation: it is nested too deeply, or holds a number that is none.
-        """
-        try:
-            return FrozenDict(details)
-        except ConfigurationError as error:
-            sentence = str(error).encode()
-        raise self._violation(sentence, what="sent an item that cannot be kept")
+        raise self._violation(to_json(item), what="sent an item that is none")
 
 
 def _as_part(growth: str, text: str, details: FrozenDict) -> TextPart:
@@ -400,18 +349,14 @@ def _objects(value: object) -> list[dict[str, Any]]:
 
 
 def read_usage(said: object) -> Usage | None:
-    """Read the tokens of a request; None when they make no sense, which is not the same as zero."""
-    if type(said) is not dict:
-        return None
-    sent, received = token_count(said.get("input_tokens")), token_count(said.get("output_tokens"))
-    if sent is None or received is None:
-        return None
-    found: dict[str, Any] = {"input_tokens": sent, "output_tokens": received}
-    of_input, of_output = said.get("input_tokens_details"), said.get("output_tokens_details")
-    if type(of_input) is dict:
-        found["cache_read_tokens"] = token_count(of_input.get("cached_tokens")) or 0
-        found["cache_write_tokens"] = token_count(of_input.get("cache_write_tokens")) or 0
-    if type(of_output) is dict:
-        found["reasoning_tokens"] = token_count(of_output.get("reasoning_tokens")) or 0
-    found["cost"] = dollars(said.get("cost"))
-    return assemble(Usage, found)
+    """Read the tokens of a request; see `usage_of`."""
+    told = fields_of(said)
+    of_input, of_output = fields_of(told.get("input_tokens_details")), fields_of(told.get("output_tokens_details"))
+    return usage_of(
+        told.get("input_tokens"),
+        told.get("output_tokens"),
+        read=of_input.get("cached_tokens"),
+        written=of_input.get("cache_write_tokens"),
+        thought=of_output.get("reasoning_tokens"),
+        cost=told.get("cost"),
+    )

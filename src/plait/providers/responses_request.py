@@ -14,12 +14,11 @@ thread is lost either.
 
 from __future__ import annotations
 
-import mimetypes
 import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
-from plait.attachments import image_type
+from plait.attachments import file_data, file_name
 from plait.errors import ConfigurationError
 from plait.messages import (
     AssistantMessage,
@@ -36,13 +35,17 @@ from plait.messages import (
 from plait.plain import EMPTY, thaw, to_json
 from plait.providers.history import (
     check_extra,
+    check_unsaid,
+    described,
+    named_tool,
     sendable_arguments,
     sendable_id,
     sendable_name,
     take_list,
+    text_in_lines,
     unsendable,
 )
-from plait.providers.wire import MessageBytes, data_url
+from plait.providers.wire import MessageBytes, data_url, fields_said, image_url
 
 if TYPE_CHECKING:
     from plait.messages import Part
@@ -51,7 +54,6 @@ if TYPE_CHECKING:
 
 Item = dict[str, Any]
 
-_TOOL_CHOICES: Final = frozenset({"auto", "none", "required"})
 _OWN_FIELDS: Final = frozenset({"input", "instructions", "stream"})
 _LONGEST_ID: Final = 64
 _ENCRYPTED: Final = "reasoning.encrypted_content"
@@ -107,7 +109,7 @@ def _system(message: Message, provider: str) -> str:
     for part in message.parts:
         if not isinstance(part, TextPart):
             raise unsendable(part.type, "system", provider)
-    return message.text
+    return text_in_lines(message.parts)
 
 
 def _content(message: Message, provider: str) -> str | list[Item]:
@@ -127,11 +129,7 @@ def _input(part: TextPart | ImagePart | FilePart, provider: str) -> Item:
         case TextPart():
             return {"type": "input_text", "text": part.text}
         case ImagePart():
-            url = part.url if part.data is None else data_url(part.data, image_type(part))
-            if url is None:
-                msg = "an image part has neither url nor data; give it one of them"
-                raise ConfigurationError(msg)
-            made = {"type": "input_image", "image_url": url}
+            made = {"type": "input_image", "image_url": image_url(part)}
             return made if part.detail is None else {**made, "detail": part.detail}
         case FilePart():
             return {"type": "input_file", **_file(part, provider)}
@@ -142,9 +140,9 @@ def _input(part: TextPart | ImagePart | FilePart, provider: str) -> Item:
 def _file(part: FilePart, provider: str) -> dict[str, str]:
     if part.file_id is not None:
         return {"file_id": part.file_id}
-    if part.data is not None:
-        name = part.name or f"file{mimetypes.guess_extension(part.media_type) or ''}"
-        return {"filename": name, "file_data": data_url(part.data, part.media_type)}
+    held = file_data(part)
+    if held is not None:
+        return {"filename": file_name(part, held.media_type), "file_data": data_url(held.data, held.media_type)}
     if part.url is not None:
         return {"file_url": part.url}
     msg = f"{provider!r} takes no file without data, url or file_id; give it one of them"
@@ -207,7 +205,7 @@ def _say(part: TextPart, details: dict[str, Any], items: list[Item]) -> None:
 def _result(part: Part, provider: str) -> Item:
     if not isinstance(part, ToolResult):
         raise unsendable(part.type, "tool", provider)
-    output: str | list[Item] = part.text
+    output: str | list[Item] = text_in_lines(part.parts)
     if not all(isinstance(item, TextPart) for item in part.parts):
         output = []
         for item in part.parts:
@@ -234,11 +232,8 @@ def encode_head(request: Request, model: str, provider: str) -> bytes:
     """
     settings, output = request.settings, request.output
     check_extra(settings, _OWN_FIELDS)
-    refused = {"stop": settings.stop, "seed": settings.seed, "n": None if settings.n == 1 else settings.n}
-    for name, value in refused.items():
-        if value is not None:
-            msg = f"{provider!r} takes no {name!r}; leave it out"
-            raise ConfigurationError(msg)
+    n = None if settings.n == 1 else settings.n
+    check_unsaid(provider, {"stop": settings.stop, "seed": settings.seed, "n": n})
     extra = thaw(settings.extra)
     fields: dict[str, Any] = {
         "model": model,
@@ -248,24 +243,20 @@ def encode_head(request: Request, model: str, provider: str) -> bytes:
         "stream": request.stream or None,
     }
     if offered := [_function(tool) for tool in request.tools] + take_list(extra, "tools"):
-        choice = settings.tool_choice
-        named = choice is not None and choice not in _TOOL_CHOICES
+        name = named_tool(settings, offered)
         fields["tools"] = offered
-        fields["tool_choice"] = {"type": "function", "name": choice} if named else choice
+        fields["tool_choice"] = settings.tool_choice if name is None else {"type": "function", "name": name}
         fields["parallel_tool_calls"] = settings.parallel_tool_calls
     if thinks(model) and extra.get("include") != []:
         fields["include"] = list(dict.fromkeys([_ENCRYPTED, *take_list(extra, "include")]))
     if output is not None:
         text = extra.pop("text", None)
         fields["text"] = {"format": _format(output), **(text if isinstance(text, dict) else {})}
-    return to_json({name: value for name, value in fields.items() if value is not None} | extra)[:-1]
+    return to_json(fields_said(fields) | extra)[:-1]
 
 
 def _function(tool: ToolDefinition) -> Item:
-    made: Item = {"type": "function", "name": tool.name}
-    if tool.description:
-        made["description"] = tool.description
-    return {**made, "parameters": tool.parameters, "strict": tool.strict}
+    return {"type": "function", **described(tool), "parameters": tool.parameters, "strict": tool.strict}
 
 
 def _format(output: OutputSchema[Any]) -> Item:

@@ -1,4 +1,4 @@
-"""Asking again: a policy, a pure plan, and the provider that carries it out round another one.
+"""Asking again: a policy, a pure plan, the tries of one request, and the provider that carries them out round another.
 
 Knows no dialect and no HTTP: the errors say whether another try may help (``retryable``, in which a provider's
 ``x-should-retry`` has the last word) and how long the provider asks to wait (``retry_after``).
@@ -261,6 +261,66 @@ def _own_delay(policy: RetryPolicy, rule: RetryRule, attempt: int) -> float:
     return min(delay, longest)
 
 
+class Tries:
+    """The tries of one request: how many there were, since when, and what a policy says to a failure.
+
+    Whoever asks counts each request before it is sent, and asks what comes after one that failed.
+
+    Attributes:
+        count: how many requests were sent.
+    """
+
+    __slots__ = ("_begun", "_clock", "_model", "_policy", "_provider", "_random", "count")
+
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        provider: str,
+        model: str,
+        clock: Callable[[], float] = time.monotonic,
+        random: Callable[[], float] = _random.random,
+    ) -> None:
+        """Begin; who is asked is for logs and errors."""
+        self.count = 0
+        self._policy = policy
+        self._provider = provider
+        self._model = model
+        self._clock = clock
+        self._random = random
+        self._begun = clock()
+
+    @property
+    def left(self) -> float | None:
+        """The seconds that are left for all tries together; None when they have no deadline."""
+        return None if self._policy.deadline is None else self._policy.deadline - (self._clock() - self._begun)
+
+    @property
+    def within(self) -> str:
+        """The deadline, in the words of an error."""
+        return f"within {self._policy.deadline:g} s, all tries together"
+
+    def delay_after(self, error: ModelError) -> float | None:
+        """Say how many seconds to wait before the next request, or, in the error too, that there is none."""
+        policy = self._policy
+        delay = plan(policy, error, self.count, self._clock() - self._begun, self._random)
+        if delay is not None:
+            status = getattr(error, "status", None)
+            what = type(error).__name__ if status is None else f"{type(error).__name__} {status}"
+            who = (self._provider, self._model)
+            logger.debug("%s:%s request %d failed (%s); next in %.2f s", *who, self.count, what, delay)
+        elif isinstance(error, ProviderError) and error.retryable and error.retry_after is not None:
+            cap = policy.retry_after_cap
+            error.longest_wait = cap if error.retry_after > cap else None
+        return delay
+
+    def unanswered(self) -> TransportError:
+        """Make the error for a deadline that passed before an answer had begun."""
+        msg = f"{self._provider} gave no answer {self.within}"
+        late = TransportError(msg, timeout=True, provider=self._provider)
+        late.attempts = self.count
+        return late
+
+
 class Retrying:
     """A provider that asks another one again when it fails.
 
@@ -306,23 +366,23 @@ class Retrying:
             ModelError: the last try's; ``attempts`` says how many requests were sent, ``partial`` is the text that
                 readers have.
         """
-        begun = self._clock()
-        attempt = restarts = 0
+        tries = Tries(self.policy, self.name, self.model, self._clock, self._random)
+        restarts = 0
         void: Any = None  # the text that readers have of an answer that broke off and is asked for anew
         limit: Deadline | None = None
         try:
             while True:
-                attempt += 1
+                tries.count += 1
                 spoke = told = False
-                if limit is None and self.policy.deadline is not None and not (attempt == 1 and self._first_is_bounded):
-                    limit = Deadline(self.policy.deadline - (self._clock() - begun))
+                if limit is None and not (tries.count == 1 and self._first_is_bounded):
+                    limit = None if (left := tries.left) is None else Deadline(left)
                 try:
                     batches = self.provider.stream(request)
                     try:
                         async for batch in batches if limit is None else limit.over(batches):
                             if void is not None:
                                 void = None
-                                yield [AttemptDelta(attempt)]
+                                yield [AttemptDelta(tries.count)]
                             if not spoke:
                                 kinds = {type(delta) for delta in batch}
                                 spoke, told = not kinds <= PREAMBLE, told or UsageDelta in kinds
@@ -332,10 +392,10 @@ class Retrying:
                     finally:
                         await batches.aclose()
                 except ModelError as error:
-                    error.attempts = attempt
+                    error.attempts = tries.count
                     error.partial = error.partial or void
                     may_try = not spoke or restarts < self.policy.restarts
-                    delay = self._delay(error, attempt, self._clock() - begun) if may_try else None
+                    delay = tries.delay_after(error) if may_try else None
                     if delay is None:
                         raise
                     restarts += spoke
@@ -344,8 +404,7 @@ class Retrying:
                 except TimeoutError:
                     if limit is None or not limit.passed:
                         raise
-                    late = self._late(limit.given if spoke else None)
-                    late.attempts = attempt
+                    late = self._cut(tries, limit.given) if spoke else tries.unanswered()
                     late.partial = late.partial or void
                     raise late from None
                 await self._sleep(delay)
@@ -353,25 +412,13 @@ class Retrying:
             if limit is not None:
                 limit.end()
 
-    def _delay(self, error: ModelError, attempt: int, elapsed: float) -> float | None:
-        """Say how many seconds to wait before the next request, or, in the error too, that there is none."""
-        delay = plan(self.policy, error, attempt, elapsed, self._random)
-        if delay is not None:
-            status = getattr(error, "status", None)
-            what = type(error).__name__ if status is None else f"{type(error).__name__} {status}"
-            logger.debug("%s:%s request %d failed (%s); next in %.2f s", self.name, self.model, attempt, what, delay)
-        elif isinstance(error, ProviderError) and error.retryable and error.retry_after is not None:
-            cap = self.policy.retry_after_cap
-            error.longest_wait = cap if error.retry_after > cap else None
-        return delay
-
-    def _late(self, given: list[list[Delta]] | None) -> ModelError:
-        """Make the error for a deadline that passed, before (None) or after an answer had begun."""
-        within = f"within {self.policy.deadline:g} s, all tries together"
-        if given is None:
-            return TransportError(f"{self.name} gave no answer {within}", timeout=True, provider=self.name)
+    def _cut(self, tries: Tries, given: list[list[Delta]]) -> ModelError:
+        """Make the error for a deadline that passed after an answer had begun."""
         made = Fold(self.name, self.model)
         for batch in given:
             made.add(batch)
-        msg = f"the answer of {self.name} was not complete {within}"
-        return StreamTruncated(msg, timeout=True, provider=self.name, partial=made.answer().message.text)
+        msg = f"the answer of {self.name} was not complete {tries.within}"
+        partial = made.answer().message.text
+        late = StreamTruncated(msg, timeout=True, provider=self.name, partial=partial)
+        late.attempts = tries.count
+        return late

@@ -14,7 +14,7 @@ from email.utils import parsedate_to_datetime
 from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, Final
 
-from plait.errors import ProviderError, RateLimited, excerpt
+from plait.errors import ProtocolViolation, ProviderError, RateLimited, excerpt
 from plait.plain import parse_json
 
 if TYPE_CHECKING:
@@ -35,25 +35,19 @@ _BUSY: Final = frozenset(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Service:
-    """Who is asked, for the sentences of errors.
+class Host:
+    """Who is asked for anything, for the sentences of errors.
 
     Attributes:
-        provider: the vendor's name.
         address: its host and port.
-        model: the model asked for, or the empty string.
-        key_variable: the environment variable its key is usually in, if it needs one.
+        provider: the vendor's name; None for who is none.
         unreachable: what to do when nobody answers at the address.
-        get_model: the command that gets the model when it is not there, if there is one.
         secrets: texts that must not appear in an error: the key, and what else authorises.
     """
 
-    provider: str
     address: str
-    model: str = ""
-    key_variable: str | None = None
-    unreachable: str = "check base_url"
-    get_model: str = ""
+    provider: str | None = None
+    unreachable: str = "check the address"
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
     def clean(self, text: str) -> str:
@@ -61,6 +55,34 @@ class Service:
         for secret in self.secrets:
             text = text.replace(secret, "***")
         return text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service(Host):
+    """A provider that is asked, for the sentences of errors.
+
+    Attributes:
+        provider: the vendor's name.
+        model: the model asked for, or the empty string.
+        key_variable: the environment variable its key is usually in, if it needs one.
+        unreachable: what to do when nobody answers at the address.
+        get_model: the command that gets the model when it is not there, if there is one.
+        path: what is asked at the address.
+    """
+
+    provider: str
+    model: str = ""
+    key_variable: str | None = None
+    unreachable: str = "check base_url"
+    get_model: str = ""
+    path: str = ""
+
+
+def violation(host: Host, what: str, said: bytes | str) -> ProtocolViolation:
+    """Give the error for an answer that breaks its rules, with the beginning of what was said."""
+    text = excerpt(host.clean(said.decode("utf-8", "replace") if isinstance(said, bytes) else said))
+    shown = f": {text}" if text else ""
+    return ProtocolViolation(f"{host.address} {what}{shown}", excerpt=text, provider=host.provider)
 
 
 def is_retryable(status: int) -> bool:
@@ -135,8 +157,9 @@ def _error(
 ) -> ProviderError:
     head = f"{service.provider} answered {status}" if status is not None else f"{service.provider} reported an error"
     named = f" ({excerpt(service.clean(code), 60)})" if code is not None and code != str(status) else ""
-    said = f": {excerpt(service.clean(message))}" if message.strip() else ""
     advice = _advice(status, service) if retry_after is None else ""  # else the error says how long it asks to wait
+    said = f": {excerpt(service.clean(message))}" if message.strip() else ""
+    said = said.removesuffix(".") if advice else said
     made = RateLimited if status == TOO_MANY_REQUESTS else ProviderError
     return made(
         f"{head}{named}{said}{advice}",
@@ -157,7 +180,8 @@ def _advice(status: int | None, service: Service) -> str:
     if status == _NOT_FOUND:
         pull = service.get_model
         check = f"get it with {pull!r}, or check its name" if pull else f"check the model name {service.model!r}"
-        return f"; {check} and the base_url (asked at {service.address})"
+        asked_at = excerpt(service.clean(f"{service.address}{service.path}"), 200)
+        return f"; {check} and the base_url (asked at {asked_at})"
     return ""
 
 

@@ -7,18 +7,18 @@ prompt caches look for.
 
 from __future__ import annotations
 
-from base64 import b64decode, b64encode
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
-from urllib.parse import unquote, unquote_to_bytes
+from base64 import b64encode
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from weakref import ref
 
+from plait.attachments import image_source
 from plait.errors import ConfigurationError
-from plait.providers.history import Unfetched, spared
+from plait.providers.history import spared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from plait.messages import Message
+    from plait.messages import ImagePart, Message
 
 V = TypeVar("V")
 
@@ -61,32 +61,40 @@ class MessageBytes:
             found.append(self._add(message, spare=len(found) < earlier) if entry is None else entry.data)
         return found
 
-    def keep(self, message: Message, data: bytes) -> None:
-        """Keep bytes that were made of a message in another way, as after something it names was fetched."""
-        self._keep(self._known, message, data)
+    def knows(self, message: Message, *, spare: bool) -> bool:
+        """Whether the bytes of a message are kept; ``spare`` says whether it was said before."""
+        return id(message) in self._known or (spare and id(message) in self._spared)
 
-    def _keep(self, kept: dict[int, _Known], message: Message, data: bytes) -> None:
-        entry = _Known(message, self._forget)
-        entry.number = id(message)
-        entry.data = data
-        kept[entry.number] = entry
+    def keep(self, message: Message, said: Message, *, spare: bool) -> bytes:
+        """Keep for a message the bytes of what is said in its place, such as itself with its images fetched.
 
-    def _add(self, message: Message, *, spare: bool) -> bytes:
-        if spare and (entry := self._spared.get(id(message))) is not None:
-            return entry.data
+        Args:
+            message: the one that will be asked for.
+            said: what is encoded.
+            spare: whether it was said before, so that what cannot be sent is named in its place.
+
+        Raises:
+            ConfigurationError: as `all`.
+        """
         kept = self._known
         try:
-            data = self._encode(message)
-        except Unfetched:
-            raise
+            data = self._encode(said)
         except ConfigurationError:
             if message.role != "tool":
                 if not spare:
                     raise
                 kept = self._spared
-            data = self._encode(spared(message, self._encode))
-        self._keep(kept, message, data)
+            data = self._encode(spared(said, self._encode))
+        entry = _Known(message, self._forget)
+        entry.number = id(message)
+        entry.data = data
+        kept[entry.number] = entry
         return data
+
+    def _add(self, message: Message, *, spare: bool) -> bytes:
+        if spare and (entry := self._spared.get(id(message))) is not None:
+            return entry.data
+        return self.keep(message, message, spare=spare)
 
     def _gone(self, entry: _Known) -> None:
         self._known.pop(entry.number, None)
@@ -124,22 +132,24 @@ class Recent(Generic[V]):
         return found[1]
 
 
+def fields_said(fields: dict[str, Any]) -> dict[str, Any]:
+    """Give the fields of a request that say something: those that are not None."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
 def data_url(data: bytes, media_type: str) -> str:
     """Give bytes as a ``data:`` address (https://www.rfc-editor.org/rfc/rfc2397)."""
     return f"data:{media_type};base64,{b64encode(data).decode('ascii')}"
 
 
-def parse_data_url(url: str) -> tuple[str, bytes] | None:
-    """Give media type and bytes of a ``data:`` address; None for any other, and for one whose bytes cannot be read."""
-    head, comma, body = url.partition(",")
-    if not (comma and head[:5].lower() == "data:"):
-        return None
-    kind, *parameters = head[5:].split(";")
-    try:
-        data = b64decode(unquote(body), validate=True) if "base64" in parameters else unquote_to_bytes(body)
-    except ValueError:
-        return None
-    return kind or "text/plain", data
+def image_url(part: ImagePart) -> str:
+    """Give the address of an image, which is a ``data:`` address if its bytes are known.
+
+    Raises:
+        ConfigurationError: it cannot be sent; see `image_source`.
+    """
+    source = image_source(part)
+    return source if isinstance(source, str) else data_url(source.data, source.media_type)
 
 
 def token_count(value: object) -> int | None:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from plait.errors import ModelError, TransportError
 from plait.plain import EMPTY
-from plait.providers.http.failures import failure_of, violation
+from plait.providers.http.failures import failure_of
+from plait.providers.status import violation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

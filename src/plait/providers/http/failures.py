@@ -10,10 +10,11 @@ import os
 import re
 from typing import TYPE_CHECKING, Final
 
-from plait.errors import LimitExceeded, ModelError, ProtocolViolation, TransportError, excerpt
+from plait.errors import LimitExceeded, ModelError, TransportError, excerpt
+from plait.providers.status import violation
 
 if TYPE_CHECKING:
-    from plait.providers.status import Service
+    from plait.providers.status import Host, Service
 
 
 _QUOTED: Final = re.compile(r"""^\s*(b(?:'.*'|".*"))\s*$""", re.MULTILINE)
@@ -22,13 +23,6 @@ _QUOTED: Final = re.compile(r"""^\s*(b(?:'.*'|".*"))\s*$""", re.MULTILINE)
 def too_large(service: Service, what: str, most: int) -> LimitExceeded:
     """Give the error for more than ``most`` bytes."""
     return LimitExceeded(f"{what} of {service.address} has more than {most} bytes", limit=most)
-
-
-def violation(service: Service, what: str, said: bytes | str) -> ProtocolViolation:
-    """Give the error for an answer that breaks its rules, with the beginning of what was said."""
-    text = excerpt(service.clean(said.decode("utf-8", "replace") if isinstance(said, bytes) else said))
-    shown = f": {text}" if text else ""
-    return ProtocolViolation(f"{service.address} {what}{shown}", excerpt=text, provider=service.provider)
 
 
 def _shown(message: str) -> bytes:
@@ -58,22 +52,23 @@ def _reason(error: BaseException) -> str:
     return excerpt(said if first.isupper() else said[:1].lower() + said[1:], 120)
 
 
-def failure_of(error: BaseException, service: Service) -> tuple[ModelError, BaseException | None]:
+def failure_of(error: BaseException, host: Host) -> tuple[ModelError, BaseException | None]:
     """Give our error for aiohttp's, and the cause to name: the innermost one, which holds no request headers."""
     import aiohttp
     from aiohttp.http_exceptions import ContentEncodingError, HttpProcessingError
 
-    where = service.address
+    where = host.address
     retryable = True
     inner = error.__cause__
     if isinstance(error, aiohttp.ClientHttpProxyError):
         said = f"the proxy refused the connection to {where} ({error.status})"
         inner = None
     elif isinstance(error, HttpProcessingError):
-        return violation(service, "does not speak proper HTTP (check base_url)", _shown(error.message)), None
+        address = "the address" if host.provider is None else "base_url"
+        return violation(host, f"does not speak proper HTTP (check {address})", _shown(error.message)), None
     elif isinstance(error, aiohttp.ClientPayloadError):
         if isinstance(inner, ContentEncodingError):
-            return violation(service, "sent a body that is not in the encoding it declares", inner.message), inner
+            return violation(host, "sent a body that is not in the encoding it declares", inner.message), inner
         said = f"the connection to {where} ended in the middle of the answer"
     elif isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ServerFingerprintMismatch):
         said = f"the certificate of {where} is not valid for it: {_reason(inner or error)}"
@@ -81,14 +76,14 @@ def failure_of(error: BaseException, service: Service) -> tuple[ModelError, Base
     elif isinstance(error, aiohttp.ClientConnectorSSLError):
         said = f"{where} does not speak TLS as it should: {_reason(inner or error)}"
     elif isinstance(error, aiohttp.ClientConnectorDNSError):
-        said = f"the name of {where} cannot be resolved: {_reason(error.os_error)}; {service.unreachable}"
+        said = f"the name of {where} cannot be resolved: {_reason(error.os_error)}; {host.unreachable}"
     elif isinstance(error, aiohttp.ClientProxyConnectionError):
         said = f"the proxy on the way to {where} cannot be reached: {_reason(error.os_error)}"
     elif isinstance(error, aiohttp.ClientConnectorError):
-        said = f"cannot connect to {where}: {_reason(error.os_error)}; {service.unreachable}"
+        said = f"cannot connect to {where}: {_reason(error.os_error)}; {host.unreachable}"
     elif isinstance(error, aiohttp.ServerDisconnectedError):
         said = f"{where} closed the connection before it had answered"
     else:
         reason = _reason(error) if isinstance(error, OSError) and error.strerror else type(error).__name__
         said = f"the connection to {where} broke: {reason}"
-    return TransportError(said, provider=service.provider, retryable=retryable), inner or error
+    return TransportError(said, provider=host.provider, retryable=retryable), inner or error

@@ -25,7 +25,7 @@ from yarl import URL
 from plait.errors import LimitExceeded, TransportError, excerpt
 from plait.providers.http.addresses import check_addresses, target_of
 from plait.providers.http.failures import failure_of
-from plait.providers.status import Service, is_retryable
+from plait.providers.status import Host, is_retryable
 
 if TYPE_CHECKING:
     from plait.providers.http.addresses import Target
@@ -160,10 +160,9 @@ async def _get(target: Target, addresses: Sequence[IPv4Address | IPv6Address], m
             media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
             return Fetched(data, media_type, str(target.url))
     except (aiohttp.ClientError, OSError) as error:
-        service = Service(provider="", address=f"{target.host}:{target.port}", unreachable="check the address")
+        host = Host(address=f"{target.host}:{target.port}")
         inner = error.__cause__ if isinstance(error, aiohttp.ClientResponseError) else None  # what the parser said
-        failure, cause = failure_of(inner or error, service)
-        failure.provider = None
+        failure, cause = failure_of(inner or error, host)
     # Raised out here, the error's context does not hold aiohttp's.
     raise failure from cause
 

@@ -20,10 +20,10 @@ from urllib.request import getproxies, proxy_bypass
 from plait.errors import ConfigurationError, ModelError, ProviderError, TransportError, excerpt
 from plait.plain import EMPTY
 from plait.providers.http.exchange import Exchange
-from plait.providers.http.failures import failure_of, violation
+from plait.providers.http.failures import failure_of
 from plait.providers.http.reading import DEFAULT_LIMITS, EventStream, Framing, TransportLimits, read_whole
 from plait.providers.sse import EventReader
-from plait.providers.status import Service, http_error
+from plait.providers.status import Service, http_error, violation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
