@@ -369,8 +369,8 @@ async def test_all_images_of_a_request_are_fetched_within_one_bound(serve: Serve
     assert (await whole(images.url)).data == PNG
     with pytest.raises(LimitExceeded, match="sends has more than 5 bytes"):
         await whole(images.url)
-    late = OneBound(Fetching(allow_private=True), until=asyncio.get_running_loop().time())
-    with pytest.raises(TransportError, match="the images of the request could not be fetched within 30 s, all of them"):
+    late = OneBound(Fetching(allow_private=True), within=0.0)
+    with pytest.raises(TransportError, match="the images of the request could not be fetched within 0 s, all of them"):
         await late(images.url)
     assert len(images.requests) == 2
 
@@ -380,13 +380,21 @@ async def test_a_deadline_for_all_tries_is_one_for_the_images_too(serve: Serve) 
     asked = get_provider(
         "ollama:llava",
         allow_private_urls=True,
-        limits=TransportLimits(total=0.05),
         retry=RetryPolicy(deadline=0.1),
     )
     message = UserMessage(parts=(ImagePart(url=images.url),))
     with pytest.raises(TransportError, match=r"ollama gave no answer within 0\.1 s, all tries together"):
         async with asyncio.timeout(PATIENCE):
             await ask(asked, message)
+
+
+async def test_the_time_of_fetching_is_part_of_the_time_of_the_request(serve: Serve) -> None:
+    images, server = await serve(["hold"]), await serve(serve.whole(answer()))
+    limits = TransportLimits(total=0.1)
+    asked = provider(server.url, allow_private_urls=True, limits=limits)
+    with pytest.raises(TransportError) as raised:
+        await ask(asked, UserMessage(parts=(ImagePart(url=images.url),)))
+    assert (raised.value.timeout, server.connections) == (True, 0)
 
 
 @pytest.mark.parametrize("earlier", [0, 1])

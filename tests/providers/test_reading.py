@@ -27,20 +27,25 @@ from plait import (
     UsageDelta,
 )
 from plait.events import PartDelta, fold
+from plait.providers.judging import Judge
 from plait.providers.reading import AnswerByTool
+from plait.providers.status import Service
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 
-class Read:
+class Read(Judge[Any]):
     """A dialect's reader that has its deltas already; each of them is one event."""
 
     def __init__(self, deltas: Sequence[Delta], failure: Exception | None = None) -> None:
+        super().__init__(Service(provider="acme", address="acme.test:443"))
         self.deltas = list(deltas)
         self.failure = failure
-        self.done = False
-        self.partial = "what the dialect read"
+
+    @property
+    def partial(self) -> str:
+        return "what the dialect read"
 
     def whole(self, body: bytes) -> list[Delta]:
         del body

@@ -60,8 +60,8 @@ class OllamaProvider(HttpProvider):
             base_url: where Ollama is; without one ``OLLAMA_HOST``, else this machine.
             api_key: the key, which only some servers want.
             headers: further headers, which take the place of ours.
-            limits: how long and how much a request may take. Images are fetched before it, all of them within 30
-                seconds and 50 MB.
+            limits: how long and how much a request may take. Its images are fetched within that time, all of them in 30
+                seconds and 50 MB at most.
             allow_private_urls: whether images may be fetched from private networks and this machine, and from any port.
                 Not for a program that takes addresses from others.
             resolve: gives the addresses of a name, for images that are fetched; the system does if it is None.
@@ -71,7 +71,6 @@ class OllamaProvider(HttpProvider):
         """
         self._fetching = Fetching(allow_private_urls, resolve)
         super().__init__(model, name=name, base_url=base_url, api_key=api_key, headers=headers, limits=limits)
-        self.total += FETCH_SECONDS
 
     def _prepare(self, vendor: Vendor) -> None:
         del vendor
@@ -95,7 +94,7 @@ class OllamaProvider(HttpProvider):
             ConfigurationError: an address is none, or what is there is no whole image.
             TransportError, ProtocolViolation, LimitExceeded: an image could not be fetched; see `fetch`.
         """
-        messages, fetch = request.messages, OneBound(self._fetching)
+        messages, fetch = request.messages, OneBound(self._fetching, min(FETCH_SECONDS, self.total))
         for at in reversed(range(len(messages))):  # the newest, which must be had, come first
             message = messages[at]
             spare = at < request.earlier or message.role == "tool"
@@ -120,19 +119,20 @@ class OneBound:
 
     Attributes:
         fetching: gets one.
-        until: when there must be an end, on the event loop's clock.
+        within: seconds for all of them.
         left: how many bytes may still come.
     """
 
     fetching: Fetching
-    until: float = field(default_factory=lambda: asyncio.get_running_loop().time() + FETCH_SECONDS)
+    within: float = FETCH_SECONDS
     left: int = MOST_BYTES
+    _began: float = field(default_factory=lambda: asyncio.get_running_loop().time())
 
     async def __call__(self, url: str, /) -> Fetched:
         """Get what is at an address; see `fetch` for what is raised."""
-        seconds = round(self.until - asyncio.get_running_loop().time(), 1)
+        seconds = self._began + self.within - asyncio.get_running_loop().time()
         if seconds <= 0:
-            msg = f"the images of the request could not be fetched within {FETCH_SECONDS:g} s, all of them together"
+            msg = f"the images of the request could not be fetched within {self.within:g} s, all of them together"
             raise TransportError(msg, timeout=True)
         found = await self.fetching(url, most=self.left, seconds=seconds)
         self.left -= len(found.data)

@@ -6,6 +6,7 @@ subclass that says how requests are written and answers are read. Knows nothing 
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 from urllib.parse import urlsplit
 
@@ -147,13 +148,14 @@ class HttpProvider:
         output, tool = request.output, None
         if output is not None:
             request, tool = self._asking.form(request, output, self.enforces)
+        began = asyncio.get_running_loop().time()
         body = await self.compose(request)
         judge = self.reader(request)
         reader: Judge[Any] | AnswerByTool = judge if tool is None else AnswerByTool(judge, tool)
         if not request.stream:
-            yield reader.whole(await self._endpoint.post(body))
+            yield reader.whole(await self._endpoint.post(body, began))
             return
-        opened = await self._endpoint.open(body, self.framing())
+        opened = await self._endpoint.open(body, self.framing(), began)
         del body  # it may be large, and the stream long
         if isinstance(opened, bytes):  # some servers do not stream, whatever they are asked
             yield reader.whole(opened)

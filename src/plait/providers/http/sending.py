@@ -61,8 +61,12 @@ class Endpoint:
         self._limits = limits
         self._route: Route | None = None
 
-    async def post(self, body: bytes) -> bytes:
+    async def post(self, body: bytes, began: float | None = None) -> bytes:
         """Send a request; give the whole body of its answer.
+
+        Args:
+            body: the request's.
+            began: when the work on it began, by the event loop's clock: now, if it is None.
 
         Raises:
             ProviderError: the answer's status was no success.
@@ -71,7 +75,7 @@ class Endpoint:
             LimitExceeded: the answer is larger than ``answer_bytes``.
             ConfigurationError: the environment names a proxy that cannot be used.
         """
-        exchange = await self._send(body, None)
+        exchange = await self._send(body, None, began)
         try:
             if exchange.status >= _FIRST_ERROR:
                 raise await self._refusal(exchange)
@@ -79,12 +83,15 @@ class Endpoint:
         finally:
             exchange.close()
 
-    async def open(self, body: bytes, framing: Framing | None = None) -> EventStream | bytes:
+    async def open(
+        self, body: bytes, framing: Framing | None = None, began: float | None = None
+    ) -> EventStream | bytes:
         """Send a request for a streamed answer.
 
         Args:
             body: the request's.
             framing: what finds the records in the answer; server-sent events if it is None.
+            began: as for `post`.
 
         Returns:
             The stream, which must be closed; or the whole body, when the server says that it sent plain JSON.
@@ -94,7 +101,7 @@ class Endpoint:
             ProtocolViolation: the answer was no HTTP, or is an HTML page.
         """
         limits = self._limits
-        exchange = await self._send(body, limits.silence)
+        exchange = await self._send(body, limits.silence, began)
         stream = None
         try:
             if exchange.status >= _FIRST_ERROR:
@@ -113,10 +120,11 @@ class Endpoint:
             if stream is None:
                 exchange.close()
 
-    async def _send(self, body: bytes, silence: float | None) -> Exchange:
+    async def _send(self, body: bytes, silence: float | None, began: float | None) -> Exchange:
         """Send the request, once, and wait for the answer's headers."""
         loop = asyncio.get_running_loop()
-        began = loop.time()
+        if began is None:
+            began = loop.time()
         route = self._route
         if route is None or route.connections.loop is not loop or route.connections.closed:
             route = await self._find_route(loop)
