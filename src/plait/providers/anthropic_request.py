@@ -60,6 +60,7 @@ _OWN_FIELDS: Final = frozenset({"messages", "stream", "system"})
 _FAILED: Final = "The call failed."  # of an error without words, which the API refuses
 _ANSWERED: Final = b'{"role":"assistant"'
 _BEFORE: Final = b'{"role":"user","content":"[What came before is left out.]"}'
+_OF_PEOPLE: Final = (TextPart, ImagePart, FilePart)
 _FIELDS_OF_TEXT: Final = ("cache_control",)
 _FIELDS_OF_FILES: Final = ("cache_control", "citations", "context")
 _no_id = re.compile(r"[^a-zA-Z0-9_-]").sub
@@ -84,9 +85,9 @@ def encode_message(message: Message, provider: str) -> bytes:
     """
     match message.role:
         case "system":
-            return to_json([_said(part, "system", provider, TextPart) for part in _full(message.parts)])[1:-1]
+            return to_json([_said(part, "system", provider, (TextPart,)) for part in _full(message.parts)])[1:-1]
         case "user":
-            blocks = [_said(part, "user", provider, TextPart | ImagePart | FilePart) for part in _full(message.parts)]
+            blocks = [_said(part, "user", provider, _OF_PEOPLE) for part in _full(message.parts)]
         case "assistant":
             blocks = _assistant(message, provider)
         case "tool":
@@ -123,12 +124,13 @@ def _short(blocks: list[Json]) -> str | list[Json]:
     return str(blocks[0]["text"]) if alone else blocks
 
 
-def _said(part: Part, role: Role, provider: str, kinds: Any) -> Json:
+def _said(part: Part, role: Role, provider: str, kinds: tuple[type[TextPart | ImagePart | FilePart], ...]) -> Json:
     """Say a part of what a person, or a tool, said."""
     if not isinstance(part, kinds):
         raise unsendable(part.type, role, provider)
     if type(part) is TextPart:
-        return {"type": "text", "text": part.text} | _own(part.details, _FIELDS_OF_TEXT)
+        said: Json = {"type": "text", "text": part.text}
+        return said | _own(part.details, _FIELDS_OF_TEXT) if part.details else said
     return _image(part, provider) if type(part) is ImagePart else _file(part, provider)
 
 
@@ -239,7 +241,7 @@ def _results(parts: Sequence[Part], provider: str) -> list[Json]:
         if type(part) is not ToolResult:
             raise unsendable(part.type, "tool", provider)
         made: Json = {"type": "tool_result", "tool_use_id": _id(part.call_id)}
-        blocks = [_said(item, "tool", provider, TextPart | ImagePart | FilePart) for item in _full(part.parts)]
+        blocks = [_said(item, "tool", provider, _OF_PEOPLE) for item in _full(part.parts)]
         if part.is_error:
             made["is_error"] = True
             if others := [block for block in blocks if block["type"] != "text"]:

@@ -257,14 +257,12 @@ def usage_of(
     of_input, of_output = token_count(sent), token_count(received)
     if of_input is None or of_output is None:
         return None
-    found = {
-        "input_tokens": of_input,
-        "output_tokens": of_output,
-        "cache_read_tokens": token_count(read) or 0,
-        "cache_write_tokens": token_count(written) or 0,
-        "reasoning_tokens": token_count(thought) or 0,
-        "cost": dollars(cost),
-    }
+    found: dict[str, Any] = {"input_tokens": of_input, "output_tokens": of_output}
+    for name, told in (("cache_read_tokens", read), ("cache_write_tokens", written), ("reasoning_tokens", thought)):
+        if told:
+            found[name] = token_count(told) or 0
+    if cost is not None:
+        found["cost"] = dollars(cost)
     return assemble(Usage, found)
 
 

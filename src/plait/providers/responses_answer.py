@@ -248,6 +248,8 @@ class ResponsesReader(Judge[_Event]):
 
     def _finish_message(self, said: dict[str, Any], item: _Item, deltas: list[Delta]) -> None:
         """Add a message: as parts if it has more than text, or stands behind a thought, with which it must go back."""
+        if self._finish_plain(said, item, deltas):
+            return
         head = {name: value for name, value in said.items() if name not in _OF_MESSAGES and value is not None}
         content = []
         for part in _objects(said.get("content")):
@@ -274,6 +276,24 @@ class ResponsesReader(Judge[_Event]):
         text = "".join([text for _, text, _ in content])
         if plain and text:
             self._waiting = _as_part(content[0][0], text, EMPTY)
+
+    def _finish_plain(self, said: dict[str, Any], item: _Item, deltas: list[Delta]) -> bool:
+        """Add a message that is nothing but one text, as most are; say whether it was one."""
+        parts, streamed = said.get("content"), "".join(item.pieces)
+        if self._thought or said.get("phase") is not None or type(parts) is not list or len(parts) != 1:
+            return False
+        part = parts[0]
+        text = part.get("text") if type(part) is dict and part.get("type") == "output_text" else None
+        if type(text) is not str or any(value for name, value in part.items() if name not in ("type", "text")):
+            return False
+        if not text.startswith(streamed) or (streamed and item.growth != _TEXT):
+            return False
+        if missing := text[len(streamed) :]:
+            self._spoke = True
+            deltas.append(TextDelta(missing))
+        if text:
+            self._waiting = _as_part(_TEXT, text, EMPTY)
+        return True
 
     def _finish_thought(self, said: dict[str, Any], item: _Item, deltas: list[Delta]) -> None:
         """Add a thought: what goes back is the item as it came, its id and its encrypted form with it."""
