@@ -128,10 +128,10 @@ def _said(part: Part, role: Role, provider: str, kinds: tuple[type[TextPart | Im
     """Say a part of what a person, or a tool, said."""
     if not isinstance(part, kinds):
         raise unsendable(part.type, role, provider)
-    if type(part) is TextPart:
+    if isinstance(part, TextPart):
         said: Json = {"type": "text", "text": part.text}
         return said | _own(part.details, _FIELDS_OF_TEXT) if part.details else said
-    return _image(part, provider) if type(part) is ImagePart else _file(part, provider)
+    return _image(part, provider) if isinstance(part, ImagePart) else _file(part, provider)
 
 
 def _own(details: Mapping[str, Any], names: Sequence[str]) -> Json:
