@@ -1,4 +1,4 @@
-"""Conversations with a mock server that others wrote, in each dialect: https://www.npmjs.com/package/@copilotkit/aimock.
+"""Conversations, in each dialect, with a mock server that others wrote: npm's package `@copilotkit/aimock`.
 
 It needs Node.js, and fetches the package once, whose bytes must be the ones pinned here.
 """
