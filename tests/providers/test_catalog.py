@@ -190,6 +190,9 @@ KNOWN = (
             "retry must be a RetryPolicy, a table or a number of further requests, not str",
         ),
         ([OfflineProvider()], {"model": "x"}, "model='x' comes too late: the provider given is made"),
+        ([OfflineProvider()], {"retry": 5}, "retry=5 comes too late: the provider given is made"),
+        (["offline"], {"retry": "x"}, "retry must be a RetryPolicy, a table or a number of further requests, not str"),
+        (["replay:tape"], {"delay": 1}, "Replay takes no 'delay'; it takes path"),
         ([OfflineProvider()], {"api_key": KEY}, "api_key=... comes too late: the provider given is made"),
         (
             [["offline", "openai"]],

@@ -103,6 +103,8 @@ def get_provider(
         if value is not None and not isinstance(value, str):
             msg = f"{what} must be a text, not {type(value).__name__}"
             raise ConfigurationError(msg)
+    if retry is not None:
+        _policy(retry)
     made: Provider
     if name is None or isinstance(name, str):
         vendor, said = _names(name, model, base_url)
@@ -110,6 +112,8 @@ def get_provider(
     else:
         more = {"model": model, "api_key": api_key, "base_url": base_url, **options}
         given = {what: value for what, value in more.items() if value is not None}
+        if retry is not None and not isinstance(name, Sequence):
+            given["retry"] = retry
         made = _chain(name, given, retry) if isinstance(name, Sequence) else _as_given(name, given)
     if record_to is None:
         return made
@@ -162,7 +166,7 @@ def _made(vendor: str, model: str, known: Mapping[str, Any], options: dict[str, 
     if vendor == REPLAY:
         from plait.providers.recording import Replay
 
-        return Replay(model)
+        return Replay(**_taken(Replay, {"path": model, **options}))
     if vendor == OFFLINE:
         from plait.providers.offline import OfflineProvider
 
