@@ -561,6 +561,7 @@ async def main():
     resource.setrlimit(resource.RLIMIT_FSIZE, (4000, resource.RLIM_INFINITY))
     await ask(provider, "x" * 10_000)
     await ask(provider, "short again")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)  # others write when the process ends
 
 asyncio.run(main())
 """
