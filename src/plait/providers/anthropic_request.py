@@ -87,6 +87,9 @@ def encode_message(message: Message, provider: str) -> bytes:
         case "system":
             return to_json([_said(part, "system", provider, (TextPart,)) for part in _full(message.parts)])[1:-1]
         case "user":
+            first = message.parts[0] if len(message.parts) == 1 else None
+            if type(first) is TextPart and not first.details and not _is_blank(first.text):  # nearly all of them
+                return to_json({"role": "user", "content": first.text})
             blocks = [_said(part, "user", provider, _OF_PEOPLE) for part in _full(message.parts)]
         case "assistant":
             blocks = _assistant(message, provider)
