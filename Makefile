@@ -35,7 +35,7 @@ lint: check-ruff check-format check-types check-layers  ## run the checks that n
 faults: $(VENV)/.dev  ## run the tests of the fault matrix and show it row by row (ROWS="L T04": those only)
 	@$(BIN)/python tests/faults/report.py $(ROWS)
 
-soak: $(VENV)/.dev  ## prove at length, in half an hour, what the tests prove in short (ARGS=--help tells how)
+soak: $(VENV)/.dev  ## prove at length what the tests prove in short (ARGS=--help tells how)
 	@$(BIN)/python tests/soak $(ARGS)
 
 format: $(VENV)/.dev  ## format the code and mend what ruff can mend

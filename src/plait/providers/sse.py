@@ -11,58 +11,28 @@ from __future__ import annotations
 
 from typing import Final
 
-import msgspec
-
-from plait.plain import parse_json
+from plait.providers.lines import Lines, is_object
 
 DONE: Final = b"[DONE]"
 """The data of the event with which OpenAI's dialects end a stream."""
 
-_BOM: Final = b"\xef\xbb\xbf"
 
+class EventReader(Lines, gc=False, eq=False):
+    """Turns the bytes of one stream into the data of its events, however the bytes are cut."""
 
-class EventReader(msgspec.Struct, gc=False, eq=False):
-    """Turns the bytes of one stream into the data of its events, however the bytes are cut.
-
-    The time it takes is in proportion to the bytes, also for one line of 10 MB that arrives byte by byte.
-
-    Attributes:
-        size: the bytes held of an event that is not complete yet.
-    """
-
-    size: int = 0
-    _line: list[bytes] | None = None  # the pieces of the last line, which has no end yet
     _first: bytes | None = None  # the first data line of the open event
     _more: list[bytes] | None = None  # its further data lines
     _held: int = 0  # the bytes of both
     _after_cr: bool = False
-    _begun: bool = False
 
     def feed(self, part: bytes) -> list[bytes]:
         """Take in what one read gave; give the data of the events that are complete now."""
         if self._after_cr or b"\r" in part:
             part = self._newlines(part)
-        if b"\n" not in part:
-            if part:
-                if self._line is None:
-                    self._line = []
-                self._line.append(part)
-                self.size += len(part)
-            return []
-        if self._line is not None:
-            self._line.append(part)
-            part = b"".join(self._line)
-            self._line = None
-        lines = part.split(b"\n")
+        lines = self._split(part)
         del part  # it may be large
-        rest = lines.pop()
-        if not self._begun:
-            self._begun = True
-            lines[0] = lines[0].removeprefix(_BOM)
-        events = self._take(lines)
-        if rest:
-            self._line = [rest]
-        self.size = self._held + len(rest)
+        events = self._take(lines) if lines else []
+        self.size = self._held + self._rest
         return events
 
     def _take(self, lines: list[bytes]) -> list[bytes]:
@@ -120,9 +90,4 @@ class EventReader(msgspec.Struct, gc=False, eq=False):
 
 
 def _is_whole(data: bytes) -> bool:
-    if data.strip() == DONE:
-        return True
-    try:
-        return isinstance(parse_json(data), dict)
-    except (ValueError, RecursionError):
-        return False
+    return data.strip() == DONE or is_object(data)
