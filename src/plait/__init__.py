@@ -20,6 +20,16 @@ if TYPE_CHECKING:
     from plait.agent import create_agent as create_agent
     from plait.attachments import attachment as attachment
     from plait.builtin import search_documents as search_documents
+    from plait.clients.chat import AsyncOpenRouterClient as AsyncOpenRouterClient
+    from plait.clients.completions import ChatCompletion as ChatCompletion
+    from plait.clients.completions import ChatCompletionChunk as ChatCompletionChunk
+    from plait.clients.completions import ChatCompletionMessage as ChatCompletionMessage
+    from plait.clients.completions import TokenUsage as TokenUsage
+    from plait.clients.streams import AsyncChatStream as AsyncChatStream
+    from plait.clients.streams import ChatStream as ChatStream
+    from plait.clients.sync import OpenRouterClient as OpenRouterClient
+    from plait.clients.sync import ToolClient as ToolClient
+    from plait.clients.tools import AsyncToolClient as AsyncToolClient
     from plait.context import LastN as LastN
     from plait.context import MemoryStrategy as MemoryStrategy
     from plait.context import get_memory_strategy as get_memory_strategy
@@ -104,6 +114,7 @@ if TYPE_CHECKING:
     from plait.messages import UserMessage as UserMessage
     from plait.options import RunOptions as RunOptions
     from plait.plain import FrozenDict as FrozenDict
+    from plait.portal import SyncStream as SyncStream
     from plait.promises import Promise as Promise
     from plait.promises import Scope as Scope
     from plait.promises import StreamedPromise as StreamedPromise
@@ -153,6 +164,22 @@ _HOME = {
     ),
     "plait.attachments": ("attachment",),
     "plait.builtin": ("search_documents",),
+    "plait.clients.chat": ("AsyncOpenRouterClient",),
+    "plait.clients.completions": (
+        "ChatCompletion",
+        "ChatCompletionChunk",
+        "ChatCompletionMessage",
+        "TokenUsage",
+    ),
+    "plait.clients.streams": (
+        "AsyncChatStream",
+        "ChatStream",
+    ),
+    "plait.clients.sync": (
+        "OpenRouterClient",
+        "ToolClient",
+    ),
+    "plait.clients.tools": ("AsyncToolClient",),
     "plait.context": (
         "LastN",
         "MemoryStrategy",
@@ -249,6 +276,7 @@ _HOME = {
     ),
     "plait.options": ("RunOptions",),
     "plait.plain": ("FrozenDict",),
+    "plait.portal": ("SyncStream",),
     "plait.promises": (
         "Promise",
         "Scope",
