@@ -201,8 +201,15 @@ class Chunks:
         for event in events:
             kind = type(event)
             if kind is TextDelta:
-                self._told.add(event.choice)  # type: ignore[union-attr]  # the exact type was asked for
-                made.append(self._text(event.text, event.choice))  # type: ignore[union-attr]
+                choice = event.choice  # type: ignore[union-attr]  # the exact type was asked for
+                if choice in self._told and not self._between:  # nearly all of them
+                    grown = [ChunkChoice(delta=ChoiceDelta(content=event.text), index=choice)]  # type: ignore[union-attr]
+                    made.append(
+                        ChatCompletionChunk(id=self._named(), choices=grown, created=self._created, model=self._model)
+                    )
+                else:
+                    self._told.add(choice)
+                    made.append(self._text(event.text, choice))  # type: ignore[union-attr]
             elif kind is ToolCallDelta:
                 if self._calls:
                     made.append(self._call(event))  # type: ignore[arg-type]

@@ -183,14 +183,14 @@ class ChatCompletion(_Shaped, Generic[Parsed], frozen=True):
     stop_reason: StopReason | None = None
 
 
-class DeltaFunctionCall(_Shaped, frozen=True):
+class DeltaFunctionCall(_Shaped, frozen=True, gc=False):
     """The name of a function, or a piece of its arguments."""
 
     arguments: str | None = None
     name: str | None = None
 
 
-class DeltaToolCall(_Shaped, frozen=True):
+class DeltaToolCall(_Shaped, frozen=True, gc=False):
     """The beginning of a tool call, or more of its arguments; ``index`` tells the calls of one answer apart."""
 
     index: int
@@ -199,7 +199,7 @@ class DeltaToolCall(_Shaped, frozen=True):
     type: Literal["function"] | None = None
 
 
-class ChoiceDelta(_Shaped, frozen=True):
+class ChoiceDelta(_Shaped, frozen=True, gc=False):
     """What an answer grows by."""
 
     content: str | None = None
@@ -211,7 +211,7 @@ class ChoiceDelta(_Shaped, frozen=True):
     images: list[dict[str, Any]] | None = None
 
 
-class ChunkChoice(_Shaped, frozen=True):
+class ChunkChoice(_Shaped, frozen=True, gc=False):
     """More of one answer; the last has a ``finish_reason``."""
 
     delta: ChoiceDelta
@@ -221,7 +221,7 @@ class ChunkChoice(_Shaped, frozen=True):
     native_finish_reason: str | None = None
 
 
-class ChatCompletionChunk(_Shaped, frozen=True):
+class ChatCompletionChunk(_Shaped, frozen=True, gc=False):
     """A piece of a streamed answer: ``chunk.choices[0].delta.content``.
 
     Every chunk has a choice. The last one of each choice has its ``finish_reason``, and all of its ``logprobs``, where

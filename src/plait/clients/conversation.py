@@ -189,8 +189,8 @@ def _part(part: Any, where: str) -> ContentPart:
         case _:
             found = part.get("type") if isinstance(part, Mapping) else type(part).__name__
             msg = (
-                f"{where} cannot be read ({excerpt(repr(found), 60)}); parts are text, image_url, input_audio and file, "
-                "as OpenAI has them, or those that plait.attachment makes"
+                f"{where} cannot be read ({excerpt(repr(found), 60)}); parts are text, image_url, input_audio and "
+                "file, as OpenAI has them, or those that plait.attachment makes"
             )
             raise ConfigurationError(msg)
 
