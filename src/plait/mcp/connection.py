@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _FIRST_DELAY: Final = 0.5
 _LONGEST_DELAY: Final = 30.0
-_WAITED_OUT: Final = 2.0
+_WAITED_OUT: Final = 1.0
 """Seconds that a call waits for its turn to connect; beyond that the model is told."""
 
 
@@ -202,7 +202,7 @@ class MCPConnection:
             msg = f"the MCP server {self.name!r} cannot be used: {trouble}"
             raise MCPError(msg, server=self.name, retryable=trouble.retryable)
         self._ways = (link.way, *(way for way in self._ways if way is not link.way))  # the next time, this one first
-        if link.stale:
+        if link.stale or link.listing.locked():
             async with link.listing:
                 if link.stale:
                     link.stale = False  # before it is asked: a change meanwhile makes it stale again
