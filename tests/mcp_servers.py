@@ -191,8 +191,8 @@ async def saying(handle: Callable[[Talk], Awaitable[None] | None]) -> AsyncGener
                 if waits is not None:
                     await waits
                 await writer.drain()
-        except (OSError, asyncio.IncompleteReadError):
-            pass
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # it is over; asyncio's streams take no other end
         finally:
             writer.close()
 
