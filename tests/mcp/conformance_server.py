@@ -10,7 +10,6 @@ import asyncio
 import base64
 import json
 import sys
-from typing import Literal
 
 from plait import AudioPart, FilePart, ImagePart, TextPart, ToolError
 from plait.mcp.server import MCPServer, mcp_host
@@ -168,16 +167,6 @@ async def test_elicitation_sep1330_enums() -> str:
     return f"Elicitation completed: {await _ask('Choose.', properties)}"
 
 
-@server.add_tool
-async def test_reconnection() -> str:
-    """Let the host fetch the result on a new connection."""
-    host = mcp_host()
-    assert host is not None
-    await host.hang_up()
-    await asyncio.sleep(PAUSE)
-    return "The result was fetched after a reconnection."
-
-
 server.add_tool(
     {
         "name": "json_schema_2020_12_tool",
@@ -236,7 +225,7 @@ def test_simple_prompt() -> str:
 
 
 @server.prompt
-def test_prompt_with_arguments(arg1: str, arg2: Literal["here", "world"] | str) -> str:
+def test_prompt_with_arguments(arg1: str, arg2: str) -> str:
     """Say what the arguments are.
 
     Args:

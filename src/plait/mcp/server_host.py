@@ -152,14 +152,6 @@ class MCPHost:
             raise ToolError(msg)
         return Elicited(action="accept", values=values)
 
-    async def hang_up(self) -> None:
-        """Let the host fetch the result later: the connection that waits for it is closed, and the call goes on.
-
-        For long calls over HTTP; elsewhere this does nothing.
-        """
-        if self._request.close_sse_stream is not None:
-            await self._request.close_sse_stream()
-
     def _needs(self, capability: Literal["sampling", "elicitation"], lack: str) -> None:
         able = self._request.session.client_capabilities
         if able is None or getattr(able, capability) is None:
@@ -180,9 +172,11 @@ class MCPHost:
 
 
 def mcp_host() -> MCPHost | None:
-    """Give the MCP host that the tool running here works for; None where no host called it::
+    """Give the MCP host that the tool running here works for; None where no host called it.
 
-    if host := mcp_host():
-        await host.report_progress(3, 10)
+    ::
+
+        if host := mcp_host():
+            await host.report_progress(3, 10)
     """
     return HOST.get()

@@ -9,18 +9,14 @@ import asyncio
 import hmac
 import socket
 import sys
-from collections import OrderedDict
 from contextlib import contextmanager
-from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
-from mcp.server.streamable_http import EventMessage, EventStore
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from typing_extensions import override
 
 from plait.errors import ConfigurationError, excerpt
 from plait.scopes import running_loop, settle
@@ -30,8 +26,6 @@ if TYPE_CHECKING:
 
     import uvicorn
     from mcp.server.lowlevel import Server
-    from mcp.server.streamable_http import EventCallback
-    from mcp_types import JSONRPCMessage
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from plait.interrupts import Secret
@@ -41,9 +35,6 @@ MAX_BODY: Final = 4 * 1024 * 1024
 MAX_SESSIONS: Final = 1000
 SESSION_IDLE: Final = 30 * 60.0
 """Seconds after which a session that nobody uses ends."""
-RETRY: Final = 1000
-"""Milliseconds a host waits before it fetches the rest of an answer whose connection ended."""
-_EVENTS: Final = 10_000
 _CLOSING: Final = 5.0
 LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
 
@@ -134,8 +125,6 @@ class App:
         if self._sessions is None or keeper is None or keeper.done() or keeper.get_loop() is not running_loop():
             self._sessions = StreamableHTTPSessionManager(
                 self._make(),
-                event_store=_Events(),
-                retry_interval=RETRY,
                 max_request_body_size=MAX_BODY,
                 session_idle_timeout=SESSION_IDLE,
                 max_sessions=MAX_SESSIONS,
@@ -153,37 +142,6 @@ async def _keep(sessions: StreamableHTTPSessionManager, opened: asyncio.Event) -
             await anyio.sleep_forever()
     finally:
         opened.set()
-
-
-class _Events(EventStore):
-    """What was sent last, so that a host whose connection broke can have the rest of its answer."""
-
-    def __init__(self) -> None:
-        self._numbers = count(1)
-        self._sent: OrderedDict[str, tuple[str, JSONRPCMessage | None]] = OrderedDict()
-
-    @override
-    async def store_event(self, stream_id: str, message: JSONRPCMessage | None) -> str:
-        number = str(next(self._numbers))
-        self._sent[number] = (stream_id, message)
-        if len(self._sent) > _EVENTS:
-            self._sent.popitem(last=False)
-        return number
-
-    @override
-    async def replay_events_after(self, last_event_id: str, send_callback: EventCallback) -> str | None:
-        last = self._sent.get(last_event_id)
-        if last is None:
-            return None
-        stream = last[0]
-        after = [
-            EventMessage(message, number)
-            for number, (of, message) in self._sent.items()
-            if of == stream and message is not None and int(number) > int(last_event_id)
-        ]
-        for event in after:
-            await send_callback(event)
-        return stream
 
 
 async def serve(app: App, name: str, host: str, port: int, path: str) -> None:
