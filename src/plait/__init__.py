@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from plait.clients.completions import ChatCompletionChunk as ChatCompletionChunk
     from plait.clients.completions import ChatCompletionMessage as ChatCompletionMessage
     from plait.clients.completions import TokenUsage as TokenUsage
+    from plait.clients.mcp import AsyncMCPClient as AsyncMCPClient
+    from plait.clients.mcp import MCPClient as MCPClient
     from plait.clients.streams import AsyncChatStream as AsyncChatStream
     from plait.clients.streams import ChatStream as ChatStream
     from plait.clients.sync import OpenRouterClient as OpenRouterClient
@@ -47,10 +49,11 @@ if TYPE_CHECKING:
     from plait.errors import GuardrailError as GuardrailError
     from plait.errors import InvalidReply as InvalidReply
     from plait.errors import LimitExceeded as LimitExceeded
+    from plait.errors import MCPError as MCPError
     from plait.errors import MissingExtra as MissingExtra
     from plait.errors import ModelError as ModelError
-    from plait.errors import NothingToResume as NothingToResume
     from plait.errors import NotReplayable as NotReplayable
+    from plait.errors import NothingToResume as NothingToResume
     from plait.errors import OpenRouterAPIError as OpenRouterAPIError
     from plait.errors import OpenRouterConnectionError as OpenRouterConnectionError
     from plait.errors import OpenRouterError as OpenRouterError
@@ -99,6 +102,10 @@ if TYPE_CHECKING:
     from plait.log import history as history
     from plait.log import stats as stats
     from plait.log import usage as usage
+    from plait.mcp.connection import MCPConnection as MCPConnection
+    from plait.mcp.server import MCPServer as MCPServer
+    from plait.mcp.server_host import MCPHost as MCPHost
+    from plait.mcp.server_host import mcp_host as mcp_host
     from plait.messages import AssistantMessage as AssistantMessage
     from plait.messages import AudioPart as AudioPart
     from plait.messages import FilePart as FilePart
@@ -136,9 +143,9 @@ if TYPE_CHECKING:
     from plait.providers.recording import Recording as Recording
     from plait.providers.recording import Replay as Replay
     from plait.providers.recording import cassette as cassette
-    from plait.providers.retry import Retrying as Retrying
     from plait.providers.retry import RetryPolicy as RetryPolicy
     from plait.providers.retry import RetryRule as RetryRule
+    from plait.providers.retry import Retrying as Retrying
     from plait.providers.vendors import ChatForm as ChatForm
     from plait.providers.vendors import Vendor as Vendor
     from plait.run import RunContext as RunContext
@@ -171,6 +178,10 @@ _HOME = {
         "ChatCompletionMessage",
         "TokenUsage",
     ),
+    "plait.clients.mcp": (
+        "AsyncMCPClient",
+        "MCPClient",
+    ),
     "plait.clients.streams": (
         "AsyncChatStream",
         "ChatStream",
@@ -202,6 +213,7 @@ _HOME = {
         "GuardrailError",
         "InvalidReply",
         "LimitExceeded",
+        "MCPError",
         "MissingExtra",
         "ModelError",
         "NotReplayable",
@@ -258,6 +270,12 @@ _HOME = {
         "history",
         "stats",
         "usage",
+    ),
+    "plait.mcp.connection": ("MCPConnection",),
+    "plait.mcp.server": ("MCPServer",),
+    "plait.mcp.server_host": (
+        "MCPHost",
+        "mcp_host",
     ),
     "plait.messages": (
         "AssistantMessage",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from math import inf
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Generic, Unpack, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, Unpack, cast
 
 from typing_extensions import TypeVar
 
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from plait.definition import AgentDefinition
     from plait.entries import Entry
     from plait.hooks import Hook
+    from plait.mcp.servers import MCPServerForm, MCPServers
     from plait.messages import Message
     from plait.options import Prompt, RunOptions
     from plait.portal import SyncStream
@@ -81,6 +82,9 @@ class Agent(Generic[Deps, Output]):
         hooks: callables by hook name (see `plait.hooks`).
         settings: further settings of the model (see `Settings`).
         sequential_tools: carries the tool calls of one turn out one after the other.
+        mcp_servers: MCP servers whose tools the agent has, too: a list of URLs, commands (``["npx", "server"]``) and
+            `MCPConnection`s, or a dict of them by name. They are connected with the first run, until `close`, or as
+            long as the event loop.
         debug: while a run is under way, a watchdog logs a warning (to ``plait.tools``) when a tool has blocked the
             event loop for 0.25 s, with its name and the line of code.
 
@@ -94,6 +98,7 @@ class Agent(Generic[Deps, Output]):
         "_hooks",
         "_output",
         "_sequential",
+        "_servers",
         "_settings",
         "_strategy",
         "_system",
@@ -130,6 +135,7 @@ class Agent(Generic[Deps, Output]):
         hooks: Mapping[str, Hook | Sequence[Hook]] | None = None,
         settings: Settings | None = None,
         sequential_tools: bool = False,
+        mcp_servers: Sequence[MCPServerForm] | Mapping[str, MCPServerForm] | None = None,
         debug: bool = False,
     ) -> None:
         self.definition = definition_of(definition, role, goal, constraints, personality)
@@ -138,6 +144,7 @@ class Agent(Generic[Deps, Output]):
         self._toolbox = Toolbox.of(find_tools(list_of_tools(tools), READY_MADE))
         self.limits = RunLimits(max_turns=max_turns, max_tool_calls=max_tool_calls)
         self._output = None if output is None or output is str else output_schema(output)
+        self._servers = None if not mcp_servers else _mcp_servers(mcp_servers)
         self._strategy = strategy_of(memory_strategy, memory_params)
         self._settings = settings_of(settings or DEFAULT_SETTINGS, temperature, max_tokens)
         self._hooks = Hooks(hooks)
@@ -153,7 +160,7 @@ class Agent(Generic[Deps, Output]):
 
     @property
     def tools(self) -> dict[str, Tool]:
-        """The agent's tools by name."""
+        """The agent's tools by name; those of MCP servers are among them once these are connected."""
         return self._toolbox.tools
 
     @property
@@ -202,7 +209,7 @@ class Agent(Generic[Deps, Output]):
         """
         messages = messages_of(content)
         check_options(options)
-        made = self._made(messages, await self._threads.open(thread, user_id), options, observed=False)
+        made = await self._made(messages, await self._threads.open(thread, user_id), options, observed=False)
         async for _ in made.events():  # never left early, so there is nothing to close
             pass
         return result_of(made).output
@@ -222,7 +229,7 @@ class Agent(Generic[Deps, Output]):
         check_options(options)
 
         async def made() -> Run[Output]:
-            return self._made(messages, await self._threads.open(thread, user_id), options)
+            return await self._made(messages, await self._threads.open(thread, user_id), options)
 
         return TextStream(made, f"stream of {self.name}")
 
@@ -249,7 +256,7 @@ class Agent(Generic[Deps, Output]):
         check_options(options)
 
         async def made() -> Run[Output]:
-            return self._made(messages, await self._threads.open(thread, user_id), options)
+            return await self._made(messages, await self._threads.open(thread, user_id), options)
 
         from plait.partials import Partials  # few agents need it, and its patterns take time to compile
 
@@ -280,8 +287,8 @@ class Agent(Generic[Deps, Output]):
 
         async def made() -> Run[Output]:
             if thread is None:
-                return self._made(messages, Thread.for_one_run(new_id("thr"), user_id), options)
-            return self._made(messages, await self._threads.open(thread, user_id), options)
+                return await self._made(messages, Thread.for_one_run(new_id("thr"), user_id), options)
+            return await self._made(messages, await self._threads.open(thread, user_id), options)
 
         return AgentRun(made, f"run of {self.name}")
 
@@ -304,7 +311,7 @@ class Agent(Generic[Deps, Output]):
                 whose = f"thread {excerpt(repr(thread), 80)} of user {excerpt(repr(user_id), 80)}"
                 msg = f"there is no {whose}, so no run that could go on; begin one with a prompt"
                 raise NothingToResume(msg)
-            return self._made((), opened, options)
+            return await self._made((), opened, options)
 
         return AgentRun(made, f"run of {self.name}")
 
@@ -373,9 +380,22 @@ class Agent(Generic[Deps, Output]):
         opened = await self._threads.find(thread, user_id)
         return await opened.store.read(opened.thread_id) if opened else []
 
-    def _made(
+    async def close(self) -> None:
+        """End the connections to MCP servers; there is nothing else to close. The next run connects anew."""
+        if self._servers is not None:
+            await self._servers.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        await self.close()
+
+    async def _made(
         self, prompt: tuple[Message, ...], thread: Thread, options: RunOptions, *, observed: bool = True
     ) -> Run[Output]:
+        if self._servers is not None and (more := await self._servers.new_tools()):
+            self._toolbox = self._toolbox.joined(more)
         limits, stop = options.get("limits", self.limits), options.get("stop")
         return Run(
             thread=thread,
@@ -404,6 +424,12 @@ class Agent(Generic[Deps, Output]):
             observed=observed,
             debug=self._debug,
         )
+
+
+def _mcp_servers(servers: Sequence[MCPServerForm] | Mapping[str, MCPServerForm]) -> MCPServers:
+    from plait.mcp.servers import MCPServers  # few agents have any
+
+    return MCPServers(servers)
 
 
 def create_agent(
