@@ -167,6 +167,10 @@ MESSAGE = "a message is a dict such as {'role': 'user', 'content': 'Hello'}"
         ([SimpleNamespace(role="user")], f"messages[0] is a SimpleNamespace; {MESSAGE}"),
         ([{"content": "x"}], "messages[0] has the role None; the roles are system, developer, user, assistant, tool"),
         (
+            [{"role": ["user"], "content": "x"}],
+            "messages[0] has the role ['user']; the roles are system, developer, user, assistant, tool",
+        ),
+        (
             [{"role": "robot", "content": "x"}],
             "messages[0] has the role 'robot'; the roles are system, developer, user, assistant, tool",
         ),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
 
 from plait.errors import ConfigurationError, excerpt
 from plait.plain import FrozenDict
-from plait.providers.base import Settings, ToolDefinition
+from plait.providers.base import DEFAULT_SETTINGS, Settings, ToolDefinition
 from plait.tools import read_definition
 
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ def read_options(options: Mapping[str, Any]) -> Settings:
         ConfigurationError: an option has another place here, or a value that no provider could take.
     """
     given = {name: value for name, value in options.items() if value is not None}
+    if not given:
+        return DEFAULT_SETTINGS
     for name, place in _ELSEWHERE.items():
         if name in given:
             msg = f"{name!r} is no option of a single call here; what takes its place is {place}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from plait.attachments import parse_data_url
 from plait.clients.completions import ChatCompletionMessage
 from plait.errors import ConfigurationError, excerpt
+from plait.frozen import assemble
 from plait.messages import (
     AssistantMessage,
     AudioPart,
@@ -42,6 +43,12 @@ _TAKEN: Final = {
     "user": _PLAIN,
     "assistant": _PLAIN | {"tool_calls", "refusal", "reasoning", "reasoning_details", "annotations", "details"},
     "tool": _PLAIN | {"tool_call_id", "name"},
+}
+_OF_TEXT: Final[dict[str, type[Message]]] = {
+    "user": UserMessage,
+    "system": SystemMessage,
+    "developer": SystemMessage,
+    "assistant": AssistantMessage,
 }
 _SAY_NOTHING: Final = frozenset({"parsed", "images", "audio", "function_call", "reasoning_content", "said"})
 """Fields of answers that are not sent back."""
@@ -80,6 +87,10 @@ def _with_results_together(messages: Iterable[Message]) -> tuple[Message, ...]:
 
 
 def _read(item: Any, number: int, provider: str) -> Message:
+    if type(item) is dict and len(item) == len(_PLAIN):  # nearly all of them
+        role, text = item.get("role"), item.get("content")
+        if type(text) is str and type(role) is str and role in _OF_TEXT:
+            return assemble(_OF_TEXT[role], {"parts": (assemble(TextPart, {"text": text}),)})
     if isinstance(item, str | Message):
         return as_message(item)
     if isinstance(item, ChatCompletionMessage):

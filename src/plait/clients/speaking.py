@@ -84,8 +84,9 @@ class Asking:
         yield chunks.end(self._completed())
 
     def _completed(self) -> ChatCompletion[Any]:
-        whole_answer(self._fold, self._provider.name)
-        self.completion = completion_of_answers(self._fold.answers())
+        first = whole_answer(self._fold, self._provider.name)
+        several = self._request.settings.n not in (None, 1)
+        self.completion = completion_of_answers(self._fold.answers() if several else (first,))
         return self.completion
 
 
