@@ -418,6 +418,52 @@ async def test_a_tool_that_changed_while_the_server_was_started_again_is_not_cal
         assert (await call(web.tools, "web_act")).text == "done"
 
 
+@pytest.mark.fault("M04")
+async def test_a_server_of_later_versions_only_is_used_and_tells_of_changes() -> None:
+    """From protocol version 2026-07-28 on there is no session, and a client asks to be told."""
+    tools = [TOOL]
+    streams: list[Talk] = []
+    whole = {"resultType": "complete", "ttlMs": 0, "cacheScope": "public"}
+
+    def event(talk: Talk, method: str, **params: Any) -> bytes:
+        meta = {"io.modelcontextprotocol/subscriptionId": talk.id}
+        return (
+            b"data: " + json.dumps({"jsonrpc": "2.0", "method": method, "params": {"_meta": meta, **params}}).encode()
+        )
+
+    def handle(talk: Talk) -> None:
+        match talk.rpc:
+            case "initialize":
+                data = {"supported": ["2026-07-28"], "requested": "2025-11-25"}
+                error = {"code": -32022, "message": "too old", "data": data}
+                talk.answer(400, json.dumps({"jsonrpc": "2.0", "id": talk.id, "error": error}).encode())
+            case "server/discover":
+                talk.result({"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}, **whole})
+            case "tools/list":
+                talk.result({"tools": list(tools), **whole})
+            case "subscriptions/listen":
+                streams.append(talk)
+                known = event(
+                    talk, "notifications/subscriptions/acknowledged", notifications={"toolsListChanged": True}
+                )
+                talk.events(known + b"\n\n", end=False)
+            case "tools/call":
+                talk.result({**DONE, "resultType": "complete"})
+            case _:
+                talk.answer(405)
+
+    async with saying(handle) as (url, _), MCPConnection("web", url) as web:
+        assert (await call(web.tools, "web_act")).text == "done"
+        tools[0] = {**TOOL, "description": "Other."}
+        changed = event(streams[0], "notifications/tools/list_changed") + b"\n\n"
+        streams[0].writer.write(b"%x\r\n%s\r\n" % (len(changed), changed))
+        link = web._link  # noqa: SLF001  # there is no other way to see that it was heard
+        assert link is not None
+        await until(lambda: link.stale)
+        with pytest.raises(ToolError, match="changed the tool 'web_act' after it was approved"):
+            await call(web.tools, "web_act")
+
+
 @pytest.mark.fault("M09")
 async def test_a_connection_is_closed_by_another_task_with_calls_under_way() -> None:
     silent: list[Talk] = []
