@@ -69,7 +69,7 @@ def gone(pid: int) -> bool:
 async def until(true: Callable[[], Any]) -> None:
     """Wait until something is so."""
     async with asyncio.timeout(WITHIN):
-        while not true():
+        while not true():  # noqa: ASYNC110  # of what another process does there is no event
             await asyncio.sleep(0.005)
 
 

@@ -335,7 +335,8 @@ class Agent(Generic[Deps, Output]):
             """
             result = await self.run(prompt, user_id=user_id)
             if result.stop_reason != "response":
-                msg = f"{self.name} ended before it had an answer ({result.stop_reason}): {excerpt(result.text)}"
+                text = f", after: {excerpt(result.text)}" if result.text else ""
+                msg = f"{self.name} ended before it had an answer ({result.stop_reason}){text}"
                 raise ToolError(msg)
             return result.output
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -52,10 +53,10 @@ async def test_an_agent_connects_with_its_first_run_and_until_it_is_closed(tmp_p
     async with Agent(role="You act.", provider="offline", mcp_servers={"raw": raw(log=str(log))}) as agent:
         assert (dict(agent.tools), pids(log)) == ({}, [])
         assert (await agent.run("Act.")).stop_reason == "response"
-        assert (list(agent.tools), await agent.chat("Again.")) == (["raw_act"], "raw_act says: ok")
+        assert (list(agent.tools), await agent.chat("Again.")) == (["raw_act"], "raw_act says: act done")
         (pid,) = pids(log)
     assert gone(pid)
-    assert await agent.chat("Once more.") == "raw_act says: ok"  # it connects anew
+    assert await agent.chat("Once more.") == "raw_act says: act done"  # it connects anew
     await agent.close()
 
 
@@ -79,7 +80,9 @@ async def test_an_agent_s_own_tools_and_those_of_two_servers() -> None:
         servers = {"there": f"http://127.0.0.1:{port}/mcp", "here": official("stdio")}
         async with Agent(role="You add.", provider=provider(), tools=[own], mcp_servers=servers) as agent:
             assert await agent.chat("Add.") == "It is 3."
-            assert [name for name in agent.tools if not name.endswith(("wait", "point", "fail", "greet", "everything"))] == [
+            assert [
+                name for name in agent.tools if not name.endswith(("wait", "point", "fail", "greet", "everything"))
+            ] == [
                 "own",
                 "there_add",
                 "here_add",
@@ -152,7 +155,7 @@ async def test_a_client_with_an_mcp_server() -> None:
         assert (await client.chat("Add.")).choices[0].message.content == "It is 3."
         stream = await client.chat("Add.", stream=True)
         assert "".join([chunk.choices[0].delta.content or "" async for chunk in stream]) == "It is 3."
-        assert [one["function"]["name"] for one in client.get_tools()][0] == "demo_add"
+        assert client.get_tools()[0]["function"]["name"] == "demo_add"
 
 
 async def test_a_client_s_server_ends_with_it(tmp_path: Path) -> None:
@@ -203,3 +206,21 @@ def test_a_sync_client_registers_in_the_caller_s_event_loop() -> None:
             return [here.choices[0].message.content, there.choices[0].message.content]
 
     assert asyncio.run(awaited()) == ["It is 3.", "It is 3."]
+
+
+# --- agents for hosts -------------------------------------------------------------------------------------------------
+
+ASSISTANT = """
+from plait import Agent, MCPServer
+assistant = Agent(role="You repeat what you hear.", name="The Assistant", provider="offline")
+MCPServer("office", tools=[assistant.as_tool(description="Ask the assistant.")]).run()
+"""
+
+
+async def test_an_agent_is_offered_to_hosts_as_a_tool() -> None:
+    async with MCPConnection("office", [sys.executable, "-c", ASSISTANT]) as office:
+        (tool,) = office.tools.values()
+        definition = tool.get_definition()
+        assert (definition.name, definition.description) == ("office_The_Assistant", "Ask the assistant.")
+        assert list(definition.parameters["properties"]) == ["prompt"]
+        assert (await tool.execute(prompt="Good morning.")).text == "You said: Good morning."

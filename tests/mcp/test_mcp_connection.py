@@ -12,8 +12,8 @@ import pytest
 from mcp_servers import call, free_port, listening, official, raw
 from plait import Agent, ConfigurationError, OfflineProvider, ToolCall, tool
 from plait.errors import MCPError, MissingExtra
-from plait.messages import AudioPart, ImagePart, TextPart
 from plait.mcp.connection import MCPConnection
+from plait.messages import AudioPart, ImagePart, TextPart
 from plait.tools import find_tools
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ async def test_an_agent_calls_the_tools_of_a_server(transport: str, port: int) -
         """Double a number."""
         return 2 * n
 
-    script = [
+    script: list[list[ToolCall] | str] = [
         [
             ToolCall(id="1", name="demo_add", arguments='{"a": 1, "b": 2}'),
             ToolCall(id="2", name="demo_add", arguments='{"a": 1, "b": "two"}'),
@@ -92,13 +92,9 @@ async def test_an_agent_calls_the_tools_of_a_server(transport: str, port: int) -
     ]
     provider = OfflineProvider(script)
     async with over(transport, port) as demo:
-        agent = Agent(provider, tools=[*demo.tools.values(), double])
-        run = await agent.run("Go.")
-        assert run.output == "Done."
-        again = await Agent(OfflineProvider([ToolCall(id="5", name="demo_add", arguments='{"a": 2, "b": 2}'), "4"]),
-                            tools=[*demo.tools.values()]).run("Go on.")  # the session outlives the run that used it
-        assert again.output == "4"
-    results = {part.call_id: part for message in provider.requests[-1].messages for part in message.parts if part.type == "tool_result"}
+        assert await Agent(provider=provider, tools=[*demo.tools.values(), double]).chat("Go.") == "Done."
+    parts = [part for message in provider.requests[-1].messages for part in message.parts]
+    results = {part.call_id: part for part in parts if part.type == "tool_result"}
     assert (results["1"].text, results["1"].is_error) == ("3", False)
     assert results["2"].text.startswith("wrong arguments for 'demo_add': 'b'")
     assert results["3"].text == "8"
@@ -109,8 +105,9 @@ async def test_a_session_that_a_run_opened_is_not_ended_with_the_run(tmp_path: A
     log = tmp_path / "log"
     async with MCPConnection("raw", raw(log=str(log), call="die once"), idempotent=True) as raw_server:
         for _ in range(2):  # the first call opens a new session, from within a tool call
-            script = [ToolCall(id="1", name="raw_act", arguments="{}"), "Done."]
-            assert (await Agent(OfflineProvider(script), tools=[*raw_server.tools.values()]).run("Go.")).output == "Done."
+            script: list[ToolCall | str] = [ToolCall(id="1", name="raw_act", arguments="{}"), "Done."]
+            agent = Agent(provider=OfflineProvider(script), tools=[*raw_server.tools.values()])
+            assert await agent.chat("Go.") == "Done."
     assert log.read_text().count("start") == 2
 
 
@@ -121,7 +118,11 @@ async def test_the_same_name_at_two_servers_or_in_the_program_never_stands_befor
         """Act."""
         return "local"
 
-    async with MCPConnection("raw", raw()) as one, MCPConnection("raw", raw()) as same, MCPConnection("b", raw()) as two:
+    async with (
+        MCPConnection("raw", raw()) as one,
+        MCPConnection("raw", raw()) as same,
+        MCPConnection("b", raw()) as two,
+    ):
         assert list(find_tools([*one.tools.values(), *two.tools.values()])) == ["raw_act", "b_act"]
         for other in (act, same.tools["raw_act"]):
             with pytest.raises(ConfigurationError, match="two tools are named 'raw_act'"):

@@ -22,7 +22,9 @@ SOON = 1.0
 DONE = {"content": [{"type": "text", "text": "done"}]}
 
 
-def answering(how: Callable[[Talk], Awaitable[None] | None], **headers: str) -> Callable[[Talk], Awaitable[None] | None]:
+def answering(
+    how: Callable[[Talk], Awaitable[None] | None], **headers: str
+) -> Callable[[Talk], Awaitable[None] | None]:
     """Give a server that is as it should be until a tool is called."""
 
     def handle(talk: Talk) -> Awaitable[None] | None:
@@ -48,7 +50,7 @@ async def test_a_server_that_dies_fails_its_calls_soon_and_is_reached_again_when
             await asyncio.sleep(0.3)  # for the call to be under way: nothing tells of it
             server.kill()
             started = time.monotonic()
-            with pytest.raises(ToolError, match="broke off under the call of 'demo_wait'.*may have happened"):
+            with pytest.raises(ToolError, match=r"broke off under the call of 'demo_wait'.*may have happened"):
                 await waiting
             assert time.monotonic() - started < SOON
             started = time.monotonic()
@@ -153,7 +155,9 @@ async def test_a_call_without_an_answer_ends_at_its_time_and_its_connection_is_c
         for _ in range(3):
             with pytest.raises(ToolError, match=r"gave no answer to the call of 'web_act' within 0\.2 seconds"):
                 await call(web.tools, "web_act")
-        await until(lambda: [asked.body["method"] for asked in seen if asked.body].count("notifications/cancelled") == 3)
+        await until(
+            lambda: [asked.body["method"] for asked in seen if asked.body].count("notifications/cancelled") == 3
+        )
         await until(lambda: all(talk.writer.transport.is_closing() for talk in silent))
 
 
@@ -255,7 +259,9 @@ async def test_an_answer_whose_stream_ended_once_is_fetched() -> None:
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_an_answer_beyond_the_bound_is_an_error(*, streamed: bool) -> None:
     def large(talk: Talk) -> None:
-        body = json.dumps({"jsonrpc": "2.0", "id": talk.id, "result": {"content": [{"type": "text", "text": "x" * 17_000_000}]}})
+        body = json.dumps(
+            {"jsonrpc": "2.0", "id": talk.id, "result": {"content": [{"type": "text", "text": "x" * 17_000_000}]}}
+        )
         if streamed:
             talk.events(f"data: {body}\n\n".encode())
         else:
@@ -296,15 +302,23 @@ def moved(talk: Talk) -> None:
 @pytest.mark.parametrize(
     ("how", "expected"),
     [
-        (page, "{url} answers with text/html where an MCP server answers with JSON or events; check the address, often it ends in /mcp"),
+        (
+            page,
+            (
+                "{url} answers with text/html where an MCP server answers with JSON or events; check the address, "
+                "often it ends in /mcp"
+            ),
+        ),
         (missing, "{url} answers with status 404: no MCP server is there; check the address, often it ends in /mcp"),
         (denied, "{url} lets nobody in with this token (status 401); check token and headers"),
         (broken, "{url} answers with status 500"),
         (garbage, "{url} broke off: it ended the connection, or does not speak HTTP"),
         (
             moved,
-            "{url} redirects to http://127.0.0.1:9/elsewhere, which is not followed; if that is the server, give its "
-            "address",
+            (
+                "{url} redirects to http://127.0.0.1:9/elsewhere, which is not followed; if that is the server, give "
+                "its address"
+            ),
         ),
     ],
 )
@@ -322,7 +336,10 @@ async def test_nobody_there_is_one_clear_error() -> None:
     url = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(MCPError) as raised:
         await MCPConnection("web", url).open()
-    assert str(raised.value) == f"the MCP server 'web' cannot be used: {url} cannot be reached: All connection attempts failed"
+    assert (
+        str(raised.value)
+        == f"the MCP server 'web' cannot be used: {url} cannot be reached: All connection attempts failed"
+    )
     assert raised.value.retryable
 
 
@@ -399,6 +416,52 @@ async def test_a_tool_that_changed_while_the_server_was_started_again_is_not_cal
             await call(web.tools, "web_act")
         web.approve()
         assert (await call(web.tools, "web_act")).text == "done"
+
+
+@pytest.mark.fault("M04")
+async def test_a_server_of_later_versions_only_is_used_and_tells_of_changes() -> None:
+    """From protocol version 2026-07-28 on there is no session, and a client asks to be told."""
+    tools = [TOOL]
+    streams: list[Talk] = []
+    whole = {"resultType": "complete", "ttlMs": 0, "cacheScope": "public"}
+
+    def event(talk: Talk, method: str, **params: Any) -> bytes:
+        meta = {"io.modelcontextprotocol/subscriptionId": talk.id}
+        return (
+            b"data: " + json.dumps({"jsonrpc": "2.0", "method": method, "params": {"_meta": meta, **params}}).encode()
+        )
+
+    def handle(talk: Talk) -> None:
+        match talk.rpc:
+            case "initialize":
+                data = {"supported": ["2026-07-28"], "requested": "2025-11-25"}
+                error = {"code": -32022, "message": "too old", "data": data}
+                talk.answer(400, json.dumps({"jsonrpc": "2.0", "id": talk.id, "error": error}).encode())
+            case "server/discover":
+                talk.result({"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}, **whole})
+            case "tools/list":
+                talk.result({"tools": list(tools), **whole})
+            case "subscriptions/listen":
+                streams.append(talk)
+                known = event(
+                    talk, "notifications/subscriptions/acknowledged", notifications={"toolsListChanged": True}
+                )
+                talk.events(known + b"\n\n", end=False)
+            case "tools/call":
+                talk.result({**DONE, "resultType": "complete"})
+            case _:
+                talk.answer(405)
+
+    async with saying(handle) as (url, _), MCPConnection("web", url) as web:
+        assert (await call(web.tools, "web_act")).text == "done"
+        tools[0] = {**TOOL, "description": "Other."}
+        changed = event(streams[0], "notifications/tools/list_changed") + b"\n\n"
+        streams[0].writer.write(b"%x\r\n%s\r\n" % (len(changed), changed))
+        link = web._link  # noqa: SLF001  # there is no other way to see that it was heard
+        assert link is not None
+        await until(lambda: link.stale)
+        with pytest.raises(ToolError, match="changed the tool 'web_act' after it was approved"):
+            await call(web.tools, "web_act")
 
 
 @pytest.mark.fault("M09")

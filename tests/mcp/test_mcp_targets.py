@@ -46,9 +46,9 @@ def test_what_may_be_secret_stands_beside_the_address() -> None:
 
 def test_a_command_is_a_list_or_an_entry_of_the_usual_json() -> None:
     assert read_target("x", ["python", "server.py"]) == (Command(argv=("python", "server.py")),)
-    entry = {"command": "npx", "args": ["-y", "server"], "env": {"TOKEN": "k-secret"}, "cwd": "/tmp", "type": "stdio"}
+    entry = {"command": "npx", "args": ["-y", "server"], "env": {"TOKEN": "k-secret"}, "cwd": "/srv", "type": "stdio"}
     (way,) = read_target("x", entry)
-    assert way == Command(argv=("npx", "-y", "server"), env={"TOKEN": Secret("k-secret")}, cwd="/tmp")
+    assert way == Command(argv=("npx", "-y", "server"), env={"TOKEN": Secret("k-secret")}, cwd="/srv")
     assert "k-secret" not in repr(way)
 
 
