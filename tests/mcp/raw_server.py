@@ -85,7 +85,7 @@ def called(number: int, name: str, how: str) -> None:  # noqa: C901, PLR0912  # 
             text(number, f"{name} done")
 
 
-def main() -> None:
+def begin() -> None:
     note(f"start {os.getpid()}")
     match PLAN.get("start"):
         case "grandchild":
@@ -100,6 +100,10 @@ def main() -> None:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         case _:
             pass
+
+
+def main() -> None:
+    begin()
     for line in sys.stdin:
         message = json.loads(line)
         match message:
@@ -108,6 +112,8 @@ def main() -> None:
                 version = params["protocolVersion"]
                 info = {"name": "raw", "version": "1"}
                 say(id=number, result={"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": info})
+            case {"method": "tools/list"} if PLAN.get("list") == "hang":
+                pass
             case {"method": "tools/list", "id": number}:
                 pages = PLAN.get("pages")
                 page = int((message.get("params") or {}).get("cursor", 0))

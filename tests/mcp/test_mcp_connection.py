@@ -161,6 +161,23 @@ async def test_a_connection_open_on_another_loop_says_so() -> None:
         assert (await raw_server.open()).keys() == {"raw_act"}
 
 
+@pytest.mark.fault("M09")
+def test_a_program_that_ends_with_an_open_session_ends_silently(port: int) -> None:
+    program = f"""
+import asyncio
+from plait.mcp.connection import MCPConnection
+
+async def main():
+    tools = await MCPConnection("demo", "http://127.0.0.1:{port}").open()
+    print((await tools["demo_add"].execute(a=1, b=2)).text)
+
+asyncio.run(main(), debug=True)
+"""
+    command = [sys.executable, "-W", "default", "-c", program]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (ran.stdout, ran.stderr) == ("3\n", "")
+
+
 def test_the_sdk_is_not_imported_before_a_connection_is_opened() -> None:
     program = """
 import sys

@@ -56,6 +56,7 @@ async def test_a_server_that_dies_fails_its_calls_soon_and_is_reached_again_when
             with pytest.raises(ToolError, match=r"broke off under the call of 'demo_wait'.*may have happened"):
                 await waiting
             assert time.monotonic() - started < SOON
+            server.wait()
             started = time.monotonic()
             with pytest.raises(ToolError, match="cannot be reached"):
                 await call(connection.tools, "demo_add", a=1, b=2)

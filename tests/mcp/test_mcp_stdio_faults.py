@@ -427,6 +427,16 @@ async def test_who_is_cancelled_while_opening_leaves_nothing(log: Path) -> None:
 
 
 @pytest.mark.fault("M09")
+async def test_a_server_that_does_not_list_its_tools_is_an_error_that_leaves_nothing(log: Path) -> None:
+    before = asyncio.all_tasks()
+    with pytest.raises(MCPError, match="the MCP server 'raw' does not list its tools: no answer in time"):
+        async with MCPConnection("raw", raw(log=str(log), list="hang"), timeout=0.2):
+            pass
+    assert asyncio.all_tasks() == before
+    assert all(map(gone, pids(log)))
+
+
+@pytest.mark.fault("M09")
 async def test_a_caller_that_is_cancelled_is_free_at_once_and_the_session_goes_on(log: Path) -> None:
     async with MCPConnection("raw", raw(log=str(log), call="hang")) as raw_server:
         calling = asyncio.create_task(call(raw_server.tools, "raw_act"))

@@ -130,6 +130,8 @@ class MCPConnection:
     async def open(self) -> Mapping[str, Tool]:
         """Open a session, unless there is one, and give the usable tools by name.
 
+        Whoever waits here at the same time shares one session.
+
         Raises:
             MCPError: there is no session, or no usable tool.
             MissingExtra: the SDK is not installed.
@@ -163,7 +165,11 @@ class MCPConnection:
                 await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(one.close(), one.loop))
 
     async def __aenter__(self) -> Self:
-        await self.open()
+        try:
+            await self.open()
+        except BaseException:
+            await self.close()
+            raise
         return self
 
     async def __aexit__(
@@ -350,7 +356,7 @@ async def _load() -> None:
     Raises:
         MissingExtra: it is not installed.
     """
-    if "plait.mcp.link" in sys.modules:
+    if hasattr(sys.modules.get("plait.mcp.link"), "Link"):  # whole: another thread may be at it
         return
     try:
         await WORKERS.run(_import)

@@ -11,6 +11,8 @@ import asyncio
 import logging
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from contextvars import Context, ContextVar
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import httpx2
@@ -23,7 +25,6 @@ from mcp_types import (
     CONNECTION_CLOSED,
     METHOD_NOT_FOUND,
     PARSE_ERROR,
-    REQUEST_TIMEOUT,
     UNSUPPORTED_PROTOCOL_VERSION,
     CallToolResult,
     Implementation,
@@ -292,8 +293,6 @@ class Link:
             raise Unsent(said)
         if code in {BROKEN, PARSE_ERROR} or (code == CONNECTION_CLOSED and (self.over or said.startswith(_BROKEN_OFF))):
             raise Broken(said if code == BROKEN else "the server ended the connection")
-        if code == REQUEST_TIMEOUT:
-            raise NoAnswer
         raise Declined(excerpt(said) or f"error {code}")
 
     def retire(self) -> None:
@@ -353,9 +352,8 @@ async def _told_of_changes(client: Client) -> AsyncGenerator[None, None]:
         yield
 
 
+@cache
 def _this_client() -> Implementation:
-    from importlib.metadata import PackageNotFoundError, version
-
     try:
         return Implementation(name="plait", version=version("plait"))
     except PackageNotFoundError:

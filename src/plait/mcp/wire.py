@@ -90,8 +90,9 @@ class Wire(httpx2.AsyncBaseTransport):
         self._address = address
         self._url = httpx2.URL(address.url)
         self._lost = lost
-        self._inner = httpx2.AsyncHTTPTransport(proxy=_proxy(self._url))
-        self._timeout = {"connect": connect_timeout, "write": connect_timeout, "read": None, "pool": None}
+        # Certificates take 20 ms to load, and are of no use without TLS.
+        self._inner = httpx2.AsyncHTTPTransport(verify=self._url.scheme == "https", proxy=_proxy(self._url))
+        self._connect_timeout = connect_timeout
         self._open: dict[str, Exchange] = {}
         self._empty = 0
         self._last_stream = -1.0
@@ -131,7 +132,9 @@ class Wire(httpx2.AsyncBaseTransport):
         headers = httpx2.Headers(request.headers)
         headers["accept-encoding"] = "identity"  # so that what is counted is what is kept
         headers.update({name: value.reveal() for name, value in self._address.headers.items()})
-        extensions = {**request.extensions, "timeout": self._timeout}
+        seconds = self._connect_timeout
+        timeout = {"connect": seconds, "write": seconds, "read": None, "pool": None}  # each call has a time of its own
+        extensions = {**request.extensions, "timeout": timeout}
         stream = httpx2.ByteStream(request.content) if request.method == "POST" else None
         return await self._inner.handle_async_request(
             httpx2.Request(request.method, url, headers=headers, stream=stream, extensions=extensions)
@@ -150,13 +153,16 @@ class Wire(httpx2.AsyncBaseTransport):
     async def _post_event(self, request: httpx2.Request) -> httpx2.Response:
         """Send a message whose answer comes on the stream of the older transport."""
         try:
-            response = await self._send(request)
-        except httpx2.TransportError as error:
-            self._lost(why_of(error))
-            raise
+            async with asyncio.timeout(self._connect_timeout):
+                response = await self._send(request)
+                await response.aclose()
+        except (httpx2.TransportError, TimeoutError) as error:
+            why = why_of(error) if isinstance(error, httpx2.TransportError) else "it did not take a message in time"
+            self._lost(why)
+            raise WireError(why) from None
         if not response.is_success:
             self._lost(f"it answered with status {response.status_code}")
-        return response
+        return httpx2.Response(response.status_code, request=request)
 
     async def _ask(self, request: httpx2.Request, key: str, number: int | str) -> httpx2.Response:
         """Send a request and give its answer, or an error in its place."""
@@ -205,11 +211,10 @@ class Wire(httpx2.AsyncBaseTransport):
         self, request: httpx2.Request, response: httpx2.Response, exchange: Exchange
     ) -> httpx2.Response:
         """Let the SDK follow within the origin; nothing goes anywhere else."""
-        target = request.url.join(response.headers["location"])
-        same = (target.scheme, target.host, target.port) == (request.url.scheme, request.url.host, request.url.port)
         await response.aclose()
-        if same and response.status_code in {307, 308}:
+        if _stays(request, response):
             return httpx2.Response(response.status_code, headers=_plain(response), content=b"", request=request)
+        target = request.url.join(response.headers["location"])
         what = f"redirects to {_origin(target)}{excerpt(target.path, 100)}, which is not followed"
         return self._no_use(request, exchange, f"{self._address.url} {what}; if that is the server, give its address")
 
@@ -258,6 +263,8 @@ class Wire(httpx2.AsyncBaseTransport):
             stream = Events(response, None, self._message_came)
             return httpx2.Response(response.status_code, headers=_plain(response), stream=stream, request=request)
         await response.aclose()
+        if response.has_redirect_location and _stays(request, response):
+            return httpx2.Response(response.status_code, headers=_plain(response), content=b"", request=request)
         if older:
             status = response.status_code
             denied = status in {401, 403}
@@ -276,6 +283,13 @@ class Wire(httpx2.AsyncBaseTransport):
 
 def _kind(response: httpx2.Response) -> str:
     return str(response.headers.get("content-type", "")).partition(";")[0].strip().lower()
+
+
+def _stays(request: httpx2.Request, response: httpx2.Response) -> bool:
+    """Whether a redirect stays within the origin and keeps the method: one that the SDK follows."""
+    target, own = request.url.join(response.headers["location"]), request.url
+    same = (target.scheme, target.host, target.port) == (own.scheme, own.host, own.port)
+    return same and response.status_code in {307, 308}
 
 
 def _plain(response: httpx2.Response) -> httpx2.Headers:
