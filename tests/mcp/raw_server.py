@@ -107,6 +107,8 @@ def main() -> None:
     for line in sys.stdin:
         message = json.loads(line)
         match message:
+            case {"method": method, "id": number} if method == PLAN.get("unknown"):
+                say(id=number, error={"code": -32601, "message": "I do not know this"})
             case {"method": "initialize", "id": number, "params": params}:
                 note("capabilities " + json.dumps(params["capabilities"]))
                 version = params["protocolVersion"]

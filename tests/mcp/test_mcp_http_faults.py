@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import ssl
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from mcp_servers import TOOL, WITHIN, Talk, call, free_port, listening, open_fil
 from plait import ToolError
 from plait.errors import MCPError
 from plait.mcp.connection import MCPConnection
+from plait.testing.server import Certificate, certificate
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -394,6 +396,20 @@ async def test_tls_that_is_none_is_one_clear_error() -> None:
         port = server.sockets[0].getsockname()[1]
         with pytest.raises(MCPError, match=rf"https://127\.0\.0\.1:{port} cannot be reached: it does not speak TLS"):
             await MCPConnection("web", f"https://127.0.0.1:{port}").open()
+
+
+@pytest.mark.parametrize("name", ["good", "expired", "wrong-name"])
+async def test_a_certificate_that_nobody_vouches_for_is_one_clear_error(name: Certificate) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate(name))
+
+    async def never(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with await asyncio.start_server(never, "127.0.0.1", 0, ssl=context) as server:
+        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/mcp"
+        with pytest.raises(MCPError, match=rf"{url} cannot be reached: its certificate is not accepted \(.+\)$"):
+            await MCPConnection("web", url, token="k-secret").open()
 
 
 # --- secrets ---

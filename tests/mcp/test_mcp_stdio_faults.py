@@ -21,6 +21,7 @@ from mcp_servers import WITHIN, call, gone, is_alive, noted, open_files, pids, r
 from plait import ConfigurationError, ToolError
 from plait.errors import MCPError
 from plait.mcp.connection import MCPConnection
+from plait.toolbase import prepare
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -211,12 +212,12 @@ async def test_a_tool_that_changes_is_not_called_until_it_is_approved(later: dic
         assert shown.listed is not None
         assert (shown.listed.description, shown.listed.parameters) == (later["description"], later["inputSchema"])
         assert list(raw_server.tools) == ["raw_act"]
-        assert tool.get_definition().description == "Act."
+        assert prepare(tool).definition.description == "Act."
         with pytest.raises(ConfigurationError, match="has no such change at 'raw_act' to approve"):
             raw_server.approve(replace(shown, listed=replace(shown.listed, pin="of another moment")))
         raw_server.approve(shown)
-        assert tool.get_definition().description == later["description"]
-        assert tool.get_definition().parameters == later["inputSchema"]
+        assert prepare(tool).definition.description == later["description"]
+        assert prepare(tool).definition.parameters == later["inputSchema"]
         assert (await call(raw_server.tools, "raw_act")).text == "done"
         assert list(raw_server.approve()) == ["raw_act", "raw_new"]
         assert raw_server.changes == {}
@@ -318,6 +319,19 @@ async def test_a_server_without_a_usable_tool_is_an_error(log: Path) -> None:
     said = "the MCP server 'raw' offers no tool that can be used ('bad': its schema has no object at its root)"
     assert str(raised.value) == said
     assert all(map(gone, pids(log)))
+
+
+@pytest.mark.parametrize(
+    ("unknown", "said"),
+    [
+        ("tools/list", "the MCP server 'raw' offers no tool that can be used"),
+        ("initialize", "the MCP server 'raw' cannot be used: it refuses a session: I do not know this"),
+    ],
+)
+async def test_a_server_that_knows_no_tools_or_no_sessions_is_an_error(unknown: str, said: str) -> None:
+    with pytest.raises(MCPError) as raised:
+        await MCPConnection("raw", raw(unknown=unknown)).open()
+    assert str(raised.value) == said
 
 
 @pytest.mark.fault("M05")
@@ -504,6 +518,7 @@ async def test_a_server_that_does_not_want_to_end_is_killed(log: Path) -> None:
 PROGRAM = """
 import asyncio, sys
 from plait.mcp.connection import MCPConnection
+from plait.toolbase import prepare
 
 connection = MCPConnection("raw", {command!r})
 
@@ -519,6 +534,10 @@ HOWS = {
     "run fails": ("raise SystemExit(0)", "asyncio.run(main())"),
     "loop closed": ("pass", "loop = asyncio.new_event_loop(); loop.run_until_complete(main()); loop.close()"),
     "loop left": ("pass", "loop = asyncio.new_event_loop(); loop.run_until_complete(main())"),
+    "loop closed, then another": (
+        "pass",
+        "loop = asyncio.new_event_loop(); loop.run_until_complete(main()); loop.close(); asyncio.run(main())",
+    ),
     "interrupted": ("await asyncio.sleep(60)", "asyncio.run(main())"),
 }
 
@@ -536,7 +555,7 @@ def test_nothing_is_left_however_the_program_ends(how: str, log: Path) -> None:
     if how == "interrupted":
         process.send_signal(signal.SIGINT)
     _, noise = process.communicate(timeout=WITHIN)
-    assert len(pids(log)) == 2
+    assert len(pids(log)) == (4 if "another" in how else 2)
     assert all(map(gone, pids(log)))
     if how in {"run ends", "run fails"}:
         assert noise == ""
@@ -632,6 +651,27 @@ async def test_a_person_is_asked_and_defaults_fill_what_they_leave_out(
     assert answer["result"] == expected
     assert asked == [("Who?", FORM)]
     assert "k-secret" not in caplog.text
+
+
+@pytest.mark.fault("M13")
+async def test_nobody_is_sent_to_an_address() -> None:
+    async def person(message: str, schema: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        raise AssertionError(message, schema)
+
+    ask = {"message": "Log in.", "mode": "url", "url": "http://127.0.0.1/steal", "elicitationId": "1"}
+    async with MCPConnection("raw", raw(call="ask", ask=ask), on_elicitation=person) as raw_server:
+        assert json.loads((await call(raw_server.tools, "raw_act")).text)["result"] == {"action": "decline"}
+
+
+@pytest.mark.fault("M13")
+async def test_a_model_that_cannot_be_asked_declines(caplog: pytest.LogCaptureFixture) -> None:
+    async def model(request: Mapping[str, Any]) -> str | None:
+        raise ValueError(request, "k-secret")
+
+    async with MCPConnection("raw", raw(call="sample", ask=SAMPLE), on_sampling=model) as raw_server:
+        answer = json.loads((await call(raw_server.tools, "raw_act")).text)
+    assert answer["error"]["message"] == "declined"
+    assert warnings(caplog) == ["sampling for the MCP server 'raw' raised ValueError; declined"]
 
 
 @pytest.mark.fault("M13")

@@ -36,7 +36,7 @@ MAX_LINE: Final = 16_000_000
 _TOO_LONG: Final = -32_955
 _AHEAD: Final = 64
 """Messages read before they are asked for; then the child has to wait."""
-_STAYS: Final = 1.0
+_STAYS: Final = 0.5
 """Seconds for a child to end by itself once its input has ended,"""
 _ENDS: Final = 0.5
 """and after it was told to. The protocol asks for this order; the times are ours."""
