@@ -153,12 +153,25 @@ def test_a_wrong_argument_is_one_clear_error(options: dict[str, Any], said: str)
         MCPConnection(**{"name": "x", "target": "http://h", **options})
 
 
-async def test_a_connection_open_on_another_loop_says_so() -> None:
+@pytest.mark.fault("M09")
+async def test_a_session_serves_other_event_loops_while_its_own_runs() -> None:
     async with MCPConnection("raw", raw()) as raw_server:
-        with pytest.raises(MCPError, match="the MCP server 'raw' is open on another event loop; close it there first"):
-            await asyncio.to_thread(asyncio.run, raw_server.open())
+        tools = await asyncio.to_thread(asyncio.run, raw_server.open())
+        assert (await asyncio.to_thread(asyncio.run, call(tools, "raw_act"))).text == "act done"
+        assert (await call(tools, "raw_act")).text == "act done"
         await asyncio.to_thread(asyncio.run, raw_server.close())
         assert (await raw_server.open()).keys() == {"raw_act"}
+
+
+@pytest.mark.fault("M09")
+def test_a_session_whose_event_loop_stands_still_is_not_taken_by_another() -> None:
+    raw_server = MCPConnection("raw", raw())
+    with asyncio.Runner() as runner:
+        runner.run(raw_server.open())
+        with pytest.raises(MCPError, match="the MCP server 'raw' is open on another event loop; close it there first"):
+            asyncio.run(raw_server.open())
+        assert runner.run(call(raw_server.tools, "raw_act")).text == "act done"
+        runner.run(raw_server.close())
 
 
 @pytest.mark.fault("M09")
