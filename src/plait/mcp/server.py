@@ -318,7 +318,7 @@ async def _until_terminated(serving: Coroutine[Any, Any, None]) -> None:
         terminated = True
         task.cancel()
 
-    with suppress(NotImplementedError):  # not on this system
+    with suppress(NotImplementedError, RuntimeError, ValueError):  # not on this system, or not in this thread
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
     try:
         await serving

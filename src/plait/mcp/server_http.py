@@ -49,7 +49,7 @@ class Door:
     """
 
     def __init__(self, token: Secret | None, hosts: Iterable[str]) -> None:
-        self._expected = None if token is None else f"Bearer {token.reveal()}".encode()
+        self._expected = None if token is None else token.reveal().encode()
         names = list(hosts)
         self._check = TransportSecurityMiddleware(
             TransportSecuritySettings(
@@ -65,8 +65,8 @@ class Door:
         refused = await self._check.validate_request(request, is_post=request.method == "POST")
         if refused is not None or self._expected is None:
             return refused
-        said = request.headers.get("authorization", "").encode("latin-1", "replace")
-        if hmac.compare_digest(said, self._expected):
+        way, _, said = request.headers.get("authorization", "").partition(" ")
+        if way.lower() == "bearer" and hmac.compare_digest(said.strip().encode("latin-1"), self._expected):
             return None
         how = 'Bearer error="invalid_token"' if said else "Bearer"
         return JSONResponse({"error": "a valid bearer token is needed"}, 401, {"WWW-Authenticate": how})

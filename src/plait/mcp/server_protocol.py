@@ -9,6 +9,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
+import anyio
 import mcp_types as types
 from mcp.server.connection import allowed_log_levels
 from mcp.server.lowlevel import Server
@@ -44,6 +45,7 @@ _NO_RESOURCE: Final = -32002
 """https://modelcontextprotocol.io/specification/2025-11-25/server/resources#error-handling"""
 _MAX_SUBSCRIPTIONS: Final = 1000
 _MAX_COMPLETIONS: Final = 100
+_TELL_WITHIN: Final = 1.0
 
 
 class _Peer:
@@ -105,9 +107,10 @@ class Protocol:
         """Tell the hosts that asked for it that a resource has changed."""
         note = types.ResourceUpdatedNotification(params=types.ResourceUpdatedNotificationParams(uri=uri))
         data = note.model_dump(by_alias=True, mode="json", exclude_none=True)
-        for connection, peer in list(self._peers.items()):
-            if uri in peer.subscribed:
-                await connection.outbound.notify(data["method"], data["params"])
+        subscribed = [connection for connection, peer in self._peers.items() if uri in peer.subscribed]
+        async with anyio.create_task_group() as group:
+            for connection in subscribed:
+                group.start_soon(_tell, connection, data["method"], data["params"])
 
     def _peer(self, session: ServerSession) -> _Peer:
         connection = session._connection  # noqa: SLF001  # the SDK shows a connection's state in no other way
@@ -282,6 +285,11 @@ class Protocol:
         shown = fitting[:_MAX_COMPLETIONS]
         found = types.Completion(values=shown, total=len(fitting), has_more=len(shown) < len(fitting))
         return types.CompleteResult(completion=found)
+
+
+async def _tell(connection: Connection, method: str, params: Mapping[str, Any]) -> None:
+    with anyio.move_on_after(_TELL_WITHIN):  # a host that does not read holds up nobody
+        await connection.outbound.notify(method, params)
 
 
 def _tool(tool: Tool) -> types.Tool:

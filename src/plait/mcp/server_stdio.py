@@ -20,6 +20,8 @@ from mcp.shared.message import SessionMessage
 from mcp_types import INVALID_REQUEST, PARSE_ERROR, ErrorData, JSONRPCError, jsonrpc_message_adapter
 from pydantic import ValidationError
 
+from plait.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
@@ -42,7 +44,7 @@ async def serve(server: Server[Any]) -> None:
     to_server, inbox = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     outbox, to_host = anyio.create_memory_object_stream[SessionMessage](0)
     with _taken() as (source, sink):
-        async with anyio.create_task_group() as group, to_server, inbox, outbox, to_host:
+        async with to_server, inbox, outbox, to_host, anyio.create_task_group() as group:
             gone = anyio.Event()
 
             async def send() -> None:
@@ -60,9 +62,17 @@ async def serve(server: Server[Any]) -> None:
 
 @contextmanager
 def _taken() -> Iterator[tuple[int, int]]:
-    """Take stdin and stdout away from the process, and give them as two descriptors."""
+    """Take stdin and stdout away from the process, and give them as two descriptors.
+
+    Raises:
+        ConfigurationError: one of them is closed.
+    """
     _flush()
-    source, sink, nothing = os.dup(0), os.dup(1), os.open(os.devnull, os.O_RDWR)
+    try:
+        source, sink, nothing = os.dup(0), os.dup(1), os.open(os.devnull, os.O_RDWR)
+    except OSError as error:
+        msg = f"stdin and stdout must be open to serve over them: {error.strerror}"
+        raise ConfigurationError(msg) from error
     try:
         os.dup2(nothing, 0)
         try:
