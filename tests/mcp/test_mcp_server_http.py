@@ -18,6 +18,7 @@ import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
+from mcp.shared.exceptions import MCPError
 
 from hosting import MODES, TIMEOUT, Meeting, Mode, a_model, a_person, add, greet, text, until
 from plait import ConfigurationError, RunContext, Secret
@@ -183,6 +184,20 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+async def test_the_end_of_a_session_ends_its_calls_and_no_others(capsys: pytest.CaptureFixture[str]) -> None:
+    meeting = Meeting()
+    async with listening(MCPServer("http", tools=[meeting.wait]), capsys) as there, there.client() as other:
+        stays = asyncio.create_task(other.call_tool("wait", {"name": "stays"}))
+        async with there.client() as client:
+            goes = asyncio.create_task(client.call_tool("wait", {"name": "goes"}))
+            await until(lambda: meeting.inside == 2)
+        await until(lambda: meeting.ended == ["goes"])
+        with pytest.raises(MCPError):
+            await goes
+        meeting.go.set()
+        assert text(await stays) == "stays"
 
 
 async def test_a_taken_port_is_said_plainly() -> None:
