@@ -6,7 +6,7 @@ import asyncio
 import base64
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import mcp_types as types
 import pytest
@@ -16,22 +16,33 @@ from mcp.shared.exceptions import MCPError
 from hosting import MODES, TIMEOUT, Meeting, Mode, a_model, a_person, add, client_of, greet, text, until
 from plait import (
     Agent,
+    AssistantMessage,
     AudioPart,
     ConfigurationError,
     FilePart,
     ImagePart,
+    Message,
     OfflineProvider,
     RunContext,
     TextPart,
     Tool,
     ToolCall,
     ToolError,
+    UserMessage,
 )
 from plait.mcp.server import MCPServer, mcp_host
 from plait.mcp.server_calls import MAX_WAITING, Turns
+from plait.mcp.server_content import to_content
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(8)
+
+
+def b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
 
 # --- what is offered
 
@@ -100,13 +111,6 @@ def test_importing_it_loads_neither_the_sdk_nor_a_web_server() -> None:
 
 
 # --- calls
-
-
-PNG = b"\x89PNG\r\n\x1a\n" + bytes(8)
-
-
-def b64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -223,6 +227,25 @@ async def test_so_many_calls_wait_and_no_more() -> None:
     await take()
 
 
+async def test_a_turn_that_is_given_up_is_another_ones() -> None:
+    turns, order = Turns(1), list[str]()
+
+    async def take(name: str, *, alone: bool = False) -> None:
+        async with turns.take(alone=alone):
+            order.append(name)
+
+    async with turns.take():
+        one, two, three = (
+            asyncio.create_task(take(name, alone=alone)) for name, alone in (("1", True), ("2", False), ("3", False))
+        )
+        await asyncio.sleep(0)
+        one.cancel()  # it is still in the line, and does not know yet
+    two.cancel()  # it was let in just now, and does not know yet
+    await asyncio.wait((one, two, three), timeout=TIMEOUT)
+    await take("4", alone=True)
+    assert (one.cancelled(), two.cancelled(), order) == (True, True, ["3", "4"])
+
+
 async def test_an_exclusive_tool_is_alone_and_nobody_overtakes_it() -> None:
     meeting = Meeting()
     inside: list[int] = []
@@ -317,6 +340,77 @@ async def test_a_host_that_cannot_be_asked_or_answers_wrongly_is_an_error_result
         result = await client.call_tool("greet")
     assert result.is_error
     assert text(result).startswith("what the person at the MCP host filled in does not fit the form")
+
+
+async def test_a_host_that_refuses_to_ask_is_an_error_result() -> None:
+    async def refuse(_: object, __: object) -> types.ErrorData:
+        return types.ErrorData(code=-1, message="not now\nplease")
+
+    async with client_of(MCPServer("greeter", tools=[greet]), elicitation_callback=refuse) as client:
+        result = await client.call_tool("greet")
+    assert (result.is_error, text(result)) == (True, "the MCP host did not ask the person: not now please")
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered", "result"),
+    [
+        ([TextPart(text="a"), ImagePart(data=PNG)], types.TextContent(text="b"), TextPart(text="b")),
+        ([AudioPart(data=b"w")], types.ImageContent(data=b64(PNG), mime_type="image/png"), ImagePart(data=PNG)),
+        ([TextPart(text="a")], types.AudioContent(data=b64(b"w"), mime_type="audio/wav"), AudioPart(data=b"w")),
+        ([TextPart(text="a")], types.ImageContent(data="?", mime_type="image/png"), "answered with 'image' whose data"),
+        ([ImagePart(url="https://example.com")], types.TextContent(text="b"), "images and sound with their data"),
+        (
+            [FilePart(data=b"f")],
+            types.TextContent(text="b"),
+            "takes text, images and sound with their data, not 'file'",
+        ),
+    ],
+)
+async def test_what_a_model_is_asked_with_and_answers(asked: list[Any], answered: Any, result: object) -> None:
+    async def ask() -> list[Any]:
+        host = mcp_host()
+        assert host is not None
+        answer = await host.sample([UserMessage(parts=asked), AssistantMessage(text="so")])
+        assert answer.model == "m"
+        return list(answer.parts)
+
+    async def sample(_: object, params: types.CreateMessageRequestParams) -> types.CreateMessageResult:
+        first, second = params.messages
+        kinds = [block.type for block in first.content_as_list]
+        assert (first.role, kinds) == ("user", [part.type for part in asked])
+        assert (second.role, second.content) == ("assistant", types.TextContent(text="so"))
+        return types.CreateMessageResult(role="assistant", content=answered, model="m")
+
+    async with client_of(MCPServer("asker", tools=[ask]), sampling_callback=sample) as client:
+        called = await client.call_tool("ask")
+    if isinstance(result, str):
+        assert called.is_error
+        assert result in text(called)
+    else:
+        assert isinstance(result, TextPart | ImagePart | AudioPart)
+        assert called.content == [to_content(result)]
+
+
+async def test_a_model_is_not_asked_with_what_tools_say() -> None:
+    async def ask() -> str:
+        host = mcp_host()
+        assert host is not None
+        return (await host.sample([Message(role="system", text="Be kind.")])).text
+
+    async with client_of(MCPServer("asker", tools=[ask]), sampling_callback=a_model) as client:
+        assert "takes what users and assistants say, not 'system'" in text(await client.call_tool("ask"))
+
+
+async def test_questions_have_an_end() -> None:
+    async def curious() -> None:
+        host = mcp_host()
+        assert host is not None
+        while True:
+            await host.elicit("Who are you?", {"type": "object", "properties": {}})
+
+    server = MCPServer("curious", tools=[curious])
+    async with client_of(server, "auto", elicitation_callback=a_person(), input_required_max_rounds=50) as client:
+        assert "more than 32 questions" in text(await client.call_tool("curious"))
 
 
 async def test_a_person_may_say_no() -> None:
@@ -478,6 +572,36 @@ async def test_resources() -> None:
                 await client.read_resource(uri)
         with pytest.raises(MCPError, match="LookupError: not on the shelf"):
             await client.read_resource("book://missing/text")
+
+
+async def test_prompts_and_resources_may_ask_too_and_what_has_no_form_is_an_error() -> None:
+    server = MCPServer("library")
+
+    @server.prompt
+    @server.resource("card://")
+    async def card() -> str:
+        return await greet()
+
+    @server.prompt
+    @server.resource("link://")
+    def link() -> FilePart:
+        return FilePart(file_id="x")
+
+    options = {"elicitation_callback": a_person(name="Ann"), "sampling_callback": a_model}
+    for mode in MODES:
+        async with client_of(server, mode, **options) as client:
+            (message,) = (await client.get_prompt("card")).messages
+            (content,) = (await client.read_resource("card://")).contents
+            assert isinstance(message.content, types.TextContent)
+            assert isinstance(content, types.TextResourceContents)
+            assert message.content.text == content.text == "mcp, m-1: <Greet Ann>"
+            for wrong in (client.get_prompt("link"), client.read_resource("link://")):
+                with pytest.raises(MCPError, match="data"):
+                    await wrong
+    with pytest.raises(ConfigurationError, match="the server has another prompt named 'card'"):
+        server.prompt(card)
+    with pytest.raises(ConfigurationError, match="the server has another resource at 'card://'"):
+        server.resource("card://")(card)
 
 
 async def test_a_host_that_subscribed_hears_of_changes_and_others_do_not() -> None:

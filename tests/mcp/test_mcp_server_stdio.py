@@ -87,6 +87,11 @@ class Process:
         params = {"name": name, "arguments": arguments}
         self.send({"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params})
 
+    def hang_up(self) -> None:
+        self.running.stdin = None
+        with suppress(BrokenPipeError):  # it has ended before
+            self.stdin.close()
+
     def end(self) -> tuple[int, str, str]:
         """Give the exit code, and what else was on stdout and stderr."""
         out, err = self.running.communicate(timeout=TIMEOUT)
@@ -97,8 +102,12 @@ class Process:
 def process(tmp_path: Path) -> Any:
     made = Process(tmp_path)
     yield made
-    made.running.kill()
-    made.running.communicate()
+    made.hang_up()
+    try:
+        made.running.wait(TIMEOUT)
+    finally:
+        made.running.kill()
+        made.running.communicate()
 
 
 async def test_the_sdks_client_over_stdio() -> None:
@@ -163,8 +172,7 @@ async def test_every_end_ends_the_process_with_nothing_left(process: Process, en
     process.call(2, "block")
     await until(lambda: mark.exists() and mark.read_text() != "")
     if ending == "eof":
-        process.stdin.close()
-        process.running.stdin = None
+        process.hang_up()
     else:
         process.running.send_signal(signal.SIGTERM if ending == "sigterm" else signal.SIGINT)
     code, out, err = await asyncio.to_thread(process.end)

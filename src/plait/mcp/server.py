@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mcp.server.lowlevel import Server
 
     from plait.mcp.server_http import App
-    from plait.mcp.server_protocol import Protocol
+    from plait.mcp.server_protocol import Methods
     from plait.tools import Tool, ToolForm
 
 Function = TypeVar("Function", bound="Callable[..., Any]")
@@ -98,7 +98,7 @@ class MCPServer:
         self._at_once = at_once
         self._offer = Offer()
         self._offer.add_tools(tools)
-        self._serving: WeakSet[Protocol] = WeakSet()
+        self._serving: WeakSet[Methods] = WeakSet()
         self._app: App | None = None
 
     def __repr__(self) -> str:
@@ -168,8 +168,8 @@ class MCPServer:
 
     async def resource_updated(self, uri: str) -> None:
         """Tell the hosts that subscribed to a resource that it has changed."""
-        for protocol in list(self._serving):
-            await protocol.resource_updated(uri)
+        for methods in list(self._serving):
+            await methods.resource_updated(uri)
 
     # --- serving
 
@@ -265,7 +265,7 @@ class MCPServer:
             MissingExtra: the ``mcp`` extra is not installed.
         """
         _load()
-        return self._protocol().server
+        return self._methods().server
 
     def _application(self, path: str, *, here: bool) -> App:
         _load()
@@ -276,12 +276,12 @@ class MCPServer:
             hosts = LOOPBACK if here else ("*",)
         return App(self.sdk_server, Door(self._token, hosts), path)
 
-    def _protocol(self) -> Protocol:
+    def _methods(self) -> Methods:
         from plait.mcp.server_calls import Calls
-        from plait.mcp.server_protocol import Protocol
+        from plait.mcp.server_protocol import Methods
 
         calls = Calls(self._context, self._at_once)
-        made = Protocol(self.name, self.version, self.description, self.instructions, self._offer, calls)
+        made = Methods(self.name, self.version, self.description, self.instructions, self._offer, calls)
         self._serving.add(made)
         return made
 

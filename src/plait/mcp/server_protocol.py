@@ -1,6 +1,6 @@
 """The methods of the Model Context Protocol, answered from what a server offers. Imports the SDK.
 
-Knows nothing of how messages come in: one `Protocol` serves every connection of one transport.
+Knows nothing of how messages come in: one `Methods` serves every connection of one transport.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class _Peer:
         self.subscribed: dict[str, None] = {}
 
 
-class Protocol:
+class Methods:
     """Answers hosts.
 
     Args:
