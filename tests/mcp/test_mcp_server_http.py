@@ -88,6 +88,14 @@ INITIALIZE = {
 }
 
 
+async def test_many_hosts_may_be_the_first(capsys: pytest.CaptureFixture[str]) -> None:
+    body = json.dumps(INITIALIZE).encode()
+    async with listening(MCPServer("http"), capsys) as there:
+        answers = await asyncio.gather(*(there.post(body) for _ in range(9)))
+    assert [status for status, _, _ in answers] == [200] * 9
+    assert len({headers["mcp-session-id"] for _, headers, _ in answers}) == 9
+
+
 @pytest.mark.fault("S07")
 async def test_browsers_of_other_places_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     body = json.dumps(INITIALIZE).encode()

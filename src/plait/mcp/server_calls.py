@@ -66,12 +66,12 @@ class Calls:
         )
         try:
             await asyncio.wait((task,) if enough is None else (task, enough), return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else None
         finally:
             if not task.done():
                 task.cancel()
                 with anyio.CancelScope(shield=True):
                     await asyncio.wait((task,))
-        return None if enough is not None and enough.done() else task.result()
 
     async def _carry_out(self, call: ToolCall, tool: Tool, host: MCPHost, thread_id: str) -> ToolResult:
         HOST.set(host)

@@ -33,10 +33,13 @@ if TYPE_CHECKING:
 MAX_BODY: Final = 4 * 1024 * 1024
 """Bytes of one request."""
 MAX_SESSIONS: Final = 1000
+"""Hosts at the same time; one more is told to come later."""
 SESSION_IDLE: Final = 30 * 60.0
 """Seconds after which a session that nobody uses ends."""
 _CLOSING: Final = 5.0
+"""Seconds."""
 LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
+_WAYS: Final = ("http", "https")
 
 
 class Door:
@@ -72,9 +75,6 @@ class Door:
         return JSONResponse({"error": "a valid bearer token is needed"}, 401, {"WWW-Authenticate": how})
 
 
-_WAYS: Final = ("http", "https")
-
-
 class App:
     """The ASGI application. It works with and without a lifespan, and so also where another application mounts it.
 
@@ -91,6 +91,7 @@ class App:
         self._door = door
         self._path = path
         self._sessions: StreamableHTTPSessionManager | None = None
+        self._opened = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -134,10 +135,11 @@ class App:
                 session_idle_timeout=SESSION_IDLE,
                 max_sessions=MAX_SESSIONS,
             )
-            opened = asyncio.Event()
-            self._keeper = asyncio.create_task(_keep(self._sessions, opened), name="plait: MCP sessions")
-            await opened.wait()
-        return self._sessions
+            self._opened = asyncio.Event()
+            self._keeper = asyncio.create_task(_keep(self._sessions, self._opened), name="plait: MCP sessions")
+        sessions = self._sessions
+        await self._opened.wait()
+        return sessions
 
 
 async def _keep(sessions: StreamableHTTPSessionManager, opened: asyncio.Event) -> None:
@@ -167,11 +169,16 @@ async def serve(app: App, name: str, host: str, port: int, path: str) -> None:
         )
         server = _server(app)
         task = asyncio.create_task(server.serve([listening]), name="plait: MCP over HTTP")
+
+        async def end() -> None:
+            await asyncio.wait((task,))
+            await app.close()  # again: a request may have come in while the others were sent away
+
         try:
             await asyncio.wait((task,))
         finally:
             server.should_exit = True
-            await settle(lambda: asyncio.wait((task,)), _CLOSING)
+            await settle(end, _CLOSING)
         task.result()
 
 
