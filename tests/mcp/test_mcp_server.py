@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import mcp_types as types
 import pytest
-from mcp import Client
 from mcp.shared.exceptions import MCPError
+from mcp.shared.subscriptions import ResourceUpdated, ToolsListChanged
 
 from hosting import MODES, TIMEOUT, Meeting, Mode, a_model, a_person, add, client_of, greet, text, until
 from plait import (
@@ -604,23 +604,43 @@ async def test_prompts_and_resources_may_ask_too_and_what_has_no_form_is_an_erro
         server.resource("card://")(card)
 
 
-async def test_a_host_that_subscribed_hears_of_changes_and_others_do_not() -> None:
+async def test_hosts_hear_of_new_tools_and_of_resources_they_subscribed_to() -> None:
     server, heard = library(), asyncio.Queue[str]()
 
     async def hear(message: object) -> None:
-        if isinstance(message, types.ResourceUpdatedNotification):
+        if isinstance(message, types.ToolListChangedNotification):
+            heard.put_nowait("tools")
+        elif isinstance(message, types.ResourceUpdatedNotification):
             heard.put_nowait(message.params.uri)
 
-    protocol = server.sdk_server()
-    async with Client(protocol, mode="legacy", message_handler=hear) as client, Client(protocol, mode="legacy"):
+    async with client_of(server, message_handler=hear) as client, client_of(server) as deaf:
+        capabilities = client.server_capabilities
+        assert capabilities.tools == types.ToolsCapability(list_changed=True)
+        assert capabilities.resources == types.ResourcesCapability(list_changed=True, subscribe=True)
+        for one in (client, deaf):
+            await one.list_tools()
         subscribe = types.SubscribeRequest(params=types.SubscribeRequestParams(uri="cover://"))
         await client.session.send_request(subscribe, types.EmptyResult)
-        await server.resource_updated("other://")
-        await server.resource_updated("cover://")
+        for uri in ("other://", "cover://"):
+            await server.resource_updated(uri)
+        server.add_tool(add)
+        await server.list_changed()
         async with asyncio.timeout(TIMEOUT):
-            assert await heard.get() == "cover://"
+            assert [await heard.get(), await heard.get()] == ["cover://", "tools"]
         unsubscribe = types.UnsubscribeRequest(params=types.UnsubscribeRequestParams(uri="cover://"))
         await client.session.send_request(unsubscribe, types.EmptyResult)
         await server.resource_updated("cover://")
         await client.list_tools()
     assert heard.empty()
+    await server.list_changed("prompts")  # nobody is there
+
+
+async def test_hosts_of_new_versions_hear_of_what_they_listen_for() -> None:
+    server = library()
+    async with client_of(server, "auto") as client:
+        listening = client.listen(tools_list_changed=True, resource_subscriptions=["cover://"])
+        async with asyncio.timeout(TIMEOUT), listening as changes:
+            await server.list_changed("prompts")
+            await server.resource_updated("cover://")
+            await server.list_changed("tools")
+            assert [await anext(changes), await anext(changes)] == [ResourceUpdated("cover://"), ToolsListChanged()]

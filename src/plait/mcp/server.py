@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
 
     from mcp.server.lowlevel import Server
+    from mcp.shared.subscriptions import ServerEvent
 
     from plait.mcp.server_http import App
     from plait.mcp.server_protocol import Methods
@@ -112,7 +113,9 @@ class MCPServer:
         return tuple(self._offer.tools.values())
 
     def add_tool(self, form: str | ToolForm) -> Tool:
-        """Add a tool, in every form an agent takes; works as a decorator, too. Hosts see it when they next ask.
+        """Add a tool, in every form an agent takes; works as a decorator, too.
+
+        Hosts see it when they next ask (see `list_changed`).
 
         Raises:
             ConfigurationError: it is no tool, or its name is taken by another.
@@ -166,10 +169,28 @@ class MCPServer:
 
         return decorate
 
+    async def list_changed(self, what: Literal["tools", "prompts", "resources"] = "tools") -> None:
+        """Tell hosts to ask again what there is: after something was added while they are connected."""
+        if self._serving:
+            from mcp.shared.subscriptions import PromptsListChanged, ResourcesListChanged, ToolsListChanged
+
+            lists: dict[str, ServerEvent] = {
+                "tools": ToolsListChanged(),
+                "prompts": PromptsListChanged(),
+                "resources": ResourcesListChanged(),
+            }
+            await self._tell(lists[what])
+
     async def resource_updated(self, uri: str) -> None:
         """Tell the hosts that subscribed to a resource that it has changed."""
+        if self._serving:
+            from mcp.shared.subscriptions import ResourceUpdated
+
+            await self._tell(ResourceUpdated(uri))
+
+    async def _tell(self, event: ServerEvent) -> None:
         for methods in list(self._serving):
-            await methods.resource_updated(uri)
+            await methods.peers.tell(event)
 
     # --- serving
 
