@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -170,25 +170,37 @@ async def test_what_is_elsewhere_is_not_found(capsys: pytest.CaptureFixture[str]
     assert (status, json.loads(said)) == (404, {"error": "the protocol is spoken at /mcp"})
 
 
-async def test_the_end_of_the_server_ends_calls_and_open_streams(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("mode", MODES)
+async def test_the_end_of_the_server_ends_calls_and_open_streams(
+    mode: Mode, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
     meeting = Meeting()
+    mark = tmp_path / "mark"
     async with listening(MCPServer("http", tools=[meeting.wait]), capsys) as there:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", ASK, there.url, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            sys.executable, "-c", ASK, there.url, mode, str(mark), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        await until(lambda: meeting.inside == 1)
+        await until(lambda: meeting.inside == 1 and mark.exists())
     assert meeting.ended == ["late"]
-    process.kill()
-    await process.communicate()
+    assert [record.name for record in caplog.records if record.name.startswith("uvicorn")] == []
+    with suppress(ProcessLookupError):  # it has ended by itself
+        process.kill()
+    await process.wait()
 
 
 ASK = """
 import asyncio, sys
+from pathlib import Path
 from mcp import Client
 
 async def main():
-    async with Client(sys.argv[1], mode="legacy") as client:
-        await client.call_tool("wait", {"name": "late"})
+    async with Client(sys.argv[1], mode=sys.argv[2]) as client, asyncio.TaskGroup() as group:
+        group.create_task(client.call_tool("wait", {"name": "late"}))
+        if sys.argv[2] == "auto":
+            async with client.listen(tools_list_changed=True):
+                Path(sys.argv[3]).touch()
+                await asyncio.sleep(600)
+        Path(sys.argv[3]).touch()
 
 asyncio.run(main())
 """

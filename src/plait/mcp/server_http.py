@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import uvicorn
     from mcp.server.lowlevel import Server
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from plait.interrupts import Secret
 
@@ -93,19 +93,27 @@ class App:
         self._sessions: StreamableHTTPSessionManager | None = None
         self._opened = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
+        self._requests: set[anyio.CancelScope] = set()
+        self._closing = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or live through one lifespan."""
         if scope["type"] == "lifespan":
             await self._live(receive, send)
         elif scope["type"] == "http":
-            await (await self._answer(scope))(scope, receive, send)
+            await self._carry(await self._answer(scope), scope, receive, send)
 
     async def close(self) -> None:
-        """End all sessions, and with them their calls."""
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait((self._keeper,))
+        """End all sessions and requests, and with them their calls."""
+        self._closing = True
+        try:
+            for request in self._requests:
+                request.cancel()
+            if self._keeper is not None:
+                self._keeper.cancel()
+                await asyncio.wait((self._keeper,))
+        finally:
+            self._closing = False
         for task in asyncio.all_tasks():
             # The SDK's library for event streams begins this once in an event loop, and again when it is gone, but
             # never ends it.
@@ -124,7 +132,29 @@ class App:
     async def _answer(self, scope: Scope) -> ASGIApp:
         if scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/") != self._path.rstrip("/"):
             return JSONResponse({"error": f"the protocol is spoken at {self._path}"}, 404)
+        if self._closing:
+            return _ENDS
         return await self._door.refusal(scope) or (await self._open()).handle_request
+
+    async def _carry(self, answer: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have a request answered; when `close` ends it, what was not said is left out."""
+        begun = ended = False
+
+        async def say(message: Message) -> None:
+            nonlocal begun, ended
+            begun, ended = True, message["type"] == "http.response.body" and not message.get("more_body", False)
+            await send(message)
+
+        with anyio.CancelScope() as request:
+            self._requests.add(request)
+            try:
+                await answer(scope, receive, say)
+            finally:
+                self._requests.discard(request)
+        if request.cancelled_caught and not begun:
+            await _ENDS(scope, receive, send)
+        elif request.cancelled_caught and not ended:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _open(self) -> StreamableHTTPSessionManager:
         keeper = self._keeper
@@ -140,6 +170,9 @@ class App:
         sessions = self._sessions
         await self._opened.wait()
         return sessions
+
+
+_ENDS: Final = JSONResponse({"error": "the server ends"}, 503)
 
 
 async def _keep(sessions: StreamableHTTPSessionManager, opened: asyncio.Event) -> None:
