@@ -120,11 +120,13 @@ ROWS: Final = tuple(
         ("P08", "eight processes open a new file at once", "all succeed"),
         ("S02", "a redirect asks for the key", "the key is never sent there"),
         ("S03", "an image's address leads to the inside", "blocked once resolved, and at each redirect"),
+        ("S07", "a page elsewhere asks, or a name that leads here", "Host, Origin, token checked before all else"),
         ("S12", "a store holds hostile records", "data stays data: nothing is imported, built or run"),
         ("S13", "JSON bombs", "a bounded error, or bounded work"),
         ("S16", "eval, exec, shell, pickle", "not in the source; calculations are bounded"),
         ("S17", "use without bounds", "caps on turns, calls, depth and fan-out, on by default"),
         ("S19", "the model sends user_id, thread_id, context", "what the run fills in wins; not in any schema"),
+        ("S20", "a token given to one server, for another", "it is compared, and goes no further"),
         (
             "M01",
             "a server dies before, during or after a call",

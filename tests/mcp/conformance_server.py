@@ -11,8 +11,7 @@ import base64
 import json
 import sys
 
-from plait import AudioPart, FilePart, ImagePart, TextPart, ToolError
-from plait.mcp.server import MCPServer, mcp_host
+from plait import AudioPart, FilePart, ImagePart, MCPServer, TextPart, ToolError, mcp_host
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8DwHwAFBQIAX8jx0gAAAABJRU5ErkJggg=="

@@ -1,66 +1,50 @@
-"""`MCPServer`, seen by the official SDK's client: in this process, over stdin and stdout, and over HTTP."""
+"""`MCPServer`, seen by the official SDK's client: in this process."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import json
-import os
-import signal
-import socket
 import subprocess
 import sys
-from contextlib import asynccontextmanager, suppress
-from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import aiohttp
 import mcp_types as types
 import pytest
-from mcp import Client
-from mcp.client.stdio import StdioServerParameters
-from mcp.client.streamable_http import streamable_http_client
-from mcp.shared._httpx_utils import create_mcp_http_client
 from mcp.shared.exceptions import MCPError
+from mcp.shared.subscriptions import ResourceUpdated, ToolsListChanged
 
-from plait import AudioPart, ConfigurationError, FilePart, ImagePart, Message, RunContext, Secret, TextPart, Tool
+from hosting import MODES, TIMEOUT, Meeting, Mode, a_model, a_person, add, client_of, greet, text, until
+from plait import (
+    Agent,
+    AssistantMessage,
+    AudioPart,
+    ConfigurationError,
+    FilePart,
+    ImagePart,
+    Message,
+    OfflineProvider,
+    RunContext,
+    TextPart,
+    Tool,
+    ToolCall,
+    ToolError,
+    UserMessage,
+)
 from plait.mcp.server import MCPServer, mcp_host
+from plait.mcp.server_calls import MAX_WAITING, Turns
+from plait.mcp.server_content import to_content
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
-TIMEOUT = 20.0
-PROGRAM = Path(__file__).parent / "conformance_server.py"
-Mode = Literal["legacy", "auto"]
-MODES: list[Mode] = ["legacy", "auto"]  # protocol versions up to 2025-11-25, with a handshake; and from 2026-07-28 on
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(8)
 
 
-def client_of(server: MCPServer, mode: Mode = "legacy", **options: Any) -> Client:
-    return Client(server.sdk_server(), mode=mode, read_timeout_seconds=TIMEOUT, **options)
-
-
-def text(result: types.CallToolResult) -> str:
-    return "".join(block.text for block in result.content if isinstance(block, types.TextContent))
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(TIMEOUT):
-        while not condition():  # noqa: ASYNC110  # of another process, or in the middle of a tool
-            await asyncio.sleep(0.01)
+def b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
 
 
 # --- what is offered
-
-
-def add(first: int, second: int = 2) -> int:
-    """Add two numbers.
-
-    Args:
-        first: the first number.
-        second: the second.
-    """
-    return first + second
 
 
 class Shout(Tool):
@@ -127,13 +111,6 @@ def test_importing_it_loads_neither_the_sdk_nor_a_web_server() -> None:
 
 
 # --- calls
-
-
-PNG = b"\x89PNG\r\n\x1a\n" + bytes(8)
-
-
-def b64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -222,26 +199,6 @@ async def test_tools_get_what_the_server_was_given_and_never_from_the_host() -> 
     assert text(calls[0]) != text(calls[1])
 
 
-class Meeting:
-    """Tools that wait inside, for tests that look at who is in."""
-
-    def __init__(self) -> None:
-        self.inside = 0
-        self.most = 0
-        self.ended: list[str] = []
-        self.go = asyncio.Event()
-
-    async def wait(self, name: str) -> str:
-        self.inside += 1
-        self.most = max(self.most, self.inside)
-        try:
-            await self.go.wait()
-        finally:
-            self.inside -= 1
-            self.ended.append(name)
-        return name
-
-
 async def test_calls_run_at_the_same_time_up_to_a_number() -> None:
     meeting = Meeting()
     server = MCPServer("meeting", tools=[meeting.wait], at_once=3)
@@ -251,6 +208,42 @@ async def test_calls_run_at_the_same_time_up_to_a_number() -> None:
         meeting.go.set()
     assert [text(call.result()) for call in calls] == list("0123456")
     assert meeting.most == 3
+
+
+@pytest.mark.fault("S17")
+async def test_so_many_calls_wait_and_no_more() -> None:
+    turns = Turns(1)
+
+    async def take() -> None:
+        async with turns.take():
+            pass
+
+    async with turns.take():
+        waiting = [asyncio.create_task(take()) for _ in range(MAX_WAITING)]
+        await asyncio.sleep(0)
+        with pytest.raises(ToolError, match="the server is busy: 1,000 calls wait"):
+            await take()
+    await asyncio.gather(*waiting)
+    await take()
+
+
+async def test_a_turn_that_is_given_up_is_another_ones() -> None:
+    turns, order = Turns(1), list[str]()
+
+    async def take(name: str, *, alone: bool = False) -> None:
+        async with turns.take(alone=alone):
+            order.append(name)
+
+    async with turns.take():
+        one, two, three = (
+            asyncio.create_task(take(name, alone=alone)) for name, alone in (("1", True), ("2", False), ("3", False))
+        )
+        await asyncio.sleep(0)
+        one.cancel()  # it is still in the line, and does not know yet
+    two.cancel()  # it was let in just now, and does not know yet
+    await asyncio.wait((one, two, three), timeout=TIMEOUT)
+    await take("4", alone=True)
+    assert (one.cancelled(), two.cancelled(), order) == (True, True, ["3", "4"])
 
 
 async def test_an_exclusive_tool_is_alone_and_nobody_overtakes_it() -> None:
@@ -329,34 +322,6 @@ async def test_the_end_of_a_connection_ends_its_calls() -> None:
 # --- the host, asked by tools
 
 
-async def greet() -> str:
-    host = mcp_host()
-    assert host is not None
-    form = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
-    first = await host.elicit("Who are you?", form)
-    if first.action != "accept":
-        return first.action
-    answer = await host.sample([Message(text=f"Greet {first.values['name']}")], system="Be kind.", max_tokens=9)
-    return f"{host.name}, {answer.model}: {answer.text}"
-
-
-def a_person(**filled_in: str) -> Callable[..., Any]:
-    async def fill_in(_: object, params: types.ElicitRequestParams) -> types.ElicitResult:
-        assert isinstance(params, types.ElicitRequestFormParams)
-        assert params.message == "Who are you?"
-        return types.ElicitResult(action="accept", content=dict(filled_in))
-
-    return fill_in
-
-
-async def a_model(_: object, params: types.CreateMessageRequestParams) -> types.CreateMessageResult:
-    assert (params.system_prompt, params.max_tokens) == ("Be kind.", 9)
-    (message,) = params.messages
-    assert isinstance(message.content, types.TextContent)
-    said = types.TextContent(text=f"<{message.content.text}>")
-    return types.CreateMessageResult(role="assistant", content=said, model="m-1")
-
-
 @pytest.mark.parametrize("mode", MODES)
 async def test_a_tool_asks_the_hosts_person_and_model(mode: Mode) -> None:
     server = MCPServer("greeter", tools=[greet])
@@ -375,6 +340,77 @@ async def test_a_host_that_cannot_be_asked_or_answers_wrongly_is_an_error_result
         result = await client.call_tool("greet")
     assert result.is_error
     assert text(result).startswith("what the person at the MCP host filled in does not fit the form")
+
+
+async def test_a_host_that_refuses_to_ask_is_an_error_result() -> None:
+    async def refuse(_: object, __: object) -> types.ErrorData:
+        return types.ErrorData(code=-1, message="not now\nplease")
+
+    async with client_of(MCPServer("greeter", tools=[greet]), elicitation_callback=refuse) as client:
+        result = await client.call_tool("greet")
+    assert (result.is_error, text(result)) == (True, "the MCP host did not ask the person: not now please")
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered", "result"),
+    [
+        ([TextPart(text="a"), ImagePart(data=PNG)], types.TextContent(text="b"), TextPart(text="b")),
+        ([AudioPart(data=b"w")], types.ImageContent(data=b64(PNG), mime_type="image/png"), ImagePart(data=PNG)),
+        ([TextPart(text="a")], types.AudioContent(data=b64(b"w"), mime_type="audio/wav"), AudioPart(data=b"w")),
+        ([TextPart(text="a")], types.ImageContent(data="?", mime_type="image/png"), "answered with 'image' whose data"),
+        ([ImagePart(url="https://example.com")], types.TextContent(text="b"), "images and sound with their data"),
+        (
+            [FilePart(data=b"f")],
+            types.TextContent(text="b"),
+            "takes text, images and sound with their data, not 'file'",
+        ),
+    ],
+)
+async def test_what_a_model_is_asked_with_and_answers(asked: list[Any], answered: Any, result: object) -> None:
+    async def ask() -> list[Any]:
+        host = mcp_host()
+        assert host is not None
+        answer = await host.sample([UserMessage(parts=asked), AssistantMessage(text="so")])
+        assert answer.model == "m"
+        return list(answer.parts)
+
+    async def sample(_: object, params: types.CreateMessageRequestParams) -> types.CreateMessageResult:
+        first, second = params.messages
+        kinds = [block.type for block in first.content_as_list]
+        assert (first.role, kinds) == ("user", [part.type for part in asked])
+        assert (second.role, second.content) == ("assistant", types.TextContent(text="so"))
+        return types.CreateMessageResult(role="assistant", content=answered, model="m")
+
+    async with client_of(MCPServer("asker", tools=[ask]), sampling_callback=sample) as client:
+        called = await client.call_tool("ask")
+    if isinstance(result, str):
+        assert called.is_error
+        assert result in text(called)
+    else:
+        assert isinstance(result, TextPart | ImagePart | AudioPart)
+        assert called.content == [to_content(result)]
+
+
+async def test_a_model_is_not_asked_with_what_tools_say() -> None:
+    async def ask() -> str:
+        host = mcp_host()
+        assert host is not None
+        return (await host.sample([Message(role="system", text="Be kind.")])).text
+
+    async with client_of(MCPServer("asker", tools=[ask]), sampling_callback=a_model) as client:
+        assert "takes what users and assistants say, not 'system'" in text(await client.call_tool("ask"))
+
+
+async def test_questions_have_an_end() -> None:
+    async def curious() -> None:
+        host = mcp_host()
+        assert host is not None
+        while True:
+            await host.elicit("Who are you?", {"type": "object", "properties": {}})
+
+    server = MCPServer("curious", tools=[curious])
+    async with client_of(server, "auto", elicitation_callback=a_person(), input_required_max_rounds=50) as client:
+        assert "more than 32 questions" in text(await client.call_tool("curious"))
 
 
 async def test_a_person_may_say_no() -> None:
@@ -437,6 +473,30 @@ async def test_a_tool_in_a_thread_knows_its_host_and_elsewhere_there_is_none() -
     assert whose() == "nobody's"
 
 
+async def test_an_agent_as_a_tool_and_its_own_tool_knows_the_host() -> None:
+    async def work(step: int) -> str:
+        host = mcp_host()
+        assert host is not None
+        await host.report_progress(step)
+        return "worked"
+
+    script: list[str | ToolCall] = [ToolCall(id="1", name="work", arguments='{"step": 7}'), "all is done"]
+    helper = Agent(provider=OfflineProvider(script), tools=[work])
+
+    async def ask_helper(task: str) -> str:
+        return await helper.chat(task)
+
+    heard: list[float] = []
+
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+        heard.append(progress)
+
+    async with client_of(MCPServer("office", tools=[ask_helper])) as client:
+        result = await client.call_tool("ask_helper", {"task": "work"}, progress_callback=on_progress)
+        await until(lambda: bool(heard))
+    assert (text(result), heard) == ("all is done", [7])
+
+
 # --- prompts and resources
 
 
@@ -493,7 +553,6 @@ async def test_prompts() -> None:
     assert completed.completion == types.Completion(values=["kind", "keen"], total=2, has_more=False)
 
 
-@pytest.mark.fault("S04")
 async def test_resources() -> None:
     async with client_of(library()) as client:
         (resource,) = (await client.list_resources()).resources
@@ -515,431 +574,73 @@ async def test_resources() -> None:
             await client.read_resource("book://missing/text")
 
 
-async def test_a_host_that_subscribed_hears_of_changes_and_others_do_not() -> None:
+async def test_prompts_and_resources_may_ask_too_and_what_has_no_form_is_an_error() -> None:
+    server = MCPServer("library")
+
+    @server.prompt
+    @server.resource("card://")
+    async def card() -> str:
+        return await greet()
+
+    @server.prompt
+    @server.resource("link://")
+    def link() -> FilePart:
+        return FilePart(file_id="x")
+
+    options = {"elicitation_callback": a_person(name="Ann"), "sampling_callback": a_model}
+    for mode in MODES:
+        async with client_of(server, mode, **options) as client:
+            (message,) = (await client.get_prompt("card")).messages
+            (content,) = (await client.read_resource("card://")).contents
+            assert isinstance(message.content, types.TextContent)
+            assert isinstance(content, types.TextResourceContents)
+            assert message.content.text == content.text == "mcp, m-1: <Greet Ann>"
+            for wrong in (client.get_prompt("link"), client.read_resource("link://")):
+                with pytest.raises(MCPError, match="data"):
+                    await wrong
+    with pytest.raises(ConfigurationError, match="the server has another prompt named 'card'"):
+        server.prompt(card)
+    with pytest.raises(ConfigurationError, match="the server has another resource at 'card://'"):
+        server.resource("card://")(card)
+
+
+async def test_hosts_hear_of_new_tools_and_of_resources_they_subscribed_to() -> None:
     server, heard = library(), asyncio.Queue[str]()
 
     async def hear(message: object) -> None:
-        if isinstance(message, types.ResourceUpdatedNotification):
+        if isinstance(message, types.ToolListChangedNotification):
+            heard.put_nowait("tools")
+        elif isinstance(message, types.ResourceUpdatedNotification):
             heard.put_nowait(message.params.uri)
 
-    protocol = server.sdk_server()
-    async with Client(protocol, mode="legacy", message_handler=hear) as client, Client(protocol, mode="legacy"):
+    async with client_of(server, message_handler=hear) as client, client_of(server) as deaf:
+        capabilities = client.server_capabilities
+        assert capabilities.tools == types.ToolsCapability(list_changed=True)
+        assert capabilities.resources == types.ResourcesCapability(list_changed=True, subscribe=True)
+        for one in (client, deaf):
+            await one.list_tools()
         subscribe = types.SubscribeRequest(params=types.SubscribeRequestParams(uri="cover://"))
         await client.session.send_request(subscribe, types.EmptyResult)
-        await server.resource_updated("other://")
-        await server.resource_updated("cover://")
+        for uri in ("other://", "cover://"):
+            await server.resource_updated(uri)
+        server.add_tool(add)
+        await server.list_changed()
         async with asyncio.timeout(TIMEOUT):
-            assert await heard.get() == "cover://"
+            assert [await heard.get(), await heard.get()] == ["cover://", "tools"]
         unsubscribe = types.UnsubscribeRequest(params=types.UnsubscribeRequestParams(uri="cover://"))
         await client.session.send_request(unsubscribe, types.EmptyResult)
         await server.resource_updated("cover://")
         await client.list_tools()
     assert heard.empty()
-
-
-# --- over stdin and stdout
-
-
-STDIO = """
-import asyncio, os, subprocess, sys, time
-from pathlib import Path
-from plait.mcp.server import MCPServer
-
-async def wait(mark: str) -> str:
-    child = await asyncio.create_subprocess_exec("sleep", "600")
-    Path(mark).write_text(str(child.pid))
-    try:
-        await asyncio.sleep(600)
-    finally:
-        child.kill()
-        await child.wait()
-        Path(mark + ".ended").touch()
-    return ""
-
-def noisy() -> str:
-    print("printed by a tool")
-    os.write(1, b"written by a tool\\n")
-    subprocess.run(["echo", "said by a child"], check=True)
-    return f"{input.__name__} read {sys.stdin.read()!r}"
-
-def block() -> None:
-    time.sleep(600)
-
-print("before")
-MCPServer("stdio", tools=[wait, noisy, block]).run()
-print("after")
-"""
-
-
-class Process:
-    """A server that speaks over pipes, as a host would start it."""
-
-    def __init__(self, folder: Path) -> None:
-        program = folder / "program.py"
-        program.write_text(STDIO.replace('print("before")', ""))
-        self.running = subprocess.Popen(
-            [sys.executable, str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        assert self.running.stdin is not None
-        assert self.running.stdout is not None
-        self.stdin, self.stdout = self.running.stdin, self.running.stdout
-
-    def send(self, *messages: dict[str, Any] | bytes) -> None:
-        lines = (message if isinstance(message, bytes) else json.dumps(message).encode() for message in messages)
-        self.stdin.write(b"".join(line + b"\n" for line in lines))
-        self.stdin.flush()
-
-    def receive(self) -> dict[str, Any]:
-        line = self.stdout.readline()
-        assert line, self.running.communicate(timeout=TIMEOUT)[1].decode()
-        told: dict[str, Any] = json.loads(line)
-        return told
-
-    def greet(self) -> None:
-        client = {"name": "t", "version": "1"}
-        params = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client}
-        self.send({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params})
-        assert self.receive()["result"]["serverInfo"]["name"] == "stdio"
-        self.send({"jsonrpc": "2.0", "method": "notifications/initialized"})
-
-    def call(self, number: int, name: str, **arguments: object) -> None:
-        params = {"name": name, "arguments": arguments}
-        self.send({"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params})
-
-    def end(self) -> tuple[int, str, str]:
-        """Give the exit code, and what else was on stdout and stderr."""
-        out, err = self.running.communicate(timeout=TIMEOUT)
-        return self.running.returncode, out.decode(), err.decode()
-
-
-@pytest.fixture
-def process(tmp_path: Path) -> Any:
-    made = Process(tmp_path)
-    yield made
-    made.running.kill()
-    made.running.communicate()
-
-
-async def test_the_sdks_client_over_stdio() -> None:
-    program = (
-        "from plait.mcp.server import MCPServer; MCPServer('s', tools=[{'name': 'hi', 'func': lambda: 'ho'}]).run()"
-    )
-    environment = {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}
-    parameters = StdioServerParameters(command=sys.executable, args=["-c", program], env=environment)
-    async with Client(parameters, read_timeout_seconds=TIMEOUT) as client:
-        assert text(await client.call_tool("hi")) == "ho"
-
-
-def test_stdout_belongs_to_the_protocol_and_stdin_too(process: Process) -> None:
-    process.greet()
-    process.call(1, "noisy")
-    assert process.receive()["result"]["content"] == [{"type": "text", "text": "input read ''"}]
-    code, out, err = process.end()
-    assert (code, out) == (0, "after\n")  # it is given back
-    assert sorted(err.splitlines()) == ["printed by a tool", "said by a child", "written by a tool"]
-
-
-@pytest.mark.fault("S13")
-def test_lines_that_are_no_messages_get_bounded_errors_and_the_rest_goes_on(process: Process) -> None:
-    process.greet()
-    bombs = [
-        (b"junk", types.PARSE_ERROR),
-        (b"[" * 100_000, types.PARSE_ERROR),
-        (b'{"a":' * 100_000, types.PARSE_ERROR),
-        (b"1" * 100_000, types.PARSE_ERROR),
-        (b"{}", types.INVALID_REQUEST),
-        (b"\xff\xfe", types.PARSE_ERROR),
-        (b'"' + b"x" * 5_000_000 + b'"', types.INVALID_REQUEST),
-    ]
-    for bomb, code in bombs:
-        process.send(bomb, b"")
-        answer = process.receive()
-        assert (answer["id"], answer["error"]["code"]) == (None, code), bomb[:20]
-        assert len(json.dumps(answer)) < 300
-    number = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"noisy","arguments":{"a":%b}}}'
-    for many in (b"1e999", b"9" * 5000, b"[" * 150 + b"]" * 150):
-        process.send(number % many)
-        answer = process.receive()
-        assert "error" in answer or answer["result"]["isError"], many[:20]
-        assert len(json.dumps(answer)) < 500
-    process.send({"jsonrpc": "2.0", "id": 2, "method": "ping"})
-    assert process.receive() == {"jsonrpc": "2.0", "id": 2, "result": {}}
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-@pytest.mark.fault("M12")
-@pytest.mark.parametrize("ending", ["eof", "sigterm", "ctrl-c"])
-async def test_every_end_ends_the_process_with_nothing_left(process: Process, ending: str, tmp_path: Path) -> None:
-    process.greet()
-    mark = tmp_path / "mark"
-    process.call(1, "wait", mark=str(mark))
-    process.call(2, "block")
-    await until(lambda: mark.exists() and mark.read_text() != "")
-    if ending == "eof":
-        process.stdin.close()
-        process.running.stdin = None
-    else:
-        process.running.send_signal(signal.SIGTERM if ending == "sigterm" else signal.SIGINT)
-    code, out, err = await asyncio.to_thread(process.end)
-    assert (code, err) == (0, "")
-    assert out.splitlines()[-1] == "after"
-    assert (tmp_path / "mark.ended").exists()
-    assert not _is_running(int(mark.read_text()))
-
-
-def test_a_host_that_does_not_read_and_goes_away(process: Process) -> None:
-    process.greet()
-    for number in range(2000):
-        process.send({"jsonrpc": "2.0", "id": number, "method": "tools/list"})
-    process.stdout.close()
-    assert process.running.stderr is not None
-    with suppress(BrokenPipeError):
-        while process.running.poll() is None:
-            process.send({"jsonrpc": "2.0", "id": 1, "method": "tools/list"})
-    process.running.wait(TIMEOUT)
-    assert b"plait" not in process.running.stderr.read()  # all that failed is the program's own print
-
-
-def test_a_file_of_requests_as_stdin(tmp_path: Path) -> None:
-    requests = tmp_path / "requests"
-    initialize = {
-        "jsonrpc": "2.0",
-        "id": 0,
-        "method": "initialize",
-        "params": {
-            "protocolVersion": "2025-11-25",
-            "capabilities": {},
-            "clientInfo": {"name": "t", "version": "1"},
-        },
-    }
-    requests.write_text(json.dumps(initialize))  # with no end of line
-    answers = tmp_path / "answers"
-    program = "from plait.mcp.server import MCPServer; MCPServer('file').run()"
-    with requests.open() as source, answers.open("w") as sink:
-        subprocess.run([sys.executable, "-c", program], stdin=source, stdout=sink, check=True, timeout=TIMEOUT)
-    assert json.loads(answers.read_text())["result"]["serverInfo"]["name"] == "file"
-
-
-# --- over HTTP
-
-
-class Listening:
-    """A server of this process, by HTTP."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    def client(self, mode: Mode = "legacy", **options: Any) -> Client:
-        return Client(self.url, mode=mode, read_timeout_seconds=TIMEOUT, **options)
-
-    async def post(self, body: bytes = b"", **headers: str) -> tuple[int, dict[str, str], str]:
-        told = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
-        told |= {name.replace("_", "-"): value for name, value in headers.items()}
-        async with (
-            aiohttp.ClientSession() as session,
-            session.post(self.url, data=BytesIO(body), headers=told) as answer,
-        ):
-            return answer.status, dict(answer.headers), await answer.text()
-
-
-@asynccontextmanager
-async def listening(
-    server: MCPServer, capsys: pytest.CaptureFixture[str], host: str = "127.0.0.1"
-) -> AsyncIterator[Listening]:
-    serving = asyncio.create_task(server.serve_http(host, 0))
-    said = ""
-
-    def is_there() -> bool:
-        nonlocal said
-        said += capsys.readouterr().err
-        return "\n" in said or serving.done()
-
-    try:
-        await until(is_there)
-        assert said.startswith(f"{server.name}: MCP at http://"), said
-        yield Listening(said.rsplit(maxsplit=1)[-1].replace("0.0.0.0", "127.0.0.1"))  # noqa: S104  # a name to replace
-    finally:
-        serving.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await serving
-
-
-@pytest.mark.parametrize("mode", MODES)
-async def test_the_sdks_client_over_http(mode: Mode, capsys: pytest.CaptureFixture[str]) -> None:
-    server = MCPServer("http", tools=[add, greet])
-    options = {"elicitation_callback": a_person(name="Ann"), "sampling_callback": a_model}
-    async with listening(server, capsys) as there, there.client(mode, **options) as client:
-        assert text(await client.call_tool("add", {"first": 1})) == "3"
-        assert text(await client.call_tool("greet")).endswith("m-1: <Greet Ann>")
-
-
-INITIALIZE = {
-    "jsonrpc": "2.0",
-    "id": 0,
-    "method": "initialize",
-    "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}},
-}
-
-
-@pytest.mark.fault("S07")
-async def test_browsers_of_other_places_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    body = json.dumps(INITIALIZE).encode()
-    async with listening(MCPServer("http"), capsys) as there:
-        answers = [
-            await there.post(body, Host="evil.example.com"),
-            await there.post(body, Origin="http://evil.example.com"),
-            await there.post(body, Origin="null"),
-            await there.post(body, Content_Type="text/plain"),
-            await there.post(body, Origin="http://localhost:3000"),
-        ]
-    assert [status for status, _, _ in answers] == [421, 403, 403, 400, 200]
-
-
-@pytest.mark.fault("S07")
-async def test_with_allowed_hosts_those_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    body = json.dumps(INITIALIZE).encode()
-    server = MCPServer("http", allowed_hosts=["mcp.example.com"])
-    async with listening(server, capsys, host="0.0.0.0") as there:  # noqa: S104  # names are checked
-        answers = [
-            await there.post(body),
-            await there.post(body, Host="mcp.example.com", Origin="https://mcp.example.com"),
-        ]
-    assert [status for status, _, _ in answers] == [421, 200]
-
-
-@pytest.mark.fault("S20")
-async def test_a_token_lets_in_and_goes_no_further(capsys: pytest.CaptureFixture[str]) -> None:
-    token = "s3cret-token-value"
-    seen: list[object] = []
-
-    def look(context: RunContext[object]) -> str:
-        seen.append((context, mcp_host()))
-        return repr(context)
-
-    server = MCPServer("http", tools=[look], token=Secret(token))
-    body = json.dumps(INITIALIZE).encode()
-    async with listening(server, capsys) as there:
-        without = await there.post(body)
-        wrong = await there.post(body, Authorization=f"Bearer {token}x")
-        strange = await there.post(body, Authorization="Bearer \xfc")
-        http = create_mcp_http_client(headers={"Authorization": f"Bearer {token}"})
-        async with http, Client(streamable_http_client(there.url, http_client=http), mode="legacy") as client:
-            result = await client.call_tool("look")
-    assert [(status, headers["WWW-Authenticate"]) for status, headers, _ in (without, wrong, strange)] == [
-        (401, "Bearer"),
-        (401, 'Bearer error="invalid_token"'),
-        (401, 'Bearer error="invalid_token"'),
-    ]
-    assert not result.is_error
-    told = "".join((*capsys.readouterr(), repr(server), repr(seen), text(result), without[2], wrong[2]))
-    assert token not in told
-
-
-@pytest.mark.fault("S13")
-async def test_bodies_that_are_no_messages_get_bounded_errors(capsys: pytest.CaptureFixture[str]) -> None:
-    async with listening(MCPServer("http", tools=[add]), capsys) as there:
-        bombs = [b"[" * 100_000, b'{"a":' * 100_000, b"1" * 100_000, b"junk", b"{}", b"", b"\xff"]
-        answers = [await there.post(bomb) for bomb in bombs]
-        assert [status for status, _, _ in answers] == [400] * len(bombs)
-        assert max(len(told) for _, _, told in answers) < 5000
-        assert not any("Traceback" in told for _, _, told in answers)
-        assert (await there.post(b"x" * 5_000_000))[0] == 413
-        async with there.client() as client:  # it is as good as before
-            assert text(await client.call_tool("add", {"first": 1})) == "3"
-
-
-async def test_what_is_elsewhere_is_not_found(capsys: pytest.CaptureFixture[str]) -> None:
-    async with listening(MCPServer("http"), capsys) as there:
-        there.url = there.url.removesuffix("/mcp")
-        status, _, said = await there.post()
-    assert (status, json.loads(said)) == (404, {"error": "the protocol is spoken at /mcp"})
-
-
-async def test_the_end_of_the_server_ends_calls_and_open_streams(capsys: pytest.CaptureFixture[str]) -> None:
-    meeting = Meeting()
-    async with listening(MCPServer("http", tools=[meeting.wait]), capsys) as there:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", ASK, there.url, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
-        await until(lambda: meeting.inside == 1)
-    assert meeting.ended == ["late"]
-    process.kill()
-    await process.communicate()
-
-
-ASK = """
-import asyncio, sys
-from mcp import Client
-
-async def main():
-    async with Client(sys.argv[1], mode="legacy") as client:
-        await client.call_tool("wait", {"name": "late"})
-
-asyncio.run(main())
-"""
-
-
-async def test_a_taken_port_is_said_plainly() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(ConfigurationError, match=f"cannot listen at 127.0.0.1 port {port}: .* choose another port"):
-            await MCPServer("http").serve_http(port=port)
-
-
-async def test_run_within_an_event_loop_says_what_to_do() -> None:
-    with pytest.raises(ConfigurationError, match=r"await server\.serve_stdio"):
-        MCPServer("x").run()
-
-
-async def test_the_application_works_where_another_one_mounts_it() -> None:
-    import uvicorn
-    from starlette.applications import Starlette
-    from starlette.routing import Mount
-
-    server = MCPServer("mounted", tools=[add])
-    outer = Starlette(routes=[Mount("/tools", app=server.app)])
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        url = f"http://127.0.0.1:{listening.getsockname()[1]}/tools/mcp"
-        web = uvicorn.Server(uvicorn.Config(outer, log_config=None))
-        task = asyncio.create_task(web.serve([listening]))
-        async with Client(url, mode="legacy", read_timeout_seconds=TIMEOUT) as client:
-            assert text(await client.call_tool("add", {"first": 1})) == "3"
-        web.should_exit = True
-        await task
-    await server.app.close()
-    assert server.app is server.app
-
-
-async def test_the_application_lives_as_long_as_its_lifespan() -> None:
-    import uvicorn
-
-    server = MCPServer("own", tools=[add])
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        url = f"http://127.0.0.1:{listening.getsockname()[1]}/mcp"
-        web = uvicorn.Server(uvicorn.Config(server.app, log_config=None, lifespan="on"))
-        task = asyncio.create_task(web.serve([listening]))
-        async with Client(url, mode="legacy", read_timeout_seconds=TIMEOUT) as client:
-            assert text(await client.call_tool("add", {"first": 1})) == "3"
-        web.should_exit = True
-        await task  # and no task is left
-
-
-@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_a_http_server_without_a_trace(ending: signal.Signals) -> None:
-    process = subprocess.Popen([sys.executable, str(PROGRAM)], stderr=subprocess.PIPE, stdout=subprocess.PIPE)
-    try:
-        assert process.stderr is not None
-        assert process.stderr.readline().startswith(b"plait conformance: MCP at http://127.0.0.1:")
-        process.send_signal(ending)
-        assert process.communicate(timeout=TIMEOUT) == (b"", b"")
-        assert process.returncode == 0
-    finally:
-        process.kill()
-        process.communicate()
+    await server.list_changed("prompts")  # nobody is there
+
+
+async def test_hosts_of_new_versions_hear_of_what_they_listen_for() -> None:
+    server = library()
+    async with client_of(server, "auto") as client:
+        listening = client.listen(tools_list_changed=True, resource_subscriptions=["cover://"])
+        async with asyncio.timeout(TIMEOUT), listening as changes:
+            await server.list_changed("prompts")
+            await server.resource_updated("cover://")
+            await server.list_changed("tools")
+            assert [await anext(changes), await anext(changes)] == [ResourceUpdated("cover://"), ToolsListChanged()]

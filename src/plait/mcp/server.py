@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
 
     from mcp.server.lowlevel import Server
+    from mcp.shared.subscriptions import ServerEvent
 
     from plait.mcp.server_http import App
-    from plait.mcp.server_protocol import Protocol
+    from plait.mcp.server_protocol import Methods
     from plait.tools import Tool, ToolForm
 
 Function = TypeVar("Function", bound="Callable[..., Any]")
@@ -98,7 +99,7 @@ class MCPServer:
         self._at_once = at_once
         self._offer = Offer()
         self._offer.add_tools(tools)
-        self._serving: WeakSet[Protocol] = WeakSet()
+        self._serving: WeakSet[Methods] = WeakSet()
         self._app: App | None = None
 
     def __repr__(self) -> str:
@@ -112,7 +113,9 @@ class MCPServer:
         return tuple(self._offer.tools.values())
 
     def add_tool(self, form: str | ToolForm) -> Tool:
-        """Add a tool, in every form an agent takes; works as a decorator, too. Hosts see it when they next ask.
+        """Add a tool, in every form an agent takes; works as a decorator, too.
+
+        Hosts see it when they next ask (see `list_changed`).
 
         Raises:
             ConfigurationError: it is no tool, or its name is taken by another.
@@ -166,10 +169,28 @@ class MCPServer:
 
         return decorate
 
+    async def list_changed(self, what: Literal["tools", "prompts", "resources"] = "tools") -> None:
+        """Tell hosts to ask again what there is: after something was added while they are connected."""
+        if self._serving:
+            from mcp.shared.subscriptions import PromptsListChanged, ResourcesListChanged, ToolsListChanged
+
+            lists: dict[str, ServerEvent] = {
+                "tools": ToolsListChanged(),
+                "prompts": PromptsListChanged(),
+                "resources": ResourcesListChanged(),
+            }
+            await self._tell(lists[what])
+
     async def resource_updated(self, uri: str) -> None:
         """Tell the hosts that subscribed to a resource that it has changed."""
-        for protocol in list(self._serving):
-            await protocol.resource_updated(uri)
+        if self._serving:
+            from mcp.shared.subscriptions import ResourceUpdated
+
+            await self._tell(ResourceUpdated(uri))
+
+    async def _tell(self, event: ServerEvent) -> None:
+        for methods in list(self._serving):
+            await methods.peers.tell(event)
 
     # --- serving
 
@@ -265,7 +286,7 @@ class MCPServer:
             MissingExtra: the ``mcp`` extra is not installed.
         """
         _load()
-        return self._protocol().server
+        return self._methods().server
 
     def _application(self, path: str, *, here: bool) -> App:
         _load()
@@ -276,12 +297,12 @@ class MCPServer:
             hosts = LOOPBACK if here else ("*",)
         return App(self.sdk_server, Door(self._token, hosts), path)
 
-    def _protocol(self) -> Protocol:
+    def _methods(self) -> Methods:
         from plait.mcp.server_calls import Calls
-        from plait.mcp.server_protocol import Protocol
+        from plait.mcp.server_protocol import Methods
 
         calls = Calls(self._context, self._at_once)
-        made = Protocol(self.name, self.version, self.description, self.instructions, self._offer, calls)
+        made = Methods(self.name, self.version, self.description, self.instructions, self._offer, calls)
         self._serving.add(made)
         return made
 
@@ -318,7 +339,7 @@ async def _until_terminated(serving: Coroutine[Any, Any, None]) -> None:
         terminated = True
         task.cancel()
 
-    with suppress(NotImplementedError):  # not on this system
+    with suppress(NotImplementedError, RuntimeError, ValueError):  # not on this system, or not in this thread
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
     try:
         await serving

@@ -66,12 +66,12 @@ class Calls:
         )
         try:
             await asyncio.wait((task,) if enough is None else (task, enough), return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else None
         finally:
             if not task.done():
                 task.cancel()
                 with anyio.CancelScope(shield=True):
                     await asyncio.wait((task,))
-        return None if enough is not None and enough.done() else task.result()
 
     async def _carry_out(self, call: ToolCall, tool: Tool, host: MCPHost, thread_id: str) -> ToolResult:
         HOST.set(host)
@@ -81,14 +81,11 @@ class Calls:
                 errands = Errands()
                 try:
                     async with aclosing(execute([call], {tool.name: tool}, context, errands)) as batches:
-                        async for finished in batches:
-                            return finished[0].result
+                        return (await anext(batches))[0].result
                 finally:
                     await errands.end()
         except ToolError as error:  # there was no turn for it
             return error_result(call, str(error))
-        msg = "the executor gave no result"
-        raise AssertionError(msg)
 
 
 class Turns:
@@ -111,9 +108,7 @@ class Turns:
         try:
             yield
         finally:
-            self._inside -= 1
-            self._alone = False
-            self._let_in()
+            self._leave()
 
     async def _enter(self, alone: bool) -> None:  # noqa: FBT001  # the one caller is above
         if len(self._waiting) >= MAX_WAITING:
@@ -125,20 +120,22 @@ class Turns:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.cancelled():
-                self._waiting.remove((turn, alone))
-            else:  # let in, and cancelled before it noticed
-                self._inside -= 1
-                self._alone = False
-            self._let_in()
+            if not turn.cancelled():  # let in, and cancelled before it noticed
+                self._leave()
             raise
+
+    def _leave(self) -> None:
+        self._inside -= 1
+        self._alone = False
+        self._let_in()
 
     def _let_in(self) -> None:
         while self._waiting and not self._alone and self._inside < self._at_once:
             turn, alone = self._waiting[0]
-            if alone and self._inside:
+            if alone and self._inside and not turn.cancelled():
                 return
             self._waiting.popleft()
-            self._inside += 1
-            self._alone = alone
-            turn.set_result(None)
+            if not turn.cancelled():
+                self._inside += 1
+                self._alone = alone
+                turn.set_result(None)

@@ -141,6 +141,8 @@ class MCPHost:
     async def elicit(self, message: str, schema: Mapping[str, Any]) -> Elicited:
         """Ask the person at the host to fill in a form.
 
+        The tool's own time-out goes on meanwhile; people take longer than most tools may (``@tool(timeout=600)``).
+
         Args:
             message: what is asked, and why.
             schema: the form: a JSON Schema of an object whose properties are texts, numbers, truth values or choices.

@@ -26,17 +26,20 @@ if TYPE_CHECKING:
 
     import uvicorn
     from mcp.server.lowlevel import Server
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from plait.interrupts import Secret
 
 MAX_BODY: Final = 4 * 1024 * 1024
 """Bytes of one request."""
 MAX_SESSIONS: Final = 1000
+"""Hosts at the same time; one more is told to come later."""
 SESSION_IDLE: Final = 30 * 60.0
 """Seconds after which a session that nobody uses ends."""
 _CLOSING: Final = 5.0
+"""Seconds."""
 LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
+_WAYS: Final = ("http", "https")
 
 
 class Door:
@@ -49,7 +52,7 @@ class Door:
     """
 
     def __init__(self, token: Secret | None, hosts: Iterable[str]) -> None:
-        self._expected = None if token is None else f"Bearer {token.reveal()}".encode()
+        self._expected = None if token is None else token.reveal().encode()
         names = list(hosts)
         self._check = TransportSecurityMiddleware(
             TransportSecuritySettings(
@@ -65,14 +68,11 @@ class Door:
         refused = await self._check.validate_request(request, is_post=request.method == "POST")
         if refused is not None or self._expected is None:
             return refused
-        said = request.headers.get("authorization", "").encode("latin-1", "replace")
-        if hmac.compare_digest(said, self._expected):
+        way, _, said = request.headers.get("authorization", "").partition(" ")
+        if way.lower() == "bearer" and hmac.compare_digest(said.strip().encode("latin-1"), self._expected):
             return None
         how = 'Bearer error="invalid_token"' if said else "Bearer"
         return JSONResponse({"error": "a valid bearer token is needed"}, 401, {"WWW-Authenticate": how})
-
-
-_WAYS: Final = ("http", "https")
 
 
 class App:
@@ -91,20 +91,29 @@ class App:
         self._door = door
         self._path = path
         self._sessions: StreamableHTTPSessionManager | None = None
+        self._opened = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
+        self._requests: set[anyio.CancelScope] = set()
+        self._closing = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or live through one lifespan."""
         if scope["type"] == "lifespan":
             await self._live(receive, send)
         elif scope["type"] == "http":
-            await (await self._answer(scope))(scope, receive, send)
+            await self._carry(await self._answer(scope), scope, receive, send)
 
     async def close(self) -> None:
-        """End all sessions, and with them their calls."""
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait((self._keeper,))
+        """End all sessions and requests, and with them their calls."""
+        self._closing = True
+        try:
+            for request in self._requests:
+                request.cancel()
+            if self._keeper is not None:
+                self._keeper.cancel()
+                await asyncio.wait((self._keeper,))
+        finally:
+            self._closing = False
         for task in asyncio.all_tasks():
             # The SDK's library for event streams begins this once in an event loop, and again when it is gone, but
             # never ends it.
@@ -123,7 +132,29 @@ class App:
     async def _answer(self, scope: Scope) -> ASGIApp:
         if scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/") != self._path.rstrip("/"):
             return JSONResponse({"error": f"the protocol is spoken at {self._path}"}, 404)
+        if self._closing:
+            return _ENDS
         return await self._door.refusal(scope) or (await self._open()).handle_request
+
+    async def _carry(self, answer: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have a request answered; when `close` ends it, what was not said is left out."""
+        begun = ended = False
+
+        async def say(message: Message) -> None:
+            nonlocal begun, ended
+            begun, ended = True, message["type"] == "http.response.body" and not message.get("more_body", False)
+            await send(message)
+
+        with anyio.CancelScope() as request:
+            self._requests.add(request)
+            try:
+                await answer(scope, receive, say)
+            finally:
+                self._requests.discard(request)
+        if request.cancelled_caught and not begun:
+            await _ENDS(scope, receive, send)
+        elif request.cancelled_caught and not ended:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _open(self) -> StreamableHTTPSessionManager:
         keeper = self._keeper
@@ -134,10 +165,14 @@ class App:
                 session_idle_timeout=SESSION_IDLE,
                 max_sessions=MAX_SESSIONS,
             )
-            opened = asyncio.Event()
-            self._keeper = asyncio.create_task(_keep(self._sessions, opened), name="plait: MCP sessions")
-            await opened.wait()
-        return self._sessions
+            self._opened = asyncio.Event()
+            self._keeper = asyncio.create_task(_keep(self._sessions, self._opened), name="plait: MCP sessions")
+        sessions = self._sessions
+        await self._opened.wait()
+        return sessions
+
+
+_ENDS: Final = JSONResponse({"error": "the server ends"}, 503)
 
 
 async def _keep(sessions: StreamableHTTPSessionManager, opened: asyncio.Event) -> None:
@@ -167,11 +202,16 @@ async def serve(app: App, name: str, host: str, port: int, path: str) -> None:
         )
         server = _server(app)
         task = asyncio.create_task(server.serve([listening]), name="plait: MCP over HTTP")
+
+        async def end() -> None:
+            await asyncio.wait((task,))
+            await app.close()  # again: a request may have come in while the others were sent away
+
         try:
             await asyncio.wait((task,))
         finally:
             server.should_exit = True
-            await settle(lambda: asyncio.wait((task,)), _CLOSING)
+            await settle(end, _CLOSING)
         task.result()
 
 

@@ -1,26 +1,26 @@
 """The methods of the Model Context Protocol, answered from what a server offers. Imports the SDK.
 
-Knows nothing of how messages come in: one `Protocol` serves every connection of one transport.
+Knows nothing of how messages come in: one `Methods` serves every connection of one transport.
 """
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakKeyDictionary
 
 import mcp_types as types
 from mcp.server.connection import allowed_log_levels
-from mcp.server.lowlevel import Server
+from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.shared.exceptions import MCPError
 from mcp.shared.path_security import contains_path_traversal, is_absolute_path
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from typing_extensions import override
 
 from plait.errors import ToolError, excerpt
 from plait.executor import known_tools
-from plait.ids import new_id
 from plait.mcp.server_content import to_content, to_contents, to_result
 from plait.mcp.server_host import LEVELS, MCPHost
+from plait.mcp.server_peers import Peers
 from plait.mcp.server_rounds import Rounds
 from plait.messages import ToolResult
 from plait.toolbase import prepare
@@ -28,13 +28,13 @@ from plait.toolbase import prepare
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from mcp.server.connection import Connection
     from mcp.server.context import ServerRequestContext
-    from mcp.server.session import ServerSession
+    from mcp.server.models import InitializationOptions
 
     from plait.mcp.server_calls import Calls
     from plait.mcp.server_host import LogLevel
     from plait.mcp.server_offer import Offer, Resource
+    from plait.mcp.server_peers import Peer
     from plait.toolbase import Tool
 
     Request = ServerRequestContext[Any, Any]
@@ -46,24 +46,23 @@ _MAX_SUBSCRIPTIONS: Final = 1000
 _MAX_COMPLETIONS: Final = 100
 
 
-class _Peer:
-    """What is kept of one connection.
+class _Server(Server[Any]):
+    """The SDK's server, which also says that its lists may change."""
 
-    Attributes:
-        thread_id: stands for it where tools ask for a thread.
-        level: the least grave log records it wants.
-        subscribed: the addresses of which it wants to know when they change, and through what to tell it.
-    """
+    @override
+    def create_initialization_options(
+        self,
+        notification_options: NotificationOptions | None = None,
+        experimental_capabilities: dict[str, dict[str, Any]] | None = None,
+        extensions: dict[str, dict[str, Any]] | None = None,
+    ) -> InitializationOptions:
+        changing = notification_options or NotificationOptions(
+            prompts_changed=True, resources_changed=True, tools_changed=True
+        )
+        return super().create_initialization_options(changing, experimental_capabilities, extensions)
 
-    __slots__ = ("level", "subscribed", "thread_id")
 
-    def __init__(self) -> None:
-        self.thread_id = new_id("thr")
-        self.level: LogLevel = "debug"
-        self.subscribed: dict[str, None] = {}
-
-
-class Protocol:
+class Methods:
     """Answers hosts.
 
     Args:
@@ -72,6 +71,7 @@ class Protocol:
         calls: carries out what they ask for.
 
     Attributes:
+        peers: the hosts that are connected.
         server: the SDK's server, ready for connections.
     """
 
@@ -80,8 +80,8 @@ class Protocol:
     ) -> None:
         self._offer = offer
         self._calls = calls
-        self._peers: WeakKeyDictionary[Connection, _Peer] = WeakKeyDictionary()
-        self.server: Server[Any] = Server(
+        self.peers = Peers()
+        self.server: Server[Any] = _Server(
             name,
             version=version,
             description=description,
@@ -96,26 +96,16 @@ class Protocol:
             on_read_resource=self._read_resource,
             on_subscribe_resource=self._subscribe,
             on_unsubscribe_resource=self._unsubscribe,
+            on_subscriptions_listen=self.peers.listen,
             on_completion=self._complete,
         )
         # Given to the constructor it would warn: the next version of the protocol has no such request.
         self.server.add_request_handler("logging/setLevel", types.SetLevelRequestParams, self._set_level)
 
-    async def resource_updated(self, uri: str) -> None:
-        """Tell the hosts that asked for it that a resource has changed."""
-        note = types.ResourceUpdatedNotification(params=types.ResourceUpdatedNotificationParams(uri=uri))
-        data = note.model_dump(by_alias=True, mode="json", exclude_none=True)
-        for connection, peer in list(self._peers.items()):
-            if uri in peer.subscribed:
-                await connection.outbound.notify(data["method"], data["params"])
-
-    def _peer(self, session: ServerSession) -> _Peer:
-        connection = session._connection  # noqa: SLF001  # the SDK shows a connection's state in no other way
-        return self._peers.setdefault(connection, _Peer())
-
     # --- tools
 
-    async def _list_tools(self, _: Request, __: Page) -> types.ListToolsResult:
+    async def _list_tools(self, request: Request, _: Page) -> types.ListToolsResult:
+        self.peers.of(request.session)  # it wants to know when this changes
         return types.ListToolsResult(tools=[_tool(tool) for tool in self._offer.tools.values()])
 
     def _input_schema(self, name: str) -> Mapping[str, Any] | None:
@@ -138,7 +128,7 @@ class Protocol:
     async def _carry_out(
         self, request: Request, params: types.InputResponseRequestParams, tool: Tool, arguments: Mapping[str, Any]
     ) -> ToolResult | types.InputRequiredResult:
-        peer = self._peer(request.session)
+        peer = self.peers.of(request.session)
         rounds = Rounds(params) if request.protocol_version in MODERN_PROTOCOL_VERSIONS else None
         host = MCPHost(request, _levels(request, peer), rounds)
         enough = None if rounds is None else rounds.asked
@@ -150,7 +140,8 @@ class Protocol:
 
     # --- prompts
 
-    async def _list_prompts(self, _: Request, __: Page) -> types.ListPromptsResult:
+    async def _list_prompts(self, request: Request, _: Page) -> types.ListPromptsResult:
+        self.peers.of(request.session)  # it wants to know when this changes
         prompts = [
             types.Prompt(
                 name=name,
@@ -196,7 +187,8 @@ class Protocol:
 
     # --- resources
 
-    async def _list_resources(self, _: Request, __: Page) -> types.ListResourcesResult:
+    async def _list_resources(self, request: Request, _: Page) -> types.ListResourcesResult:
+        self.peers.of(request.session)  # it wants to know when this changes
         resources = [
             types.Resource(
                 uri=resource.uri,
@@ -247,20 +239,20 @@ class Protocol:
         raise MCPError(_NO_RESOURCE, "there is no such resource", {"uri": excerpt(uri)})
 
     async def _subscribe(self, request: Request, params: types.SubscribeRequestParams) -> types.EmptyResult:
-        subscribed = self._peer(request.session).subscribed
+        subscribed = self.peers.of(request.session).subscribed
         if len(subscribed) >= _MAX_SUBSCRIPTIONS:
             raise MCPError(types.INVALID_PARAMS, f"one host may subscribe to {_MAX_SUBSCRIPTIONS:,} resources")
-        subscribed[str(params.uri)] = None
+        subscribed.add(str(params.uri))
         return types.EmptyResult()
 
     async def _unsubscribe(self, request: Request, params: types.UnsubscribeRequestParams) -> types.EmptyResult:
-        self._peer(request.session).subscribed.pop(str(params.uri), None)
+        self.peers.of(request.session).subscribed.discard(str(params.uri))
         return types.EmptyResult()
 
     # --- the rest
 
     async def _set_level(self, request: Request, params: types.SetLevelRequestParams) -> types.EmptyResult:
-        self._peer(request.session).level = params.level
+        self.peers.of(request.session).level = params.level
         return types.EmptyResult()
 
     async def _complete(self, _: Request, params: types.CompleteRequestParams) -> types.CompleteResult:
@@ -294,7 +286,7 @@ def _tool(tool: Tool) -> types.Tool:
     )
 
 
-def _levels(request: Request, peer: _Peer) -> frozenset[LogLevel]:
+def _levels(request: Request, peer: Peer) -> frozenset[LogLevel]:
     """Give the levels of log records that a host wants, of the connection or, in new versions, of the call."""
     allowed = allowed_log_levels(request.protocol_version, request.meta)
     return frozenset(level for level in LEVELS[LEVELS.index(peer.level) :] if level in allowed)

@@ -20,6 +20,8 @@ from mcp.shared.message import SessionMessage
 from mcp_types import INVALID_REQUEST, PARSE_ERROR, ErrorData, JSONRPCError, jsonrpc_message_adapter
 from pydantic import ValidationError
 
+from plait.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
@@ -42,27 +44,32 @@ async def serve(server: Server[Any]) -> None:
     to_server, inbox = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     outbox, to_host = anyio.create_memory_object_stream[SessionMessage](0)
     with _taken() as (source, sink):
-        async with anyio.create_task_group() as group, to_server, inbox, outbox, to_host:
-            gone = anyio.Event()
+        async with to_server, inbox, outbox, to_host, anyio.create_task_group() as group:
 
             async def send() -> None:
                 await _send(sink, to_host)
-                gone.set()
                 group.cancel_scope.cancel()
 
             group.start_soon(_receive, source, to_server, outbox.clone())
             group.start_soon(send)
             await server.run(inbox, outbox, server.create_initialization_options())
-            with anyio.move_on_after(_LAST_WORDS):
-                await gone.wait()
+            await anyio.sleep(_LAST_WORDS)  # or shorter: what is written ends this
             group.cancel_scope.cancel()
 
 
 @contextmanager
 def _taken() -> Iterator[tuple[int, int]]:
-    """Take stdin and stdout away from the process, and give them as two descriptors."""
+    """Take stdin and stdout away from the process, and give them as two descriptors.
+
+    Raises:
+        ConfigurationError: one of them is closed.
+    """
     _flush()
-    source, sink, nothing = os.dup(0), os.dup(1), os.open(os.devnull, os.O_RDWR)
+    try:
+        source, sink, nothing = os.dup(0), os.dup(1), os.open(os.devnull, os.O_RDWR)
+    except OSError as error:
+        msg = f"stdin and stdout must be open to serve over them: {error.strerror}"
+        raise ConfigurationError(msg) from error
     try:
         os.dup2(nothing, 0)
         try:
