@@ -104,8 +104,10 @@ if TYPE_CHECKING:
     from plait.log import usage as usage
     from plait.mcp.connection import MCPConnection as MCPConnection
     from plait.mcp.server import MCPServer as MCPServer
+    from plait.mcp.server_host import Elicited as Elicited
     from plait.mcp.server_host import MCPHost as MCPHost
     from plait.mcp.server_host import mcp_host as mcp_host
+    from plait.mcp.toolset import MCPChange as MCPChange
     from plait.messages import AssistantMessage as AssistantMessage
     from plait.messages import AudioPart as AudioPart
     from plait.messages import FilePart as FilePart
@@ -274,9 +276,11 @@ _HOME = {
     "plait.mcp.connection": ("MCPConnection",),
     "plait.mcp.server": ("MCPServer",),
     "plait.mcp.server_host": (
+        "Elicited",
         "MCPHost",
         "mcp_host",
     ),
+    "plait.mcp.toolset": ("MCPChange",),
     "plait.messages": (
         "AssistantMessage",
         "AudioPart",

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from plait.mcp.questions import OnElicitation, OnSampling
     from plait.mcp.targets import Transport
     from plait.mcp.tools import MCPTool
-    from plait.mcp.toolset import Change
+    from plait.mcp.toolset import MCPChange
     from plait.messages import ToolResult
     from plait.toolbase import Tool
 
@@ -178,11 +178,11 @@ class MCPConnection:
         await self.close()
 
     @property
-    def changes(self) -> Mapping[str, Change]:
+    def changes(self) -> Mapping[str, MCPChange]:
         """How what the server lists now differs from the approved tools, by name, with what a person needs to judge."""
         return self._toolset.changes
 
-    def approve(self, *which: str | Change) -> Mapping[str, Tool]:
+    def approve(self, *which: str | MCPChange) -> Mapping[str, Tool]:
         """Take tools as the server lists them now.
 
         Args:

@@ -25,7 +25,7 @@ logger = logging.getLogger("plait.mcp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class MCPChange:
     """How a tool differs from what was approved.
 
     Attributes:
@@ -81,19 +81,19 @@ class Toolset:
             logger.warning(said, self._server, len(changes))
 
     @property
-    def changes(self) -> Mapping[str, Change]:
+    def changes(self) -> Mapping[str, MCPChange]:
         """How what the server lists now differs from the approved tools, by name."""
-        found: dict[str, Change] = {}
+        found: dict[str, MCPChange] = {}
         for original, name in self._names().items():
             listed, tool = self._offered[original], self.tools.get(name)
             if tool is None or tool.pin != listed.pin:
-                found[name] = Change(name=name, kind="changed" if tool else "new", listed=listed)
+                found[name] = MCPChange(name=name, kind="changed" if tool else "new", listed=listed)
         for tool in self.tools.values():
             if tool.original not in self._offered:
-                found[tool.name] = Change(name=tool.name, kind="gone", listed=None)
+                found[tool.name] = MCPChange(name=tool.name, kind="gone", listed=None)
         return MappingProxyType(found)
 
-    def approve(self, *which: str | Change) -> None:
+    def approve(self, *which: str | MCPChange) -> None:
         """Take tools as they are listed now: those of these names, without one all of `changes`.
 
         Raises:
@@ -103,7 +103,7 @@ class Toolset:
         for given in which or tuple(changes):
             name = given if isinstance(given, str) else given.name
             change = changes.get(name)
-            if change is None or (isinstance(given, Change) and given != change):
+            if change is None or (isinstance(given, MCPChange) and given != change):
                 msg = f"the MCP server {self._server!r} has no such change at {excerpt(name, 64)!r} to approve"
                 raise ConfigurationError(msg)
             if change.listed is None:
