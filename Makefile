@@ -128,11 +128,11 @@ $(MCP)/.python: $(VENV)/.made requirements/mcp-servers.txt
 	$(call install,$(MCP),requirements/mcp-servers.txt)
 	@touch $@
 
-# The pinned npm first; one that the machine has may know mirrors and certificates that this one does not.
+# The machine's npm first, for it may know mirrors and certificates that the pinned one does not.
 $(MCP)/.node: $(MCP)/.python requirements/node/package.json requirements/node/package-lock.json requirements/node/.npmrc
 	@echo "plait: installing $$(grep -c '"integrity"' requirements/node/package-lock.json) pinned npm packages into $(MCP)"
 	@rm -rf $(MCP)/node && cp -r requirements/node $(MCP)/node
-	@for npm in $(MCP)/bin/npm npm; do \
+	@for npm in npm $(MCP)/bin/npm; do \
 		command -v $$npm >/dev/null && $$npm --prefix $(MCP)/node ci >>$(MCP)/install.log 2>&1 && exit; \
 	done; cat $(MCP)/install.log; echo "plait: the installation failed; the lines above say why" >&2; exit 1
 	@touch $@
