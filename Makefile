@@ -128,11 +128,11 @@ $(MCP)/.python: $(VENV)/.made requirements/mcp-servers.txt
 	$(call install,$(MCP),requirements/mcp-servers.txt)
 	@touch $@
 
-# The machine's npm first, for it may know mirrors and certificates that the pinned one does not.
+# The pinned npm, with the certificates that the machine trusts; else the machine's own, which may know of a mirror.
 $(MCP)/.node: $(MCP)/.python requirements/node/package.json requirements/node/package-lock.json requirements/node/.npmrc
 	@echo "plait: installing $$(grep -c '"integrity"' requirements/node/package-lock.json) pinned npm packages into $(MCP)"
 	@rm -rf $(MCP)/node && cp -r requirements/node $(MCP)/node
-	@for npm in npm $(MCP)/bin/npm; do \
+	@export NODE_USE_SYSTEM_CA=1; for npm in $(MCP)/bin/npm npm; do \
 		command -v $$npm >/dev/null && $$npm --prefix $(MCP)/node ci >>$(MCP)/install.log 2>&1 && exit; \
 	done; cat $(MCP)/install.log; echo "plait: the installation failed; the lines above say why" >&2; exit 1
 	@touch $@
@@ -158,7 +158,7 @@ lock:  ## pin the requirements anew (UPGRADE=--upgrade: the newest releases); ne
 	@echo "plait: requirements/lock.txt"
 	@$(COMPILE) -o requirements/lock.txt requirements/lock.in
 	@echo "plait: requirements/node/package-lock.json"
-	@cd requirements/node && PATH="$(abspath $(VENV)-lock/bin):$$PATH" npm $(if $(UPGRADE),update,install) --package-lock-only --silent
+	@cd requirements/node && NODE_USE_SYSTEM_CA=1 PATH="$(abspath $(VENV)-lock/bin):$$PATH" npm $(if $(UPGRADE),update,install) --package-lock-only --silent
 
 clean:  ## remove the environments and everything the checks left behind
 	@rm -rf $(VENV) $(VENV)-lock build dist .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
