@@ -1,0 +1,182 @@
+"""The MCP host a tool works for: what the tool may tell it, and ask of it, while it runs.
+
+A tool gets it from `mcp_host`, wherever it is: in a thread, or in an agent that is itself a tool of the server. Knows
+nothing of how calls come in and results go out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
+
+import msgspec
+
+from plait.errors import ToolError, excerpt
+from plait.messages import AssistantMessage, Message
+from plait.plain import EMPTY
+from plait.shape import faults
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Collection, Sequence
+
+    from mcp.server.context import ServerRequestContext
+
+LogLevel = Literal["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"]
+LEVELS: Final[tuple[LogLevel, ...]] = get_args(LogLevel)
+
+DEFAULT_MAX_TOKENS: Final = 1024
+
+Result = TypeVar("Result")
+
+HOST: Final[ContextVar[MCPHost | None]] = ContextVar("plait_mcp_host", default=None)
+
+
+class Elicited(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person made of a form.
+
+    Attributes:
+        action: they filled it in, said no, or closed it.
+        values: what they filled in; it fits the form's schema. Empty unless ``action`` is ``"accept"``.
+    """
+
+    action: Literal["accept", "decline", "cancel"]
+    values: Mapping[str, Any] = EMPTY
+
+
+class MCPHost:
+    """The program that called the tool that runs here, over the Model Context Protocol.
+
+    What cannot be done (the host has no person to ask, has no model, or is gone) raises a `ToolError` that says so,
+    and which, left alone, is the result of the call.
+
+    Args:
+        request: the call, as the protocol's SDK describes it.
+        levels: the log levels that the host wants.
+    """
+
+    __slots__ = ("_levels", "_request")
+
+    def __init__(self, request: ServerRequestContext[Any, Any], levels: Collection[LogLevel]) -> None:
+        self._request = request
+        self._levels = levels
+
+    @property
+    def name(self) -> str:
+        """What the host calls itself; empty where it said nothing. It may say anything: no proof of who it is."""
+        told = self._request.session.client_params
+        return "" if told is None else told.client_info.name
+
+    async def report_progress(self, progress: float, total: float | None = None, message: str | None = None) -> None:
+        """Say how far the call is; a host that did not ask for this is told nothing.
+
+        Args:
+            progress: how much is done, more each time.
+            total: how much there is in all, in the same unit, where that is known.
+            message: what is being done, for a person.
+        """
+        await self._request.session.report_progress(progress, total, message)
+
+    async def log(self, data: object, level: LogLevel = "info", *, logger: str | None = None) -> None:
+        """Send a log record; one of a level that the host does not want is not sent.
+
+        Args:
+            data: text, or anything that has a form in JSON.
+            level: how grave it is.
+            logger: who says it.
+        """
+        from mcp_types import LoggingMessageNotification, LoggingMessageNotificationParams
+
+        if level in self._levels:
+            params = LoggingMessageNotificationParams(level=level, data=data, logger=logger)
+            note = LoggingMessageNotification(params=params)
+            await self._request.session.send_notification(note, self._request.request_id)
+
+    async def sample(
+        self,
+        prompt: str | Sequence[Message],
+        *,
+        system: str | None = None,
+        max_tokens: int = DEFAULT_MAX_TOKENS,
+        temperature: float | None = None,
+    ) -> AssistantMessage:
+        """Ask the host's model, which the host pays for and may show to a person first.
+
+        Args:
+            prompt: a text; or messages of users and assistants, of text, images and sound.
+            system: the system text.
+            max_tokens: how long the answer may be.
+            temperature: for the model; left to the host when None.
+
+        Returns:
+            The answer; ``model`` says which model gave it.
+        """
+        from mcp.shared.message import ServerMessageMetadata
+        from mcp_types import CreateMessageRequest, CreateMessageRequestParams, CreateMessageResult
+
+        from plait.mcp.server_content import sampled, to_sampling
+
+        self._needs("sampling", "has no model to ask")
+        messages = [Message(text=prompt)] if isinstance(prompt, str) else prompt
+        params = CreateMessageRequestParams(
+            messages=[to_sampling(message) for message in messages],
+            system_prompt=system,
+            max_tokens=max_tokens,
+            temperature=temperature,
+        )
+        asked = self._request.session.send_request(
+            CreateMessageRequest(params=params),
+            CreateMessageResult,
+            metadata=ServerMessageMetadata(related_request_id=self._request.request_id),
+        )
+        return sampled(await self._answer(asked, "its model"))
+
+    async def elicit(self, message: str, schema: Mapping[str, Any]) -> Elicited:
+        """Ask the person at the host to fill in a form.
+
+        Args:
+            message: what is asked, and why.
+            schema: the form: a JSON Schema of an object whose properties are texts, numbers, truth values or choices.
+
+        Raises:
+            ToolError: also when what came back does not fit the schema.
+        """
+        self._needs("elicitation", "has no person to ask")
+        asked = self._request.session.elicit_form(message, dict(schema), self._request.request_id)
+        answer = await self._answer(asked, "the person")
+        if answer.action != "accept":
+            return Elicited(action=answer.action)
+        values = dict(answer.content or {})
+        if found := next(faults(values, schema), None):
+            msg = f"what the person at the MCP host filled in does not fit the form: {excerpt(found)}"
+            raise ToolError(msg)
+        return Elicited(action="accept", values=values)
+
+    def _needs(self, capability: Literal["sampling", "elicitation"], lack: str) -> None:
+        able = self._request.session.client_capabilities
+        if able is None or getattr(able, capability) is None:
+            msg = f"the MCP host {lack}: it did not offer {capability!r}"
+            raise ToolError(msg)
+
+    async def _answer(self, asked: Awaitable[Result], whom: str) -> Result:
+        from mcp.shared.exceptions import MCPError
+        from pydantic import ValidationError
+
+        try:
+            return await asked
+        except MCPError as error:
+            msg = f"the MCP host did not ask {whom}: {excerpt(error.message)}"
+        except ValidationError:
+            msg = f"the MCP host asked {whom}, and its answer is not what the protocol says"
+        raise ToolError(msg)
+
+
+def mcp_host() -> MCPHost | None:
+    """Give the MCP host that the tool running here works for; None where no host called it.
+
+    ::
+
+        if host := mcp_host():
+            await host.report_progress(3, 10)
+    """
+    return HOST.get()

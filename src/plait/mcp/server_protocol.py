@@ -1,0 +1,300 @@
+"""The methods of the Model Context Protocol, answered from what a server offers. Imports the SDK.
+
+Knows nothing of how messages come in: one `Protocol` serves every connection of one transport.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
+
+import mcp_types as types
+from mcp.server.connection import allowed_log_levels
+from mcp.server.lowlevel import Server
+from mcp.shared.exceptions import MCPError
+from mcp.shared.path_security import contains_path_traversal, is_absolute_path
+
+from plait.errors import ToolError, excerpt
+from plait.executor import known_tools
+from plait.ids import new_id
+from plait.mcp.server_content import to_content, to_contents, to_result
+from plait.mcp.server_host import LEVELS, MCPHost
+from plait.toolbase import prepare
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from mcp.server.connection import Connection
+    from mcp.server.context import ServerRequestContext
+    from mcp.server.session import ServerSession
+
+    from plait.mcp.server_calls import Calls
+    from plait.mcp.server_host import LogLevel
+    from plait.mcp.server_offer import Offer, Resource
+    from plait.messages import ToolResult
+    from plait.toolbase import Tool
+
+    Request = ServerRequestContext[Any, Any]
+    Page = types.PaginatedRequestParams | None
+
+_NO_RESOURCE: Final = -32002
+"""https://modelcontextprotocol.io/specification/2025-11-25/server/resources#error-handling"""
+_MAX_SUBSCRIPTIONS: Final = 1000
+_MAX_COMPLETIONS: Final = 100
+
+
+class _Peer:
+    """What is kept of one connection.
+
+    Attributes:
+        thread_id: stands for it where tools ask for a thread.
+        level: the least grave log records it wants.
+        subscribed: the addresses of which it wants to know when they change, and through what to tell it.
+    """
+
+    __slots__ = ("level", "subscribed", "thread_id")
+
+    def __init__(self) -> None:
+        self.thread_id = new_id("thr")
+        self.level: LogLevel = "debug"
+        self.subscribed: dict[str, None] = {}
+
+
+class Protocol:
+    """Answers hosts.
+
+    Args:
+        name, version, description, instructions: what hosts are told of the server.
+        offer: what it offers.
+        calls: carries out what they ask for.
+
+    Attributes:
+        server: the SDK's server, ready for connections.
+    """
+
+    def __init__(  # noqa: PLR0917
+        self, name: str, version: str, description: str | None, instructions: str | None, offer: Offer, calls: Calls
+    ) -> None:
+        self._offer = offer
+        self._calls = calls
+        self._peers: WeakKeyDictionary[Connection, _Peer] = WeakKeyDictionary()
+        self.server: Server[Any] = Server(
+            name,
+            version=version,
+            description=description,
+            instructions=instructions,
+            get_tool_input_schema=self._input_schema,
+            on_list_tools=self._list_tools,
+            on_call_tool=self._call_tool,
+            on_list_prompts=self._list_prompts,
+            on_get_prompt=self._get_prompt,
+            on_list_resources=self._list_resources,
+            on_list_resource_templates=self._list_templates,
+            on_read_resource=self._read_resource,
+            on_subscribe_resource=self._subscribe,
+            on_unsubscribe_resource=self._unsubscribe,
+            on_completion=self._complete,
+        )
+        # Given to the constructor it would warn: the next version of the protocol has no such request.
+        self.server.add_request_handler("logging/setLevel", types.SetLevelRequestParams, self._set_level)
+
+    async def resource_updated(self, uri: str) -> None:
+        """Tell the hosts that asked for it that a resource has changed."""
+        note = types.ResourceUpdatedNotification(params=types.ResourceUpdatedNotificationParams(uri=uri))
+        data = note.model_dump(by_alias=True, mode="json", exclude_none=True)
+        for connection, peer in list(self._peers.items()):
+            if uri in peer.subscribed:
+                await connection.outbound.notify(data["method"], data["params"])
+
+    def _peer(self, session: ServerSession) -> _Peer:
+        connection = session._connection  # noqa: SLF001  # the SDK shows a connection's state in no other way
+        return self._peers.setdefault(connection, _Peer())
+
+    # --- tools
+
+    async def _list_tools(self, _: Request, __: Page) -> types.ListToolsResult:
+        return types.ListToolsResult(tools=[_tool(tool) for tool in self._offer.tools.values()])
+
+    def _input_schema(self, name: str) -> Mapping[str, Any] | None:
+        tool = self._offer.tools.get(name)
+        return None if tool is None else prepare(tool).definition.parameters
+
+    async def _call_tool(self, request: Request, params: types.CallToolRequestParams) -> types.CallToolResult:
+        tool = self._offer.tools.get(params.name)
+        if tool is None:
+            msg = f"there is no tool {excerpt(params.name, 64)!r}; {known_tools(params.name, self._offer.tools)}"
+            raise MCPError(types.INVALID_PARAMS, msg)
+        try:
+            return to_result(await self._carry_out(request, tool, params.arguments or {}))
+        except ToolError as error:
+            return types.CallToolResult(content=[types.TextContent(text=str(error))], is_error=True)
+
+    async def _carry_out(self, request: Request, tool: Tool, arguments: Mapping[str, Any]) -> ToolResult:
+        peer = self._peer(request.session)
+        return await self._calls.carry_out(tool, _text(tool, arguments), self._host(request, peer), peer.thread_id)
+
+    def _host(self, request: Request, peer: _Peer) -> MCPHost:
+        allowed = allowed_log_levels(request.protocol_version, request.meta)
+        wanted = LEVELS[LEVELS.index(peer.level) :]
+        return MCPHost(request, frozenset(level for level in wanted if level in allowed))
+
+    # --- prompts
+
+    async def _list_prompts(self, _: Request, __: Page) -> types.ListPromptsResult:
+        prompts = [
+            types.Prompt(
+                name=name,
+                description=prepare(prompt.tool).definition.description,
+                arguments=[
+                    types.PromptArgument(
+                        name=argument.name, description=argument.description or None, required=argument.required
+                    )
+                    for argument in prompt.arguments
+                ],
+            )
+            for name, prompt in self._offer.prompts.items()
+        ]
+        return types.ListPromptsResult(prompts=prompts)
+
+    async def _get_prompt(self, request: Request, params: types.GetPromptRequestParams) -> types.GetPromptResult:
+        prompt = self._offer.prompts.get(params.name)
+        if prompt is None:
+            raise MCPError(types.INVALID_PARAMS, f"there is no prompt {excerpt(params.name, 64)!r}")
+        result = await self._made(request, prompt.tool, params.arguments or {})
+        try:
+            messages = [types.PromptMessage(role="user", content=to_content(part)) for part in result.parts]
+        except ToolError as error:
+            raise MCPError(types.INTERNAL_ERROR, str(error)) from None
+        return types.GetPromptResult(description=prepare(prompt.tool).definition.description, messages=messages)
+
+    async def _made(self, request: Request, tool: Tool, arguments: Mapping[str, Any]) -> ToolResult:
+        """Carry out what has no error results: what goes wrong is an error of the protocol."""
+        try:
+            prepare(tool).validate(_text(tool, arguments))
+        except ToolError as error:
+            raise MCPError(types.INVALID_PARAMS, str(error)) from None
+        result = await self._carry_out(request, tool, arguments)
+        if result.is_error:
+            raise MCPError(types.INTERNAL_ERROR, result.text)
+        return result
+
+    # --- resources
+
+    async def _list_resources(self, _: Request, __: Page) -> types.ListResourcesResult:
+        resources = [
+            types.Resource(
+                uri=resource.uri,
+                name=resource.tool.name,
+                description=prepare(resource.tool).definition.description,
+                mime_type=resource.media_type,
+            )
+            for resource in self._offer.resources.values()
+            if resource.template is None
+        ]
+        return types.ListResourcesResult(resources=resources)
+
+    async def _list_templates(self, _: Request, __: Page) -> types.ListResourceTemplatesResult:
+        templates = [
+            types.ResourceTemplate(
+                uri_template=resource.uri,
+                name=resource.tool.name,
+                description=prepare(resource.tool).definition.description,
+                mime_type=resource.media_type,
+            )
+            for resource in self._offer.resources.values()
+            if resource.template is not None
+        ]
+        return types.ListResourceTemplatesResult(resource_templates=templates)
+
+    async def _read_resource(
+        self, request: Request, params: types.ReadResourceRequestParams
+    ) -> types.ReadResourceResult:
+        uri = str(params.uri)
+        resource, arguments = self._resource_at(uri)
+        result = await self._made(request, resource.tool, arguments)
+        try:
+            contents = [to_contents(part, uri, resource.media_type) for part in result.parts]
+        except ToolError as error:
+            raise MCPError(types.INTERNAL_ERROR, str(error)) from None
+        return types.ReadResourceResult(contents=contents)
+
+    def _resource_at(self, uri: str) -> tuple[Resource, Mapping[str, Any]]:
+        exact = self._offer.resources.get(uri)
+        if exact is not None and exact.template is None:
+            return exact, {}
+        for resource in self._offer.resources.values():
+            found = None if resource.template is None else resource.template.match(uri)
+            if found is not None and not any(map(_escapes, _values(found))):
+                return resource, found
+        raise MCPError(_NO_RESOURCE, "there is no such resource", {"uri": excerpt(uri)})
+
+    async def _subscribe(self, request: Request, params: types.SubscribeRequestParams) -> types.EmptyResult:
+        subscribed = self._peer(request.session).subscribed
+        if len(subscribed) >= _MAX_SUBSCRIPTIONS:
+            raise MCPError(types.INVALID_PARAMS, f"one host may subscribe to {_MAX_SUBSCRIPTIONS:,} resources")
+        subscribed[str(params.uri)] = None
+        return types.EmptyResult()
+
+    async def _unsubscribe(self, request: Request, params: types.UnsubscribeRequestParams) -> types.EmptyResult:
+        self._peer(request.session).subscribed.pop(str(params.uri), None)
+        return types.EmptyResult()
+
+    # --- the rest
+
+    async def _set_level(self, request: Request, params: types.SetLevelRequestParams) -> types.EmptyResult:
+        self._peer(request.session).level = params.level
+        return types.EmptyResult()
+
+    async def _complete(self, _: Request, params: types.CompleteRequestParams) -> types.CompleteResult:
+        """Complete an argument that has only so many values."""
+        if isinstance(params.ref, types.PromptReference):
+            prompt = self._offer.prompts.get(params.ref.name)
+            arguments = () if prompt is None else prompt.arguments
+        else:
+            resource = self._offer.resources.get(params.ref.uri)
+            arguments = () if resource is None else resource.arguments
+        begun = params.argument.value
+        fitting = [
+            choice
+            for argument in arguments
+            if argument.name == params.argument.name
+            for choice in argument.choices
+            if choice.startswith(begun)
+        ]
+        shown = fitting[:_MAX_COMPLETIONS]
+        found = types.Completion(values=shown, total=len(fitting), has_more=len(shown) < len(fitting))
+        return types.CompleteResult(completion=found)
+
+
+def _tool(tool: Tool) -> types.Tool:
+    definition = prepare(tool).definition
+    return types.Tool(
+        name=tool.name,
+        description=definition.description,
+        input_schema={"type": "object", **definition.parameters},
+        annotations=types.ToolAnnotations(idempotent_hint=tool.idempotent),
+    )
+
+
+def _text(tool: Tool, arguments: Mapping[str, Any]) -> str:
+    """Give arguments as the JSON text that the executor checks, as it checks a model's.
+
+    Raises:
+        ToolError: they hold a number of too many digits.
+    """
+    try:
+        return json.dumps(arguments)
+    except ValueError:
+        msg = f"wrong arguments for {tool.name!r}: a number has too many digits"
+        raise ToolError(msg) from None
+
+
+def _values(found: Mapping[str, str | list[str]]) -> Iterable[str]:
+    for value in found.values():
+        yield from (value,) if isinstance(value, str) else value
+
+
+def _escapes(value: str) -> bool:
+    """Whether a value out of an address leads out of a folder it is put behind."""
+    return "\0" in value or contains_path_traversal(value) or is_absolute_path(value)
