@@ -15,6 +15,7 @@
     │   ├── Refused                       the model or its filter declined (``text``)
     │   └── OutputInvalid                 the answer does not fit the output type (``text``)
     ├── ToolError                         raised by a tool to tell the model what went wrong
+    ├── MCPError                          an MCP server cannot be reached, or is none (``server``)
     ├── LimitExceeded                     a size, count or rate limit (``limit``)
     ├── Cancelled                         what readers of a cancelled promise get
     ├── NotReplayable                     a bounded stream was read a second time
@@ -247,6 +248,19 @@ class OutputInvalid(ModelError):
 
 class ToolError(PlaitError):
     """Raise it in a tool to give the model an error result with exactly this text."""
+
+
+class MCPError(PlaitError):
+    """An MCP server cannot be used: not reached, not allowed in, no MCP server, or without a usable tool.
+
+    Attributes:
+        server: the name it was registered under.
+    """
+
+    def __init__(self, message: str, *, server: str = "", retryable: bool = False) -> None:
+        super().__init__(message)
+        self.server = server
+        self.retryable = retryable
 
 
 class LimitExceeded(PlaitError):

@@ -1,1 +1,1 @@
-"""The Model Context Protocol: tools of other programs for agents here, and tools of here for other programs."""
+"""The Model Context Protocol: the tools of MCP servers as plait's, and plait's tools for MCP hosts."""

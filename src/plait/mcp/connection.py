@@ -1,0 +1,404 @@
+"""One MCP server as a client sees it: its tools, kept as they were approved, and a session whenever one is needed.
+
+Owns what outlives a session: the tools and their pins, when a broken session is opened anew, and what a model is told
+of a call that failed. A session is `plait.mcp.link`'s, which is loaded when the first one is opened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
+
+from plait.errors import ConfigurationError, MCPError, MissingExtra, ToolError, excerpt
+from plait.mcp.failures import Broken, Declined, NoAnswer, Unsent
+from plait.mcp.listing import Listed, Unusable, judge
+from plait.mcp.names import plain_name, tool_names
+from plait.mcp.questions import Questions
+from plait.mcp.results import to_result
+from plait.mcp.targets import read_target
+from plait.mcp.tools import MCPTool
+from plait.workers import WORKERS
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from types import TracebackType
+
+    from plait.interrupts import Secret
+    from plait.mcp.link import Link
+    from plait.mcp.questions import OnElicitation, OnSampling
+    from plait.mcp.targets import Transport
+    from plait.messages import ToolResult
+    from plait.toolbase import Tool
+
+logger = logging.getLogger("plait.mcp")
+
+Change = Literal["changed", "new", "gone"]
+
+_FIRST_DELAY: Final = 0.5
+_LONGEST_DELAY: Final = 30.0
+_WAITED_OUT: Final = 2.0
+"""Seconds that a call waits for its turn to connect; beyond that the model is told."""
+
+
+class MCPConnection:
+    """An MCP server, and its tools for agents.
+
+    ::
+
+        async with MCPConnection("files", ["npx", "-y", "@modelcontextprotocol/server-filesystem", "."]) as files:
+            agent = Agent(tools=[*files.tools.values()])
+
+    A session is opened when it is needed, and again after it broke: at once the first time, then with growing delays.
+    The tools stay as they were when they were first listed: one whose name, description or schema the server changes
+    is not called, and a new one is not offered, until `approve`.
+
+    Args:
+        name: your name for the server; it stands before the names of its tools.
+        target: a URL; a command as a list; or one entry of the usual ``mcpServers`` JSON: ``{"command", "args", "env",
+            "cwd"}`` or ``{"url", "headers"}``. A URL without a path is also tried with ``/mcp`` and ``/sse``.
+        token: sent as ``Authorization: Bearer ...`` to the server's own origin, and nowhere else.
+        headers: further headers, sent likewise.
+        transport: ``http`` (streamable HTTP), ``sse`` (the older one) or ``stdio``; ``auto`` finds out.
+        timeout: seconds for one call.
+        connect_timeout: seconds for opening a session.
+        idempotent: names of tools (or True for all) that are called again by themselves when the connection broke
+            under a call. What the server says of that is a hint from a stranger, and not relied on.
+        prefix: stands before the names of the tools; None for ``name``, empty for nothing.
+        on_elicitation: asked when the server asks a person: with its message and a JSON Schema of flat values; gives
+            the values, or None to decline. Without it, the server is refused.
+        on_sampling: asked when the server wants to use the model: with its request as plain JSON; gives the text, or
+            None to decline. Without it, the server is refused.
+
+    Attributes:
+        name: see above.
+        tools: the usable tools by name, once it was opened.
+        refused: the server's tools that cannot be used, with the reason.
+
+    Raises:
+        ConfigurationError: an argument is wrong.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        target: str | Sequence[str] | Mapping[str, Any],
+        *,
+        token: str | Secret | None = None,
+        headers: Mapping[str, str] | None = None,
+        transport: Transport = "auto",
+        timeout: float = 60.0,
+        connect_timeout: float = 10.0,
+        idempotent: Collection[str] | bool = (),
+        prefix: str | None = None,
+        on_elicitation: OnElicitation | None = None,
+        on_sampling: OnSampling | None = None,
+    ) -> None:
+        if not isinstance(name, str) or not name:
+            msg = f"an MCP server needs a name, a text that is not empty, not {excerpt(repr(name), 40)}"
+            raise ConfigurationError(msg)
+        for what, seconds in (("timeout", timeout), ("connect_timeout", connect_timeout)):
+            if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+                msg = f"{what} of the MCP server {name!r} must be seconds above 0, not {excerpt(repr(seconds), 40)}"
+                raise ConfigurationError(msg)
+        self.name = name
+        self._ways = read_target(name, target, token=token, headers=headers, transport=transport)
+        self._timeout = timeout
+        self._connect_timeout = connect_timeout
+        self._idempotent = idempotent
+        self._prefix = plain_name(name) if prefix is None else plain_name(prefix)
+        self._questions = Questions(name, on_elicitation, on_sampling)
+        self._tools: dict[str, MCPTool] = {}
+        self._refused: dict[str, str] = {}
+        self._offered: dict[str, Listed] = {}
+        self._closed = False
+        self._link: Link | None = None
+        self._retired: set[Link] = set()
+        self._failures = 0
+        self._not_before = 0.0
+
+    def __repr__(self) -> str:
+        return f"MCPConnection(name={self.name!r}, tools={len(self._tools)})"
+
+    @property
+    def tools(self) -> Mapping[str, Tool]:
+        """The usable tools by name."""
+        return MappingProxyType(self._tools)
+
+    @property
+    def refused(self) -> Mapping[str, str]:
+        """The server's names of tools that cannot be used, with the reason."""
+        return MappingProxyType(self._refused)
+
+    async def open(self) -> Mapping[str, Tool]:
+        """Open a session, unless there is one, and give the usable tools by name.
+
+        Raises:
+            MCPError: there is no session, or no usable tool.
+            MissingExtra: the SDK is not installed.
+        """
+        self._closed = False
+        try:
+            await self._linked()
+        except (Unsent, Broken, NoAnswer, Declined) as error:
+            msg = f"the MCP server {self.name!r} does not list its tools: {error or 'no answer in time'}"
+            raise MCPError(msg, server=self.name, retryable=not isinstance(error, Declined)) from None
+        if not self._tools:
+            await self.close()
+            reasons = "; ".join(f"{excerpt(name, 40)!r}: {why}" for name, why in list(self._refused.items())[:3])
+            msg = f"the MCP server {self.name!r} offers no tool that can be used{f' ({reasons})' if reasons else ''}"
+            raise MCPError(msg, server=self.name)
+        return self.tools
+
+    async def close(self) -> None:
+        """End the session, from any task and any event loop; a server that was started here ends with it."""
+        self._closed = True
+        link, self._link = self._link, None
+        for one in (*self._retired, *([link] if link else [])):
+            self._retired.discard(one)
+            if one.loop is asyncio.get_running_loop():
+                await one.close()
+            elif one.loop.is_closed():
+                one.abandon()
+            elif not one.is_gone:
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(one.close(), one.loop))
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # --- what the server offers, and what was approved ---
+
+    @property
+    def changes(self) -> Mapping[str, Change]:
+        """How what the server lists now differs from the approved tools, by name."""
+        names = self._names()
+        found: dict[str, Change] = {}
+        for original, listed in self._offered.items():
+            tool = self._tools.get(names[original])
+            if tool is None:
+                found[names[original]] = "new"
+            elif tool.pin != listed.pin:
+                found[tool.name] = "changed"
+        gone = {tool.name: "gone" for tool in self._tools.values() if tool.original not in self._offered}
+        return MappingProxyType({**found, **gone})  # type: ignore[dict-item]  # the words of `Change`
+
+    def approve(self, *names: str) -> Mapping[str, Tool]:
+        """Take tools as the server lists them now: changed and new ones by name, without a name everything.
+
+        Returns:
+            The tools, as in `tools`. Tools that had changed are the same objects.
+
+        Raises:
+            ConfigurationError: there is no change of that name.
+        """
+        changes = self.changes
+        for name in names or tuple(changes):
+            if name not in changes:
+                msg = f"the MCP server {self.name!r} has no change at {excerpt(name, 64)!r} to approve"
+                raise ConfigurationError(msg)
+            if changes[name] == "gone":
+                del self._tools[name]
+                continue
+            original = next(original for original, given in self._names().items() if given == name)
+            if changes[name] == "changed":
+                self._tools[name].take(self._offered[original])
+            else:
+                self._add(name, self._offered[original])
+        return self.tools
+
+    def _names(self) -> dict[str, str]:
+        """Give the names of what is offered; a tool keeps the name it was approved under."""
+        given = tool_names(self._prefix, self._offered)
+        return {**given, **{tool.original: tool.name for tool in self._tools.values() if tool.original in given}}
+
+    def _add(self, name: str, listed: Listed) -> None:
+        again = self._idempotent
+        idempotent = again if isinstance(again, bool) else name in again or listed.name in again
+        self._tools[name] = MCPTool(self.name, name, listed, self._carry, idempotent=idempotent)
+
+    def _take(self, found: Iterable[tuple[str, str, dict[str, Any]]], refused: Mapping[str, str]) -> None:
+        offered: dict[str, Listed] = {}
+        reasons = dict(refused)
+        for name, description, schema in found:
+            try:
+                if name in offered:
+                    msg = "another tool of this server has the same name"
+                    raise Unusable(msg)  # noqa: TRY301  # one place notes the reasons
+                offered[name] = judge(name, description, schema)
+            except Unusable as error:
+                reasons[name] = str(error)
+        for name, why in reasons.items():
+            if self._refused.get(name) != why:
+                logger.warning("the tool %r of the MCP server %r is not used: %s", excerpt(name, 64), self.name, why)
+        self._offered, self._refused = offered, reasons
+        if not self._tools:
+            for original, name in tool_names(self._prefix, offered).items():
+                self._add(name, offered[original])
+        elif changes := self.changes:
+            logger.warning(
+                "the MCP server %r changed %d of its tools; they wait for approval", self.name, len(changes)
+            )
+
+    # --- the session ---
+
+    async def _linked(self) -> Link:
+        """Give a session whose tools are known.
+
+        Raises:
+            MCPError: there is none.
+            Unsent, Broken, NoAnswer, Declined: it does not list its tools.
+        """
+        await _load()
+        link = self._current()
+        if link is None:
+            await self._back_off()
+            link = self._current() or self._opened()
+        trouble = await link.ready()
+        if trouble is not None:
+            self._leave(link)
+            msg = f"the MCP server {self.name!r} cannot be used: {trouble}"
+            raise MCPError(msg, server=self.name, retryable=trouble.retryable)
+        if link.stale:
+            async with link.listing:
+                if link.stale:
+                    link.stale = False  # before it is asked: a change meanwhile makes it stale again
+                    try:
+                        found = await link.list_tools(self._timeout)
+                    except BaseException:
+                        link.stale = True
+                        raise
+                    self._take(found, link.tap.refused)
+        return link
+
+    def _current(self) -> Link | None:
+        link = self._link
+        if link is None or link.over:
+            return None
+        if link.loop is asyncio.get_running_loop():
+            return link
+        if not link.loop.is_closed():
+            msg = f"the MCP server {self.name!r} is open on another event loop; close it there first"
+            raise MCPError(msg, server=self.name)
+        link.abandon()
+        self._link = None
+        return None
+
+    def _opened(self) -> Link:
+        from plait.mcp.link import Link
+
+        self._retired = {link for link in self._retired if not link.is_gone}
+        if self._link is not None and not self._link.is_gone:
+            self._retired.add(self._link)
+        self._link = Link(self.name, self._ways, self._questions, self._connect_timeout)
+        return self._link
+
+    def _leave(self, link: Link) -> None:
+        """Use a session no more, and let some time pass before the next if that was not the first to fail."""
+        link.retire()
+        if link is not self._link:
+            return  # somebody else was faster
+        self._link = None
+        self._retired.add(link)
+        self._failures += 1
+        if self._failures > 1:
+            delay = min(_FIRST_DELAY * 2.0 ** min(self._failures - 2, 10), _LONGEST_DELAY)
+            self._not_before = asyncio.get_running_loop().time() + delay
+
+    async def _back_off(self) -> None:
+        early = self._not_before - asyncio.get_running_loop().time() if self._failures > 1 else 0.0
+        if early > _WAITED_OUT:
+            msg = f"the MCP server {self.name!r} failed {self._failures} times; the next try is in {early:.0f} s"
+            raise MCPError(msg, server=self.name, retryable=True)
+        if early > 0:
+            await asyncio.sleep(early)
+
+    # --- calls ---
+
+    async def _carry(self, tool: MCPTool, arguments: dict[str, Any]) -> ToolResult:
+        """Call a tool; everything that goes wrong is a sentence for the model."""
+        server = f"the MCP server {self.name!r}"
+        if self._closed:
+            msg = f"{server} was closed; open it again to call {tool.name!r}"
+            raise ToolError(msg)
+        for again in (True, False):
+            link: Link | None = None
+            sent = False
+            try:
+                link = await self._linked()
+                self._check(tool)
+                sent = True
+                given = await link.call(tool.original, arguments, self._timeout)
+            except MCPError as error:
+                raise ToolError(str(error)) from None
+            except NoAnswer:
+                what = f"to the call of {tool.name!r}" if sent else "when asked for its tools"
+                msg = f"{server} gave no answer {what} within {self._timeout:g} seconds; it was told to stop"
+                raise ToolError(msg) from None
+            except Declined as error:
+                msg = f"{server} refused the call of {tool.name!r}: {error}"
+                raise ToolError(msg) from None
+            except (Unsent, Broken) as error:
+                if failed := link or self._link:
+                    self._leave(failed)
+                happened = sent and isinstance(error, Broken)
+                if again and (tool.idempotent or not happened):
+                    continue
+                after = "it may have happened: find out before you repeat it" if happened else "nothing was called"
+                msg = f"{server} broke off under the call of {tool.name!r} ({error or 'the session ended'}); {after}"
+                raise ToolError(msg) from None
+            self._failures = 0
+            data = given.model_dump(by_alias=True)
+            return to_result(
+                tool.name, data["content"], data.get("structuredContent"), tool.max_result, is_error=given.is_error
+            )
+        raise AssertionError  # the second round returns or raises
+
+    def _check(self, tool: MCPTool) -> None:
+        """Refuse a tool that is not what was approved.
+
+        Raises:
+            ToolError: it is not.
+        """
+        listed = self._offered.get(tool.original)
+        if listed is None:
+            why = self._refused.get(tool.original)
+            what = f"cannot be used any more: {why}" if why else "is no longer offered"
+            msg = f"the tool {tool.name!r} {what}, says the MCP server {self.name!r}; do without it"
+            raise ToolError(msg)
+        if listed.pin != tool.pin or self._tools.get(tool.name) is not tool:
+            msg = (
+                f"the MCP server {self.name!r} changed the tool {tool.name!r} after it was approved; it is not called "
+                "until a person approves it again; do without it"
+            )
+            raise ToolError(msg)
+
+
+async def _load() -> None:
+    """Load the SDK, which takes about a second, in a thread.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    if "plait.mcp.link" in sys.modules:
+        return
+    try:
+        await WORKERS.run(_import)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in {"mcp", "mcp_types", "httpx2", "jsonschema"}:
+            extra = "mcp"
+            raise MissingExtra(extra, "connecting to an MCP server") from None
+        raise
+
+
+def _import() -> None:
+    import jsonschema.validators  # noqa: F401  # so that it is there when the first tool is judged
+
+    import plait.mcp.link  # noqa: F401

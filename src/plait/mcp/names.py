@@ -1,0 +1,70 @@
+"""What a server calls its tools, made fit for a model: names that fit and never clash, texts without hidden signs.
+
+Pure. A name depends on the server's tools alone, never on their order.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MAX_NAME: Final = 64
+MAX_DESCRIPTION: Final = 4_000
+"""Characters of a description that the model and the person who approves get."""
+_MARK: Final = 8
+_HIDDEN: Final = frozenset(("Cc", "Cf", "Co", "Cs", "Cn", "Zl", "Zp"))
+_SHOWN: Final = frozenset("\n\t\u200d")  # the last joins emoji and letters of Indic scripts
+
+
+def plain_name(name: str) -> str:
+    """Give a name with ``_`` in place of everything that providers do not take."""
+    return re.sub(r"[^a-zA-Z0-9_-]", "_", name)
+
+
+def tool_names(prefix: str, names: Iterable[str]) -> dict[str, str]:
+    """Give each of a server's names as the model gets it: prefix, ``_`` and name, in 64 characters.
+
+    One that is too long, or that cleaning made equal to another, ends in a mark made of the whole original.
+
+    Args:
+        prefix: what stands before; empty for nothing.
+        names: the server's own names, none twice.
+    """
+    wanted = {name: plain_name(f"{prefix}_{name}" if prefix else name) for name in names}
+    times = Counter(wanted.values())
+    given = {}
+    for name, plain in wanted.items():
+        exact = plain.endswith(name)  # nothing of it was cleaned
+        fits = 0 < len(plain) <= MAX_NAME and (times[plain] == 1 or exact)
+        given[name] = plain if fits else _marked(plain, name)
+    return given
+
+
+def _marked(plain: str, name: str) -> str:
+    mark = sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:_MARK]
+    return f"{plain[: MAX_NAME - _MARK - 1]}_{mark}"
+
+
+def visible(text: str, most: int = MAX_DESCRIPTION) -> str:
+    """Give a text without signs that a model reads and a person does not see, and not longer than ``most``.
+
+    Control, formatting and private characters go, among them the tags and the marks of direction that hide text.
+    """
+    seen = "".join(c for c in text[: most * 2] if c in _SHOWN or unicodedata.category(c) not in _HIDDEN)
+    return seen if len(seen) <= most and len(text) <= most * 2 else f"{seen[:most]}…"
+
+
+def visible_schema(schema: Any) -> Any:
+    """Give a JSON Schema whose titles and descriptions are `visible`, and which is else the same."""
+    if isinstance(schema, dict):
+        return {
+            key: visible(value) if key in {"title", "description"} and isinstance(value, str) else visible_schema(value)
+            for key, value in schema.items()
+        }
+    return [visible_schema(item) for item in schema] if isinstance(schema, list) else schema

@@ -1,0 +1,189 @@
+"""What passes between the SDK and a transport, looked at: answers that fit nothing, and pieces the SDK would refuse.
+
+The SDK reads a result as a whole: one tool without a schema, or one piece of content of a new type, and all of it is
+refused. So the pieces are made readable here, before it reads them. Answers to nothing that was asked are dropped by
+it without a word; here is where that is said. Loaded with the SDK.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from mcp.shared.message import SessionMessage
+from mcp_types import JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
+
+from plait.errors import excerpt
+from plait.mcp.results import readable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
+    from typing import Self
+
+    from mcp.client import Transport
+    from mcp.shared._stream_protocols import ReadStream, WriteStream
+
+logger = logging.getLogger("plait.mcp")
+
+Item = SessionMessage | Exception
+
+
+class Tap:
+    """What is known of the messages of one session.
+
+    Args:
+        server: the server's name, for the log.
+        ended: called when the server's side has ended.
+        changed: called when the server says that its tools have changed.
+
+    Attributes:
+        refused: tools of the last listing that are none, with the reason.
+    """
+
+    def __init__(self, server: str, ended: Callable[[], None], changed: Callable[[], None]) -> None:
+        self.refused: dict[str, str] = {}
+        self.ended = ended
+        self._changed = changed
+        self._server = server
+        self._asked: dict[str, str] = {}
+        self._given_up: set[str] = set()
+        self._warned: set[str] = set()
+
+    def warn(self, what: str) -> None:
+        """Say what the server did wrong, once for each wrong."""
+        if what not in self._warned:
+            self._warned.add(what)
+            logger.warning("the MCP server %r %s", self._server, what)
+
+    def sent(self, item: SessionMessage) -> None:
+        """Note what goes out."""
+        match item.message:
+            case JSONRPCRequest(id=number, method=method):
+                self._asked[str(number)] = method
+            case JSONRPCNotification(method="notifications/cancelled", params={"requestId": number}):
+                if self._asked.pop(str(number), None) is not None:
+                    self._given_up.add(str(number))
+            case _:
+                pass
+
+    def heard(self, item: Item) -> None:
+        """Look at what comes in, and make it readable."""
+        if isinstance(item, Exception):
+            self.warn("sent what is no message; it is skipped")
+            return
+        message = item.message
+        if isinstance(message, JSONRPCNotification) and message.method == "notifications/tools/list_changed":
+            self._changed()
+        if not isinstance(message, JSONRPCResponse | JSONRPCError):
+            return
+        number = str(message.id)
+        method = self._asked.pop(number, None)
+        if method is None and number in self._given_up:
+            self._given_up.discard(number)
+        elif method is None:
+            self.warn("answered what was not asked, or answered twice; that is ignored")
+        elif isinstance(message, JSONRPCResponse):
+            self._make_readable(method, message.result)
+
+    def _make_readable(self, method: str, result: dict[str, Any]) -> None:
+        if method == "tools/list":
+            given = result.get("tools")
+            result["tools"] = [tool for item in (given if isinstance(given, list) else []) if (tool := self._tool(item))]
+        elif method == "tools/call" and "content" in result:
+            given = result["content"]
+            result["content"] = [readable(block) for block in (given if isinstance(given, list) else [given])]
+
+    def _tool(self, item: Any) -> dict[str, Any] | None:
+        """Give a tool with what is used of it; an output schema is not, for what checks it could be kept busy."""
+        name = item.get("name") if isinstance(item, dict) else None
+        if not isinstance(name, str):
+            self.refused[excerpt(repr(item), 40)] = "it has no name"
+            return None
+        schema = item.get("inputSchema")
+        if not isinstance(schema, dict):
+            self.refused[name] = f"its schema is {'missing' if schema is None else 'no object'}"
+            return None
+        if schema.get("type", "object") != "object":
+            self.refused[name] = "its schema has no object at its root"
+            return None
+        description = item.get("description")
+        return {
+            "name": name,
+            "description": description if isinstance(description, str) else "",
+            "inputSchema": {"type": "object", **schema},
+        }
+
+
+@asynccontextmanager
+async def tapped(transport: AbstractAsyncContextManager[Any], tap: Tap) -> AsyncGenerator[Any, None]:
+    """Give a transport whose messages pass a `Tap`."""
+    async with transport as (read, write):
+        yield _Read(read, tap), _Write(write, tap)
+
+
+class _Read:
+    """What comes from the server."""
+
+    def __init__(self, stream: ReadStream[Item], tap: Tap) -> None:
+        self._stream = stream
+        self._tap = tap
+
+    @property
+    def last_context(self) -> Any:
+        return getattr(self._stream, "last_context", None)
+
+    async def receive(self) -> Item:
+        item = await self._stream.receive()
+        self._tap.heard(item)
+        return item
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Item:
+        try:
+            item = await self._stream.__anext__()
+        except StopAsyncIteration:
+            self._tap.ended()
+            raise
+        self._tap.heard(item)
+        return item
+
+    async def __aenter__(self) -> Self:
+        await self._stream.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return await self._stream.__aexit__(kind, error, trace)
+
+
+class _Write:
+    """What goes to the server."""
+
+    def __init__(self, stream: WriteStream[SessionMessage], tap: Tap) -> None:
+        self._stream = stream
+        self._tap = tap
+
+    async def send(self, item: SessionMessage, /) -> None:
+        self._tap.sent(item)
+        await self._stream.send(item)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self._stream.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return await self._stream.__aexit__(kind, error, trace)
