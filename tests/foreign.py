@@ -114,21 +114,22 @@ def _listens(port: int) -> bool:
     return False
 
 
-def below(pid: int) -> set[int]:
-    """Give the processes that a process started, and that these started, as far as they are alive."""
-    parents: dict[int, int] = {}
+def group(leader: int) -> set[int]:
+    """Give the processes of a process group, as far as they are alive."""
+    return {pid for pid, (_, of) in _processes().items() if of == leader}
+
+
+def children() -> set[int]:
+    """Give the processes that this one started, as far as they are alive."""
+    return {pid for pid, (parent, _) in _processes().items() if parent == os.getpid()}
+
+
+def _processes() -> dict[int, tuple[int, int]]:
+    """Give each living process's parent and group (https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html)."""
+    found = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
-            if state != "Z":
-                parents[int(stat.parent.name)] = int(parent)
-    found = {pid}
-    while more := {child for child, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found - {pid}
-
-
-def kill(pid: int) -> None:
-    """End a process that may have ended."""
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+        with suppress(OSError):  # it has just ended
+            state, parent, of = stat.read_text().rpartition(")")[2].split()[:3]
+            if state not in "ZX":
+                found[int(stat.parent.name)] = (int(parent), int(of))
+    return found

@@ -38,7 +38,7 @@ async def main(scenario: str, url: str) -> None:
         tools = await connection.open()
     except MCPError as error:
         # The server of this scenario has no tool, and a connection is for tools.
-        assert scenario == "initialize"  # noqa: PT017
+        assert scenario == "initialize"
         assert str(error) == "the MCP server 'suite' offers no tool that can be used"  # noqa: PT017
         return
     (tool,) = tools.values()
