@@ -35,6 +35,7 @@ AREAS: Final = {
     "C": "cancellation",
     "P": "persistence",
     "S": "security",
+    "M": "MCP servers",
 }
 
 ROWS: Final = tuple(
@@ -124,6 +125,19 @@ ROWS: Final = tuple(
         ("S16", "eval, exec, shell, pickle", "not in the source; calculations are bounded"),
         ("S17", "use without bounds", "caps on turns, calls, depth and fan-out, on by default"),
         ("S19", "the model sends user_id, thread_id, context", "what the run fills in wins; not in any schema"),
+        ("M01", "a server dies before, during or after a call", "calls fail in 1 s; opened anew; repeated only if idempotent"),
+        ("M02", "no answer; an answer to nothing; two answers", "ends at its time; ignored with a warning"),
+        ("M03", "junk, logs or 10 MB on its standard output", "skipped with a warning; capped"),
+        ("M04", "it changes its tools after they were approved", "a changed tool waits for a new approval"),
+        ("M05", "one name for two tools, or two servers", "names of their own; none stands before another"),
+        ("M06", "a description with orders or hidden signs", "data: hidden signs removed, capped, shown as it is"),
+        ("M07", "results too large, binary, of unknown types", "capped; a placeholder with the type"),
+        ("M08", "404 after the server was started again", "a new session, once, then the call"),
+        ("M09", "closed by another task; two at once", "one task owns each session; nothing left"),
+        ("M10", "streams that keep ending", "opened again a few times, not for ever"),
+        ("M11", "schemas that are invalid, recursive, 1 MB", "the tool refused with the reason, the others kept"),
+        ("M12", "the server's own child processes", "its process group is killed, however the program ends"),
+        ("M13", "it asks for the model or for a person", "denied unless somebody was named to answer"),
     )
 )
 

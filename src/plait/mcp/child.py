@@ -44,7 +44,9 @@ _DRAINS: Final = 0.2
 """Seconds in which what a dead child has written is still read."""
 _TAIL: Final = 2_000
 _EDGE: Final = 300
-_NUMBER: Final = rb'^\{"jsonrpc":\s*"2\.0",\s*"id":\s*(\d{1,18})[,}]|"id":\s*(\d{1,18})\s*(?:,\s*"jsonrpc":\s*"2\.0"\s*)?\}\s*$'
+_NUMBER: Final = (
+    rb'^\{"jsonrpc":\s*"2\.0",\s*"id":\s*(\d{1,18})[,}]|"id":\s*(\d{1,18})\s*(?:,\s*"jsonrpc":\s*"2\.0"\s*)?\}\s*$'
+)
 
 
 class ChildStreams:

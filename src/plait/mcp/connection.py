@@ -7,39 +7,34 @@ of a call that failed. A session is `plait.mcp.link`'s, which is loaded when the
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from plait.errors import ConfigurationError, MCPError, MissingExtra, ToolError, excerpt
 from plait.mcp.failures import Broken, Declined, NoAnswer, Unsent
-from plait.mcp.listing import Listed, Unusable, judge
-from plait.mcp.names import plain_name, tool_names
 from plait.mcp.questions import Questions
 from plait.mcp.results import to_result
 from plait.mcp.targets import read_target
-from plait.mcp.tools import MCPTool
+from plait.mcp.toolset import Toolset
 from plait.workers import WORKERS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from types import TracebackType
 
     from plait.interrupts import Secret
     from plait.mcp.link import Link
     from plait.mcp.questions import OnElicitation, OnSampling
     from plait.mcp.targets import Transport
+    from plait.mcp.tools import MCPTool
+    from plait.mcp.toolset import Change
     from plait.messages import ToolResult
     from plait.toolbase import Tool
 
-logger = logging.getLogger("plait.mcp")
-
-Change = Literal["changed", "new", "gone"]
-
 _FIRST_DELAY: Final = 0.5
 _LONGEST_DELAY: Final = 30.0
-_WAITED_OUT: Final = 2.0
+_WAITED_OUT: Final = 1.0
 """Seconds that a call waits for its turn to connect; beyond that the model is told."""
 
 
@@ -107,12 +102,8 @@ class MCPConnection:
         self._ways = read_target(name, target, token=token, headers=headers, transport=transport)
         self._timeout = timeout
         self._connect_timeout = connect_timeout
-        self._idempotent = idempotent
-        self._prefix = plain_name(name) if prefix is None else plain_name(prefix)
         self._questions = Questions(name, on_elicitation, on_sampling)
-        self._tools: dict[str, MCPTool] = {}
-        self._refused: dict[str, str] = {}
-        self._offered: dict[str, Listed] = {}
+        self._toolset = Toolset(name, name if prefix is None else prefix, idempotent, self._carry)
         self._closed = False
         self._link: Link | None = None
         self._retired: set[Link] = set()
@@ -120,17 +111,17 @@ class MCPConnection:
         self._not_before = 0.0
 
     def __repr__(self) -> str:
-        return f"MCPConnection(name={self.name!r}, tools={len(self._tools)})"
+        return f"MCPConnection(name={self.name!r}, tools={len(self.tools)})"
 
     @property
     def tools(self) -> Mapping[str, Tool]:
         """The usable tools by name."""
-        return MappingProxyType(self._tools)
+        return MappingProxyType(self._toolset.tools)
 
     @property
     def refused(self) -> Mapping[str, str]:
         """The server's names of tools that cannot be used, with the reason."""
-        return MappingProxyType(self._refused)
+        return MappingProxyType(self._toolset.refused)
 
     async def open(self) -> Mapping[str, Tool]:
         """Open a session, unless there is one, and give the usable tools by name.
@@ -143,11 +134,11 @@ class MCPConnection:
         try:
             await self._linked()
         except (Unsent, Broken, NoAnswer, Declined) as error:
-            msg = f"the MCP server {self.name!r} does not list its tools: {error or 'no answer in time'}"
+            msg = f"the MCP server {self.name!r} does not list its tools: {str(error) or 'no answer in time'}"
             raise MCPError(msg, server=self.name, retryable=not isinstance(error, Declined)) from None
-        if not self._tools:
+        if not self.tools:
             await self.close()
-            reasons = "; ".join(f"{excerpt(name, 40)!r}: {why}" for name, why in list(self._refused.items())[:3])
+            reasons = "; ".join(f"{excerpt(name, 40)!r}: {why}" for name, why in list(self.refused.items())[:3])
             msg = f"the MCP server {self.name!r} offers no tool that can be used{f' ({reasons})' if reasons else ''}"
             raise MCPError(msg, server=self.name)
         return self.tools
@@ -174,24 +165,13 @@ class MCPConnection:
     ) -> None:
         await self.close()
 
-    # --- what the server offers, and what was approved ---
-
     @property
     def changes(self) -> Mapping[str, Change]:
-        """How what the server lists now differs from the approved tools, by name."""
-        names = self._names()
-        found: dict[str, Change] = {}
-        for original, listed in self._offered.items():
-            tool = self._tools.get(names[original])
-            if tool is None:
-                found[names[original]] = "new"
-            elif tool.pin != listed.pin:
-                found[tool.name] = "changed"
-        gone = {tool.name: "gone" for tool in self._tools.values() if tool.original not in self._offered}
-        return MappingProxyType({**found, **gone})  # type: ignore[dict-item]  # the words of `Change`
+        """How what the server lists now differs from the approved tools: ``changed``, ``new`` or ``gone``, by name."""
+        return self._toolset.changes
 
     def approve(self, *names: str) -> Mapping[str, Tool]:
-        """Take tools as the server lists them now: changed and new ones by name, without a name everything.
+        """Take tools as the server lists them now: those of these names, without a name all of `changes`.
 
         Returns:
             The tools, as in `tools`. Tools that had changed are the same objects.
@@ -199,53 +179,8 @@ class MCPConnection:
         Raises:
             ConfigurationError: there is no change of that name.
         """
-        changes = self.changes
-        for name in names or tuple(changes):
-            if name not in changes:
-                msg = f"the MCP server {self.name!r} has no change at {excerpt(name, 64)!r} to approve"
-                raise ConfigurationError(msg)
-            if changes[name] == "gone":
-                del self._tools[name]
-                continue
-            original = next(original for original, given in self._names().items() if given == name)
-            if changes[name] == "changed":
-                self._tools[name].take(self._offered[original])
-            else:
-                self._add(name, self._offered[original])
+        self._toolset.approve(*names)
         return self.tools
-
-    def _names(self) -> dict[str, str]:
-        """Give the names of what is offered; a tool keeps the name it was approved under."""
-        given = tool_names(self._prefix, self._offered)
-        return {**given, **{tool.original: tool.name for tool in self._tools.values() if tool.original in given}}
-
-    def _add(self, name: str, listed: Listed) -> None:
-        again = self._idempotent
-        idempotent = again if isinstance(again, bool) else name in again or listed.name in again
-        self._tools[name] = MCPTool(self.name, name, listed, self._carry, idempotent=idempotent)
-
-    def _take(self, found: Iterable[tuple[str, str, dict[str, Any]]], refused: Mapping[str, str]) -> None:
-        offered: dict[str, Listed] = {}
-        reasons = dict(refused)
-        for name, description, schema in found:
-            try:
-                if name in offered:
-                    msg = "another tool of this server has the same name"
-                    raise Unusable(msg)  # noqa: TRY301  # one place notes the reasons
-                offered[name] = judge(name, description, schema)
-            except Unusable as error:
-                reasons[name] = str(error)
-        for name, why in reasons.items():
-            if self._refused.get(name) != why:
-                logger.warning("the tool %r of the MCP server %r is not used: %s", excerpt(name, 64), self.name, why)
-        self._offered, self._refused = offered, reasons
-        if not self._tools:
-            for original, name in tool_names(self._prefix, offered).items():
-                self._add(name, offered[original])
-        elif changes := self.changes:
-            logger.warning(
-                "the MCP server %r changed %d of its tools; they wait for approval", self.name, len(changes)
-            )
 
     # --- the session ---
 
@@ -266,7 +201,8 @@ class MCPConnection:
             self._leave(link)
             msg = f"the MCP server {self.name!r} cannot be used: {trouble}"
             raise MCPError(msg, server=self.name, retryable=trouble.retryable)
-        if link.stale:
+        self._ways = (link.way, *(way for way in self._ways if way is not link.way))  # the next time, this one first
+        if link.stale or link.listing.locked():
             async with link.listing:
                 if link.stale:
                     link.stale = False  # before it is asked: a change meanwhile makes it stale again
@@ -275,7 +211,7 @@ class MCPConnection:
                     except BaseException:
                         link.stale = True
                         raise
-                    self._take(found, link.tap.refused)
+                    self._toolset.take(found, link.tap.refused)
         return link
 
     def _current(self) -> Link | None:
@@ -333,7 +269,7 @@ class MCPConnection:
             sent = False
             try:
                 link = await self._linked()
-                self._check(tool)
+                self._toolset.check(tool)
                 sent = True
                 given = await link.call(tool.original, arguments, self._timeout)
             except MCPError as error:
@@ -352,7 +288,9 @@ class MCPConnection:
                 if again and (tool.idempotent or not happened):
                     continue
                 after = "it may have happened: find out before you repeat it" if happened else "nothing was called"
-                msg = f"{server} broke off under the call of {tool.name!r} ({error or 'the session ended'}); {after}"
+                msg = (
+                    f"{server} broke off under the call of {tool.name!r} ({str(error) or 'the session ended'}); {after}"
+                )
                 raise ToolError(msg) from None
             self._failures = 0
             data = given.model_dump(by_alias=True)
@@ -360,25 +298,6 @@ class MCPConnection:
                 tool.name, data["content"], data.get("structuredContent"), tool.max_result, is_error=given.is_error
             )
         raise AssertionError  # the second round returns or raises
-
-    def _check(self, tool: MCPTool) -> None:
-        """Refuse a tool that is not what was approved.
-
-        Raises:
-            ToolError: it is not.
-        """
-        listed = self._offered.get(tool.original)
-        if listed is None:
-            why = self._refused.get(tool.original)
-            what = f"cannot be used any more: {why}" if why else "is no longer offered"
-            msg = f"the tool {tool.name!r} {what}, says the MCP server {self.name!r}; do without it"
-            raise ToolError(msg)
-        if listed.pin != tool.pin or self._tools.get(tool.name) is not tool:
-            msg = (
-                f"the MCP server {self.name!r} changed the tool {tool.name!r} after it was approved; it is not called "
-                "until a person approves it again; do without it"
-            )
-            raise ToolError(msg)
 
 
 async def _load() -> None:
@@ -399,6 +318,6 @@ async def _load() -> None:
 
 
 def _import() -> None:
-    import jsonschema.validators  # noqa: F401  # so that it is there when the first tool is judged
+    import jsonschema.validators  # type: ignore[import-untyped]  # noqa: F401 # so that it is there when the first tool is judged
 
     import plait.mcp.link  # noqa: F401

@@ -11,7 +11,6 @@ import asyncio
 import logging
 from contextlib import asynccontextmanager
 from contextvars import Context, ContextVar
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import httpx2
@@ -31,10 +30,11 @@ from mcp_types import (
 
 from plait.errors import excerpt
 from plait.mcp.child import ChildStreams
+from plait.mcp.exchanges import BROKEN
 from plait.mcp.failures import Broken, CannotReach, Declined, NoAnswer, Unsent
 from plait.mcp.tap import Tap, tapped
 from plait.mcp.targets import Command
-from plait.mcp.wire import BROKEN, GONE, MAX_BODY, UNSENT, Wire
+from plait.mcp.wire import GONE, MAX_BODY, UNSENT, Wire
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
@@ -60,7 +60,7 @@ class _NotOurs(logging.Filter):
     plait's own sessions is said at ``plait.mcp``.
     """
 
-    def filter(self, record: logging.LogRecord) -> bool:
+    def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002  # all of them
         return not _ours.get()
 
 
@@ -87,6 +87,7 @@ class Link:
         tap: what passes.
         stale: the list of tools was not asked for, or has changed since.
         over: no new call can be made.
+        way: the way that led to the server.
         listing: held while the list is asked for.
     """
 
@@ -95,6 +96,7 @@ class Link:
         self.listing = asyncio.Lock()
         self.stale = True
         self.over = False
+        self.way = ways[0]
         self._name = name
         self._ways = ways
         self._questions = questions
@@ -133,7 +135,7 @@ class Link:
             try:
                 async with asyncio.timeout(self._connect_timeout) as limit, self._opened(way, mode) as client:
                     limit.reschedule(None)
-                    self._client = client
+                    self._client, self.way = client, way
                     self._ready.set_result(None)
                     await self._end
             except Exception as error:  # noqa: BLE001  # the SDK raises many kinds, alone and in groups
@@ -317,13 +319,21 @@ class Link:
 
 @asynccontextmanager
 async def _over_http(address: Address, wire: Wire) -> AsyncGenerator[Any, None]:
-    make = partial(httpx2.AsyncClient, transport=wire, trust_env=False, follow_redirects=False)
+    def client(
+        headers: dict[str, str] | None = None,  # noqa: ARG001  # the wire has them
+        timeout: httpx2.Timeout | None = None,  # noqa: ARG001
+        auth: httpx2.Auth | None = None,  # noqa: ARG001
+    ) -> httpx2.AsyncClient:
+        return httpx2.AsyncClient(transport=wire, trust_env=False)
+
     if address.kind == "sse":
-        async with sse_client(address.url, httpx_client_factory=lambda **_: make()) as streams:
+        async with sse_client(address.url, httpx_client_factory=client) as streams:
             yield streams
-        return
-    async with make() as client:
-        async with streamable_http_client(address.url, http_client=client, max_sse_event_size=MAX_BODY) as streams:
+    else:
+        async with (
+            client() as made,
+            streamable_http_client(address.url, http_client=made, max_sse_event_size=MAX_BODY) as streams,
+        ):
             yield streams
 
 

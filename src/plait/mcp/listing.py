@@ -82,8 +82,8 @@ def _nested(schema: dict[str, Any]) -> bool:
 
 
 def _check(schema: dict[str, Any]) -> None:
-    from jsonschema import Draft202012Validator, SchemaError
-    from jsonschema.validators import validator_for
+    from jsonschema import Draft202012Validator, SchemaError  # type: ignore[import-untyped]  # has no types
+    from jsonschema.validators import validator_for  # type: ignore[import-untyped]  # has no types
 
     try:
         validator_for(schema, default=Draft202012Validator).check_schema(schema)

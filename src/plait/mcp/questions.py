@@ -59,7 +59,7 @@ class Questions:
         finally:
             self.waiting -= 1
 
-    async def elicit(self, _: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult | ErrorData:
+    async def elicit(self, context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult | ErrorData:  # noqa: ARG002  # the SDK's signature
         """Ask the person, and give what they said; what they left out has its default (SEP-1034)."""
         from mcp_types import ElicitRequestFormParams, ElicitResult
 
@@ -83,7 +83,9 @@ class Questions:
         return ElicitResult(action="accept", content=content)
 
     async def sample(
-        self, _: ClientRequestContext, params: CreateMessageRequestParams
+        self,
+        context: ClientRequestContext,  # noqa: ARG002  # the SDK's signature
+        params: CreateMessageRequestParams,
     ) -> CreateMessageResult | ErrorData:
         """Ask the model, and give its text."""
         from mcp_types import INVALID_REQUEST, CreateMessageResult, ErrorData, TextContent

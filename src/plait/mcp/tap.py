@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from mcp.client import Transport
     from mcp.shared._stream_protocols import ReadStream, WriteStream
 
 logger = logging.getLogger("plait.mcp")
@@ -71,8 +70,9 @@ class Tap:
 
     def heard(self, item: Item) -> None:
         """Look at what comes in, and make it readable."""
-        if isinstance(item, Exception):
+        if isinstance(item, ValueError):  # other exceptions tell that the connection ends
             self.warn("sent what is no message; it is skipped")
+        if isinstance(item, Exception):
             return
         message = item.message
         if isinstance(message, JSONRPCNotification) and message.method == "notifications/tools/list_changed":
@@ -91,7 +91,9 @@ class Tap:
     def _make_readable(self, method: str, result: dict[str, Any]) -> None:
         if method == "tools/list":
             given = result.get("tools")
-            result["tools"] = [tool for item in (given if isinstance(given, list) else []) if (tool := self._tool(item))]
+            result["tools"] = [
+                tool for item in (given if isinstance(given, list) else []) if (tool := self._tool(item))
+            ]
         elif method == "tools/call" and "content" in result:
             given = result["content"]
             result["content"] = [readable(block) for block in (given if isinstance(given, list) else [given])]

@@ -139,7 +139,7 @@ def _command(
         msg = f"{where} is a command, which takes no token and no headers; give it what it needs in 'env'"
         raise ConfigurationError(msg)
     command, rest = given["command"], given.get("args") or ()
-    argv = [*([command] if isinstance(command, str) else command), *rest] if not isinstance(rest, str) else [None]
+    argv = [] if isinstance(rest, str) else [*([command] if isinstance(command, str) else command), *rest]
     if not argv or not all(isinstance(word, str) and word and "\0" not in word for word in argv):
         msg = f"{where}: a command is a program and its arguments, each a text that is not empty"
         raise ConfigurationError(msg)

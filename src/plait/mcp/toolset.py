@@ -1,0 +1,141 @@
+"""The tools of one server: as they were approved, and as the server lists them now.
+
+A tool is taken when it is first listed. From then on it is what it was: one that the server changes is not called, and
+a new one is not offered, until a person approves. Knows nothing of sessions.
+"""
+
+from __future__ import annotations
+
+import logging
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+from plait.errors import ConfigurationError, ToolError, excerpt
+from plait.mcp.listing import Listed, Unusable, judge
+from plait.mcp.names import plain_name, tool_names
+from plait.mcp.tools import MCPTool
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+    from plait.mcp.tools import Carry
+
+logger = logging.getLogger("plait.mcp")
+
+Change = Literal["changed", "new", "gone"]
+
+
+class Toolset:
+    """The tools of a server.
+
+    Args:
+        server: the server's name.
+        prefix: stands before the tools' names; empty for nothing.
+        idempotent: names of tools that may be called again, or True for all.
+        carry: calls a tool.
+
+    Attributes:
+        tools: the approved tools by name.
+        refused: the server's names of tools that cannot be used, with the reason.
+    """
+
+    def __init__(self, server: str, prefix: str, idempotent: Collection[str] | bool, carry: Carry) -> None:  # noqa: FBT001  # all or these
+        self.tools: dict[str, MCPTool] = {}
+        self.refused: dict[str, str] = {}
+        self._server = server
+        self._prefix = plain_name(prefix)
+        self._idempotent = idempotent
+        self._carry = carry
+        self._offered: dict[str, Listed] = {}
+
+    def take(self, found: Iterable[tuple[str, str, dict[str, Any]]], refused: Mapping[str, str]) -> None:
+        """Take what the server lists: the first time as the tools, later to compare.
+
+        Args:
+            found: name, description and schema of each tool.
+            refused: tools that were refused already, with the reason.
+        """
+        offered: dict[str, Listed] = {}
+        reasons = dict(refused)
+        for name, description, schema in found:
+            try:
+                if name in offered:
+                    msg = "another tool of this server has the same name"
+                    raise Unusable(msg)  # noqa: TRY301  # one place notes the reasons
+                offered[name] = judge(name, description, schema)
+            except Unusable as error:
+                reasons[name] = str(error)
+        for name, why in reasons.items():
+            if self.refused.get(name) != why:
+                logger.warning("the tool %r of the MCP server %r is not used: %s", excerpt(name, 64), self._server, why)
+        self._offered, self.refused = offered, reasons
+        if not self.tools:
+            for original, name in tool_names(self._prefix, offered).items():
+                self._add(name, offered[original])
+        elif changes := self.changes:
+            said = "the MCP server %r changed its tools; %d of them wait for approval"
+            logger.warning(said, self._server, len(changes))
+
+    @property
+    def changes(self) -> Mapping[str, Change]:
+        """How what the server lists now differs from the approved tools, by name."""
+        found: dict[str, Change] = {}
+        for original, name in self._names().items():
+            tool = self.tools.get(name)
+            if tool is None:
+                found[name] = "new"
+            elif tool.pin != self._offered[original].pin:
+                found[name] = "changed"
+        for tool in self.tools.values():
+            if tool.original not in self._offered:
+                found[tool.name] = "gone"
+        return MappingProxyType(found)
+
+    def approve(self, *names: str) -> None:
+        """Take tools as they are listed now: those of these names, without a name all of `changes`.
+
+        Raises:
+            ConfigurationError: there is no change of that name.
+        """
+        changes = self.changes
+        offered = {name: self._offered[original] for original, name in self._names().items()}
+        for name in names or tuple(changes):
+            match changes.get(name):
+                case "gone":
+                    del self.tools[name]
+                case "changed":
+                    self.tools[name].take(offered[name])
+                case "new":
+                    self._add(name, offered[name])
+                case None:
+                    msg = f"the MCP server {self._server!r} has no change at {excerpt(name, 64)!r} to approve"
+                    raise ConfigurationError(msg)
+
+    def check(self, tool: MCPTool) -> None:
+        """Refuse a tool that is not what was approved.
+
+        Raises:
+            ToolError: it is not.
+        """
+        listed = self._offered.get(tool.original)
+        if listed is None:
+            why = self.refused.get(tool.original)
+            what = f"cannot be used any more: {why}" if why else "is no longer offered"
+            msg = f"the tool {tool.name!r} of the MCP server {self._server!r} {what}; do without it"
+            raise ToolError(msg)
+        if listed.pin != tool.pin or self.tools.get(tool.name) is not tool:
+            msg = (
+                f"the MCP server {self._server!r} changed the tool {tool.name!r} after it was approved; it is not "
+                "called until a person approves it again; do without it"
+            )
+            raise ToolError(msg)
+
+    def _names(self) -> dict[str, str]:
+        """Give the name of each tool that is listed; one that was approved keeps its name."""
+        kept = {tool.original: tool.name for tool in self.tools.values() if tool.original in self._offered}
+        return {**tool_names(self._prefix, self._offered), **kept}
+
+    def _add(self, name: str, listed: Listed) -> None:
+        again = self._idempotent
+        idempotent = again if isinstance(again, bool) else name in again or listed.name in again
+        self.tools[name] = MCPTool(self._server, name, listed, self._carry, idempotent=idempotent)
