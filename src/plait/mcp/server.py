@@ -21,6 +21,8 @@ from plait.run import DEFAULT_TOOLS_AT_ONCE, RunContext
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
 
+    from mcp.server.lowlevel import Server
+
     from plait.mcp.server_http import App
     from plait.mcp.server_protocol import Protocol
     from plait.tools import Tool, ToolForm
@@ -218,10 +220,10 @@ class MCPServer:
         Raises:
             MissingExtra: the ``mcp`` extra is not installed.
         """
-        _load()
+        server = self.sdk_server()
         from plait.mcp.server_stdio import serve
 
-        await serve(self._protocol().server)
+        await serve(server)
 
     async def serve_http(self, host: str = DEFAULT_HOST, port: int = DEFAULT_PORT, path: str = DEFAULT_PATH) -> None:
         """Serve by streamable HTTP until cancelled; stderr says where.
@@ -256,6 +258,15 @@ class MCPServer:
             self._app = self._application(DEFAULT_PATH, here=self._token is None)
         return self._app
 
+    def sdk_server(self) -> Server[Any]:
+        """Give a server of the official SDK with all this one offers: for its `Client` here, or a transport of its own.
+
+        Raises:
+            MissingExtra: the ``mcp`` extra is not installed.
+        """
+        _load()
+        return self._protocol().server
+
     def _application(self, path: str, *, here: bool) -> App:
         _load()
         from plait.mcp.server_http import LOOPBACK, App, Door
@@ -263,7 +274,7 @@ class MCPServer:
         hosts = self._allowed_hosts
         if hosts is None:
             hosts = LOOPBACK if here else ("*",)
-        return App(lambda: self._protocol().server, Door(self._token, hosts), path)
+        return App(self.sdk_server, Door(self._token, hosts), path)
 
     def _protocol(self) -> Protocol:
         from plait.mcp.server_calls import Calls

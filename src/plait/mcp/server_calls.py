@@ -45,7 +45,9 @@ class Calls:
         self._context = context
         self._turns = Turns(at_once)
 
-    async def carry_out(self, tool: Tool, arguments: str, host: MCPHost, thread_id: str) -> ToolResult:
+    async def carry_out(
+        self, tool: Tool, arguments: str, host: MCPHost, thread_id: str, enough: asyncio.Future[Any] | None = None
+    ) -> ToolResult | None:
         """Carry out one call. When this is cancelled, the tool is, and has ended when this ends.
 
         Args:
@@ -53,19 +55,23 @@ class Calls:
             arguments: a JSON object.
             host: who called.
             thread_id: what stands for the host's connection.
+            enough: when this is done, the tool is cancelled.
+
+        Returns:
+            The result; None when there was enough before there was one.
         """
         call = ToolCall(id=new_id("call"), name=tool.name, arguments=arguments)
         task = asyncio.get_running_loop().create_task(
             self._carry_out(call, tool, host, thread_id), name=f"plait: MCP call of {tool.name}"
         )
         try:
-            await asyncio.wait((task,))
-        except asyncio.CancelledError:
-            task.cancel()
-            with anyio.CancelScope(shield=True):
-                await asyncio.wait((task,))
-            raise
-        return task.result()
+            await asyncio.wait((task,) if enough is None else (task, enough), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not task.done():
+                task.cancel()
+                with anyio.CancelScope(shield=True):
+                    await asyncio.wait((task,))
+        return None if enough is not None and enough.done() else task.result()
 
     async def _carry_out(self, call: ToolCall, tool: Tool, host: MCPHost, thread_id: str) -> ToolResult:
         HOST.set(host)

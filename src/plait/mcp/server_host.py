@@ -6,8 +6,9 @@ nothing of how calls come in and results go out.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
 
 import msgspec
@@ -18,16 +19,20 @@ from plait.plain import EMPTY
 from plait.shape import faults
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Collection, Sequence
+    from collections.abc import Collection, Coroutine, Sequence
 
     from mcp.server.context import ServerRequestContext
+    from pydantic import BaseModel
+
+    from plait.mcp.server_rounds import Question, Rounds
 
 LogLevel = Literal["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"]
 LEVELS: Final[tuple[LogLevel, ...]] = get_args(LogLevel)
 
 DEFAULT_MAX_TOKENS: Final = 1024
 
-Result = TypeVar("Result")
+Answer = TypeVar("Answer", bound="BaseModel")
+Sent = TypeVar("Sent")
 
 HOST: Final[ContextVar[MCPHost | None]] = ContextVar("plait_mcp_host", default=None)
 
@@ -50,16 +55,24 @@ class MCPHost:
     What cannot be done (the host has no person to ask, has no model, or is gone) raises a `ToolError` that says so,
     and which, left alone, is the result of the call.
 
+    Hosts of the newest protocol are asked between two calls: a tool that asks something is cancelled there, and called
+    again from its start when the answer is there. So let it ask before it does what must not be done twice.
+
     Args:
         request: the call, as the protocol's SDK describes it.
         levels: the log levels that the host wants.
+        rounds: how to ask it something, where it cannot be asked while the call runs.
     """
 
-    __slots__ = ("_levels", "_request")
+    __slots__ = ("_context", "_levels", "_request", "_rounds")
 
-    def __init__(self, request: ServerRequestContext[Any, Any], levels: Collection[LogLevel]) -> None:
+    def __init__(
+        self, request: ServerRequestContext[Any, Any], levels: Collection[LogLevel], rounds: Rounds | None
+    ) -> None:
         self._request = request
         self._levels = levels
+        self._rounds = rounds
+        self._context = copy_context()
 
     @property
     def name(self) -> str:
@@ -75,7 +88,7 @@ class MCPHost:
             total: how much there is in all, in the same unit, where that is known.
             message: what is being done, for a person.
         """
-        await self._request.session.report_progress(progress, total, message)
+        await self._outside(self._request.session.report_progress(progress, total, message))
 
     async def log(self, data: object, level: LogLevel = "info", *, logger: str | None = None) -> None:
         """Send a log record; one of a level that the host does not want is not sent.
@@ -90,7 +103,7 @@ class MCPHost:
         if level in self._levels:
             params = LoggingMessageNotificationParams(level=level, data=data, logger=logger)
             note = LoggingMessageNotification(params=params)
-            await self._request.session.send_notification(note, self._request.request_id)
+            await self._outside(self._request.session.send_notification(note, self._request.request_id))
 
     async def sample(
         self,
@@ -111,7 +124,6 @@ class MCPHost:
         Returns:
             The answer; ``model`` says which model gave it.
         """
-        from mcp.shared.message import ServerMessageMetadata
         from mcp_types import CreateMessageRequest, CreateMessageRequestParams, CreateMessageResult
 
         from plait.mcp.server_content import sampled, to_sampling
@@ -124,12 +136,7 @@ class MCPHost:
             max_tokens=max_tokens,
             temperature=temperature,
         )
-        asked = self._request.session.send_request(
-            CreateMessageRequest(params=params),
-            CreateMessageResult,
-            metadata=ServerMessageMetadata(related_request_id=self._request.request_id),
-        )
-        return sampled(await self._answer(asked, "its model"))
+        return sampled(await self._ask(CreateMessageRequest(params=params), CreateMessageResult, "its model"))
 
     async def elicit(self, message: str, schema: Mapping[str, Any]) -> Elicited:
         """Ask the person at the host to fill in a form.
@@ -141,9 +148,11 @@ class MCPHost:
         Raises:
             ToolError: also when what came back does not fit the schema.
         """
+        from mcp_types import ElicitRequest, ElicitRequestFormParams, ElicitResult
+
         self._needs("elicitation", "has no person to ask")
-        asked = self._request.session.elicit_form(message, dict(schema), self._request.request_id)
-        answer = await self._answer(asked, "the person")
+        params = ElicitRequestFormParams(message=message, requested_schema=dict(schema))
+        answer = await self._ask(ElicitRequest(params=params), ElicitResult, "the person")
         if answer.action != "accept":
             return Elicited(action=answer.action)
         values = dict(answer.content or {})
@@ -158,12 +167,24 @@ class MCPHost:
             msg = f"the MCP host {lack}: it did not offer {capability!r}"
             raise ToolError(msg)
 
-    async def _answer(self, asked: Awaitable[Result], whom: str) -> Result:
+    def _outside(self, sending: Coroutine[Any, Any, Sent]) -> asyncio.Task[Sent]:
+        """Send from where the call came in, not from inside the tool.
+
+        The SDK hands the sender's context variables on to whoever receives in the same process, and what runs in a
+        tool's would end with the tool.
+        """
+        return asyncio.get_running_loop().create_task(sending, context=self._context)
+
+    async def _ask(self, question: Question, answer: type[Answer], whom: str) -> Answer:
         from mcp.shared.exceptions import MCPError
+        from mcp.shared.message import ServerMessageMetadata
         from pydantic import ValidationError
 
         try:
-            return await asked
+            if self._rounds is not None:
+                return await self._rounds.ask(question, answer)
+            here = ServerMessageMetadata(related_request_id=self._request.request_id)
+            return await self._outside(self._request.session.send_request(question, answer, metadata=here))
         except MCPError as error:
             msg = f"the MCP host did not ask {whom}: {excerpt(error.message)}"
         except ValidationError:

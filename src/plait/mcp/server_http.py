@@ -105,6 +105,11 @@ class App:
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait((self._keeper,))
+        for task in asyncio.all_tasks():
+            # The SDK's library for event streams begins this once in an event loop, and again when it is gone, but
+            # never ends it.
+            if getattr(task.get_coro(), "__qualname__", "") == "_shutdown_watcher":
+                task.cancel()
 
     async def _live(self, receive: Receive, send: Send) -> None:
         while True:

@@ -134,7 +134,7 @@ class Offer:
         named, taken = set(template.variable_names), {argument.name for argument in arguments}
         missing = {argument.name for argument in arguments if argument.required} - named
         if named - taken or missing:
-            lacking = ", ".join(sorted(named ^ taken))
+            lacking = ", ".join(sorted((named - taken) | missing))
             msg = f"the resource {excerpt(uri)!r} and the parameters of {tool.name!r} do not agree about: {lacking}"
             raise ConfigurationError(msg)
         if uri in self.resources:

@@ -14,12 +14,15 @@ from mcp.server.connection import allowed_log_levels
 from mcp.server.lowlevel import Server
 from mcp.shared.exceptions import MCPError
 from mcp.shared.path_security import contains_path_traversal, is_absolute_path
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from plait.errors import ToolError, excerpt
 from plait.executor import known_tools
 from plait.ids import new_id
 from plait.mcp.server_content import to_content, to_contents, to_result
 from plait.mcp.server_host import LEVELS, MCPHost
+from plait.mcp.server_rounds import Rounds
+from plait.messages import ToolResult
 from plait.toolbase import prepare
 
 if TYPE_CHECKING:
@@ -32,7 +35,6 @@ if TYPE_CHECKING:
     from plait.mcp.server_calls import Calls
     from plait.mcp.server_host import LogLevel
     from plait.mcp.server_offer import Offer, Resource
-    from plait.messages import ToolResult
     from plait.toolbase import Tool
 
     Request = ServerRequestContext[Any, Any]
@@ -120,24 +122,31 @@ class Protocol:
         tool = self._offer.tools.get(name)
         return None if tool is None else prepare(tool).definition.parameters
 
-    async def _call_tool(self, request: Request, params: types.CallToolRequestParams) -> types.CallToolResult:
+    async def _call_tool(
+        self, request: Request, params: types.CallToolRequestParams
+    ) -> types.CallToolResult | types.InputRequiredResult:
         tool = self._offer.tools.get(params.name)
         if tool is None:
             msg = f"there is no tool {excerpt(params.name, 64)!r}; {known_tools(params.name, self._offer.tools)}"
             raise MCPError(types.INVALID_PARAMS, msg)
         try:
-            return to_result(await self._carry_out(request, tool, params.arguments or {}))
+            result = await self._carry_out(request, params, tool, params.arguments or {})
+            return to_result(result) if isinstance(result, ToolResult) else result
         except ToolError as error:
             return types.CallToolResult(content=[types.TextContent(text=str(error))], is_error=True)
 
-    async def _carry_out(self, request: Request, tool: Tool, arguments: Mapping[str, Any]) -> ToolResult:
+    async def _carry_out(
+        self, request: Request, params: types.InputResponseRequestParams, tool: Tool, arguments: Mapping[str, Any]
+    ) -> ToolResult | types.InputRequiredResult:
         peer = self._peer(request.session)
-        return await self._calls.carry_out(tool, _text(tool, arguments), self._host(request, peer), peer.thread_id)
-
-    def _host(self, request: Request, peer: _Peer) -> MCPHost:
-        allowed = allowed_log_levels(request.protocol_version, request.meta)
-        wanted = LEVELS[LEVELS.index(peer.level) :]
-        return MCPHost(request, frozenset(level for level in wanted if level in allowed))
+        rounds = Rounds(params) if request.protocol_version in MODERN_PROTOCOL_VERSIONS else None
+        host = MCPHost(request, _levels(request, peer), rounds)
+        enough = None if rounds is None else rounds.asked
+        result = await self._calls.carry_out(tool, _text(tool, arguments), host, peer.thread_id, enough)
+        if result is not None:
+            return result
+        assert rounds is not None  # noqa: S101  # nothing else is enough
+        return rounds.result()
 
     # --- prompts
 
@@ -157,25 +166,31 @@ class Protocol:
         ]
         return types.ListPromptsResult(prompts=prompts)
 
-    async def _get_prompt(self, request: Request, params: types.GetPromptRequestParams) -> types.GetPromptResult:
+    async def _get_prompt(
+        self, request: Request, params: types.GetPromptRequestParams
+    ) -> types.GetPromptResult | types.InputRequiredResult:
         prompt = self._offer.prompts.get(params.name)
         if prompt is None:
             raise MCPError(types.INVALID_PARAMS, f"there is no prompt {excerpt(params.name, 64)!r}")
-        result = await self._made(request, prompt.tool, params.arguments or {})
+        result = await self._made(request, params, prompt.tool, params.arguments or {})
+        if isinstance(result, types.InputRequiredResult):
+            return result
         try:
             messages = [types.PromptMessage(role="user", content=to_content(part)) for part in result.parts]
         except ToolError as error:
             raise MCPError(types.INTERNAL_ERROR, str(error)) from None
         return types.GetPromptResult(description=prepare(prompt.tool).definition.description, messages=messages)
 
-    async def _made(self, request: Request, tool: Tool, arguments: Mapping[str, Any]) -> ToolResult:
+    async def _made(
+        self, request: Request, params: types.InputResponseRequestParams, tool: Tool, arguments: Mapping[str, Any]
+    ) -> ToolResult | types.InputRequiredResult:
         """Carry out what has no error results: what goes wrong is an error of the protocol."""
         try:
             prepare(tool).validate(_text(tool, arguments))
+            result = await self._carry_out(request, params, tool, arguments)
         except ToolError as error:
             raise MCPError(types.INVALID_PARAMS, str(error)) from None
-        result = await self._carry_out(request, tool, arguments)
-        if result.is_error:
+        if isinstance(result, ToolResult) and result.is_error:
             raise MCPError(types.INTERNAL_ERROR, result.text)
         return result
 
@@ -209,10 +224,12 @@ class Protocol:
 
     async def _read_resource(
         self, request: Request, params: types.ReadResourceRequestParams
-    ) -> types.ReadResourceResult:
+    ) -> types.ReadResourceResult | types.InputRequiredResult:
         uri = str(params.uri)
         resource, arguments = self._resource_at(uri)
-        result = await self._made(request, resource.tool, arguments)
+        result = await self._made(request, params, resource.tool, arguments)
+        if isinstance(result, types.InputRequiredResult):
+            return result
         try:
             contents = [to_contents(part, uri, resource.media_type) for part in result.parts]
         except ToolError as error:
@@ -275,6 +292,12 @@ def _tool(tool: Tool) -> types.Tool:
         input_schema={"type": "object", **definition.parameters},
         annotations=types.ToolAnnotations(idempotent_hint=tool.idempotent),
     )
+
+
+def _levels(request: Request, peer: _Peer) -> frozenset[LogLevel]:
+    """Give the levels of log records that a host wants, of the connection or, in new versions, of the call."""
+    allowed = allowed_log_levels(request.protocol_version, request.meta)
+    return frozenset(level for level in LEVELS[LEVELS.index(peer.level) :] if level in allowed)
 
 
 def _text(tool: Tool, arguments: Mapping[str, Any]) -> str:

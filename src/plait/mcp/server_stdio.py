@@ -42,14 +42,20 @@ async def serve(server: Server[Any]) -> None:
     to_server, inbox = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     outbox, to_host = anyio.create_memory_object_stream[SessionMessage](0)
     with _taken() as (source, sink):
-        async with anyio.create_task_group() as both, to_server, inbox, outbox, to_host:
-            written = anyio.Event()
-            both.start_soon(_receive, source, to_server, outbox.clone())
-            both.start_soon(_send, sink, to_host, written)
+        async with anyio.create_task_group() as group, to_server, inbox, outbox, to_host:
+            gone = anyio.Event()
+
+            async def send() -> None:
+                await _send(sink, to_host)
+                gone.set()
+                group.cancel_scope.cancel()
+
+            group.start_soon(_receive, source, to_server, outbox.clone())
+            group.start_soon(send)
             await server.run(inbox, outbox, server.create_initialization_options())
             with anyio.move_on_after(_LAST_WORDS):
-                await written.wait()
-            both.cancel_scope.cancel()
+                await gone.wait()
+            group.cancel_scope.cancel()
 
 
 @contextmanager
@@ -117,6 +123,8 @@ async def _lines(source: int) -> AsyncIterator[bytes | None]:
         await _ready(source, loop.add_reader, loop.remove_reader)
         data = os.read(source, _AT_ONCE)
         if not data:
+            if kept and not too_long:
+                yield kept
             return
         first, *others = data.split(b"\n")
         kept += first
@@ -127,7 +135,8 @@ async def _lines(source: int) -> AsyncIterator[bytes | None]:
             kept, too_long = b"", True
 
 
-async def _send(sink: int, to_host: MemoryObjectReceiveStream[SessionMessage], written: anyio.Event) -> None:
+async def _send(sink: int, to_host: MemoryObjectReceiveStream[SessionMessage]) -> None:
+    """Write messages until there are no more, or nobody reads them."""
     loop = asyncio.get_running_loop()
     try:
         async with to_host:
@@ -140,8 +149,6 @@ async def _send(sink: int, to_host: MemoryObjectReceiveStream[SessionMessage], w
                     left = left[os.write(sink, left[: select.PIPE_BUF]) :]
     except OSError:
         logger.debug("the host no longer reads")
-    finally:
-        written.set()
 
 
 async def _ready(fd: int, watch: Callable[..., None], leave: Callable[[int], bool]) -> None:
