@@ -124,12 +124,21 @@ def children() -> set[int]:
     return {pid for pid, (parent, _) in _processes().items() if parent == os.getpid()}
 
 
+def kill(pid: int) -> None:
+    """Kill a process that this one started, as the system does that is short of memory; wait until it is dead."""
+    os.kill(pid, signal.SIGKILL)
+    until = time.monotonic() + PATIENCE
+    while pid in children() and time.monotonic() < until:
+        time.sleep(0.005)
+
+
 def _processes() -> dict[int, tuple[int, int]]:
     """Give each living process's parent and group (https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html)."""
     found = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):  # it has just ended
             state, parent, of = stat.read_text().rpartition(")")[2].split()[:3]
-            if state not in "ZX":
+            # Of a dead process, other threads may still hold its sockets and pipes.
+            if state not in "ZX" or len(list(stat.with_name("task").iterdir())) > 1:
                 found[int(stat.parent.name)] = (int(parent), int(of))
     return found

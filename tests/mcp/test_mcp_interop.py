@@ -117,6 +117,7 @@ async def test_every_tool_is_listed(everything: Target) -> None:
     assert definition.parameters["required"] == ["a", "b"]
 
 
+@pytest.mark.fault("M07")
 async def test_every_kind_of_content_arrives(everything: Target, picture: ImagePart) -> None:
     async with MCPConnection("all", everything) as connection:
         assert await call(connection, "echo", message="sm\N{LATIN SMALL LETTER O WITH STROKE}r\n\0") == texts(
@@ -178,6 +179,7 @@ async def test_what_a_server_says_of_a_wrong_call_is_an_error_for_the_model(ever
         assert await call(connection, "echo", message="still here") == texts("Echo: still here")
 
 
+@pytest.mark.fault("M02")
 async def test_a_long_call_ends_well_or_in_time(everything: Target) -> None:
     async with MCPConnection("all", everything, timeout=1.5) as connection:
         assert await call(connection, "trigger-long-running-operation", duration=0.4, steps=2) == texts(
@@ -192,6 +194,7 @@ async def test_a_long_call_ends_well_or_in_time(everything: Target) -> None:
         assert await call(connection, "echo", message="next") == texts("Echo: next")
 
 
+@pytest.mark.fault("M13")
 async def test_a_server_asks_the_person_and_the_model(everything: Target) -> None:
     asked: list[Any] = []
 
@@ -410,6 +413,7 @@ async def test_plaits_server_asks_back(own: Target) -> None:
     assert said == TextPart(text="accept {'days': 2, 'city': 'Oslo'}: Very.")
 
 
+@pytest.mark.fault("M13")
 async def test_plaits_server_is_told_that_nobody_answers(own: Target) -> None:
     async with MCPConnection("own", own) as connection:
         said = await error(connection, "ask")
