@@ -69,7 +69,7 @@ def gone(pid: int) -> bool:
 async def until(true: Callable[[], Any]) -> None:
     """Wait until something is so."""
     async with asyncio.timeout(WITHIN):
-        while not true():
+        while not true():  # noqa: ASYNC110  # of what another process does there is no event
             await asyncio.sleep(0.005)
 
 
@@ -191,8 +191,8 @@ async def saying(handle: Callable[[Talk], Awaitable[None] | None]) -> AsyncGener
                 if waits is not None:
                     await waits
                 await writer.drain()
-        except (OSError, asyncio.IncompleteReadError):
-            pass
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # it is over; asyncio's streams take no other end
         finally:
             writer.close()
 

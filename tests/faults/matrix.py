@@ -125,7 +125,11 @@ ROWS: Final = tuple(
         ("S16", "eval, exec, shell, pickle", "not in the source; calculations are bounded"),
         ("S17", "use without bounds", "caps on turns, calls, depth and fan-out, on by default"),
         ("S19", "the model sends user_id, thread_id, context", "what the run fills in wins; not in any schema"),
-        ("M01", "a server dies before, during or after a call", "calls fail in 1 s; opened anew; repeated only if idempotent"),
+        (
+            "M01",
+            "a server dies before, during or after a call",
+            "calls fail in 1 s; opened anew; repeated only if idempotent",
+        ),
         ("M02", "no answer; an answer to nothing; two answers", "ends at its time; ignored with a warning"),
         ("M03", "junk, logs or 10 MB on its standard output", "skipped with a warning; capped"),
         ("M04", "it changes its tools after they were approved", "a changed tool waits for a new approval"),

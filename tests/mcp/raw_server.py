@@ -6,6 +6,7 @@ start and each call; ``tools`` and, after a change, ``later``; ``call``, what a 
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -36,9 +37,9 @@ def text(number: object, said: str) -> None:
     say(id=number, result={"content": [{"type": "text", "text": said}]})
 
 
-def ask(method: str, params: object) -> dict:
+def ask(method: str, params: object) -> str:
     say(id="question", method=method, params=params)
-    return json.loads(sys.stdin.readline())
+    return sys.stdin.readline()
 
 
 def called(number: int, name: str, how: str) -> None:  # noqa: C901, PLR0912  # one branch for each way to go wrong
@@ -56,8 +57,7 @@ def called(number: int, name: str, how: str) -> None:  # noqa: C901, PLR0912  # 
             text(number, "first")
             text(number, "second")
         case "junk":
-            print("INFO: I like to talk")
-            print('{"half": ')
+            sys.stdout.write('INFO: I like to talk\n{"half": \n')
             text(number, "done")
         case "long junk":
             sys.stdout.write("x" * PLAN["size"] + "\n")
@@ -72,9 +72,9 @@ def called(number: int, name: str, how: str) -> None:  # noqa: C901, PLR0912  # 
             say(method="notifications/tools/list_changed")
             text(number, "done")
         case "ask":
-            text(number, json.dumps(ask("elicitation/create", PLAN["ask"])))
+            text(number, ask("elicitation/create", PLAN["ask"]))
         case "sample":
-            text(number, json.dumps(ask("sampling/createMessage", PLAN["ask"])))
+            text(number, ask("sampling/createMessage", PLAN["ask"]))
         case "error":
             say(id=number, error={"code": -32000, "message": PLAN.get("said", "no")})
         case "result":
@@ -97,9 +97,9 @@ def main() -> None:
         case "hang":
             time.sleep(1000)
         case "stay":
-            import signal  # noqa: PLC0415  # here alone
-
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        case _:
+            pass
     for line in sys.stdin:
         message = json.loads(line)
         match message:
@@ -108,9 +108,9 @@ def main() -> None:
                 version = params["protocolVersion"]
                 info = {"name": "raw", "version": "1"}
                 say(id=number, result={"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": info})
-            case {"method": "tools/list", "id": number, **rest}:
+            case {"method": "tools/list", "id": number}:
                 pages = PLAN.get("pages")
-                page = int((rest.get("params") or {}).get("cursor", 0))
+                page = int((message.get("params") or {}).get("cursor", 0))
                 if pages:
                     more = {"nextCursor": str(page + 1)} if page + 1 < len(pages) else {}
                     say(id=number, result={"tools": pages[page], **more})

@@ -1,10 +1,11 @@
-"""A server made with the official SDK: ``python sdk_server.py stdio`` or ``... streamable-http PORT``, ``... sse PORT``."""
+"""A server made with the official SDK: ``python sdk_server.py stdio``, or ``streamable-http PORT`` or ``sse PORT``."""
 
 import base64
 import sys
 
 import anyio
 from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import (
     AudioContent,
     BlobResourceContents,
@@ -50,7 +51,7 @@ def point(x: int, y: int) -> Point:
 def fail() -> str:
     """Fail."""
     message = "the disk is full"
-    raise ValueError(message)
+    raise ToolError(message)
 
 
 class Name(BaseModel):
@@ -75,7 +76,8 @@ def everything() -> CallToolResult:
             AudioContent(type="audio", data=WAV, mime_type="audio/wav"),
             ResourceLink(type="resource_link", name="notes", uri="file:///notes.txt", mime_type="text/plain"),
             EmbeddedResource(
-                type="resource", resource=TextResourceContents(uri="file:///a.txt", text="inside", mime_type="text/plain")
+                type="resource",
+                resource=TextResourceContents(uri="file:///a.txt", text="inside", mime_type="text/plain"),
             ),
             EmbeddedResource(
                 type="resource", resource=BlobResourceContents(uri="file:///b.png", blob=PNG, mime_type="image/png")

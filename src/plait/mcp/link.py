@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -17,6 +17,7 @@ import httpx2
 from mcp.client import Client
 from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
+from mcp.client.subscriptions import SubscriptionLost
 from mcp.shared.exceptions import MCPError as ProtocolError
 from mcp_types import (
     CONNECTION_CLOSED,
@@ -27,6 +28,7 @@ from mcp_types import (
     CallToolResult,
     Implementation,
 )
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from plait.errors import excerpt
 from plait.mcp.child import ChildStreams
@@ -47,6 +49,8 @@ T = TypeVar("T")
 
 MAX_TOOLS: Final = 1_000
 MAX_PAGES: Final = 100
+_ACKNOWLEDGED: Final = 2.0
+"""Seconds for a server to agree to tell of changes; some never do."""
 _BROKEN_OFF: Final = ("Connection closed", "SSE stream")
 """How the SDK's own word begins that a session ended; servers use the same number for anything."""
 
@@ -136,8 +140,9 @@ class Link:
                 async with asyncio.timeout(self._connect_timeout) as limit, self._opened(way, mode) as client:
                     limit.reschedule(None)
                     self._client, self.way = client, way
-                    self._ready.set_result(None)
-                    await self._end
+                    async with _told_of_changes(client):
+                        self._ready.set_result(None)
+                        await self._end
             except Exception as error:  # noqa: BLE001  # the SDK raises many kinds, alone and in groups
                 if self._ready.done():
                     self._finish()
@@ -337,6 +342,17 @@ async def _over_http(address: Address, wire: Wire) -> AsyncGenerator[Any, None]:
             streamable_http_client(address.url, http_client=made, max_sse_event_size=MAX_BODY) as streams,
         ):
             yield streams
+
+
+@asynccontextmanager
+async def _told_of_changes(client: Client) -> AsyncGenerator[None, None]:
+    """Have the server tell of changes of its tools where it has to be asked to; the `Tap` hears it."""
+    async with AsyncExitStack() as stack:
+        if client.protocol_version in MODERN_PROTOCOL_VERSIONS:
+            with suppress(ProtocolError, SubscriptionLost, TimeoutError):
+                async with asyncio.timeout(_ACKNOWLEDGED):
+                    await stack.enter_async_context(client.listen(tools_list_changed=True))
+        yield
 
 
 def _this_client() -> Implementation:

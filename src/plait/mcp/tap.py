@@ -15,6 +15,7 @@ from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
 
 from plait.errors import excerpt
+from plait.mcp.listing import MAX_TOOL_NAME
 from plait.mcp.results import readable
 
 if TYPE_CHECKING:
@@ -104,12 +105,12 @@ class Tap:
         if not isinstance(name, str):
             self.refused[excerpt(repr(item), 40)] = "it has no name"
             return None
-        schema = item.get("inputSchema")
+        shown, schema = excerpt(name, MAX_TOOL_NAME), item.get("inputSchema")
         if not isinstance(schema, dict):
-            self.refused[name] = f"its schema is {'missing' if schema is None else 'no object'}"
+            self.refused[shown] = f"its schema is {'missing' if schema is None else 'no object'}"
             return None
         if schema.get("type", "object") != "object":
-            self.refused[name] = "its schema has no object at its root"
+            self.refused[shown] = "its schema has no object at its root"
             return None
         description = item.get("description")
         return {

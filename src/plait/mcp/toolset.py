@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from plait.errors import ConfigurationError, ToolError, excerpt
-from plait.mcp.listing import Listed, Unusable, judge
+from plait.mcp.listing import MAX_TOOL_NAME, Listed, Unusable, judge
 from plait.mcp.names import plain_name, tool_names
 from plait.mcp.tools import MCPTool
 
@@ -64,7 +64,7 @@ class Toolset:
                     raise Unusable(msg)  # noqa: TRY301  # one place notes the reasons
                 offered[name] = judge(name, description, schema)
             except Unusable as error:
-                reasons[name] = str(error)
+                reasons[excerpt(name, MAX_TOOL_NAME)] = str(error)
         for name, why in reasons.items():
             if self.refused.get(name) != why:
                 logger.warning("the tool %r of the MCP server %r is not used: %s", excerpt(name, 64), self._server, why)
@@ -119,7 +119,7 @@ class Toolset:
         """
         listed = self._offered.get(tool.original)
         if listed is None:
-            why = self.refused.get(tool.original)
+            why = self.refused.get(excerpt(tool.original, MAX_TOOL_NAME))
             what = f"cannot be used any more: {why}" if why else "is no longer offered"
             msg = f"the tool {tool.name!r} of the MCP server {self._server!r} {what}; do without it"
             raise ToolError(msg)

@@ -91,7 +91,7 @@ class Wire(httpx2.AsyncBaseTransport):
             return await self._listen(request)
         if request.method != "POST":
             return await self._aside(request, 405)
-        head = _head(request.content)
+        head = _head(await request.aread())  # one that follows a redirect was not read yet
         if head.id is None or not head.method or self._address.kind == "sse":
             if head.method == "notifications/cancelled" and head.params:
                 self._give_up(str(head.params.get("requestId")))

@@ -1,0 +1,187 @@
+"""One MCP server and its tools, as agents use them; the servers are made with the official SDK."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mcp_servers import call, free_port, listening, official, raw
+from plait import Agent, ConfigurationError, OfflineProvider, ToolCall, tool
+from plait.errors import MCPError, MissingExtra
+from plait.mcp.connection import MCPConnection
+from plait.messages import AudioPart, ImagePart, TextPart
+from plait.tools import find_tools
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+ALL = ["demo_add", "demo_wait", "demo_point", "demo_fail", "demo_greet", "demo_everything"]
+PNG = b"\x89PNG\r\n\x1a\n" + b"0" * 20
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    port = free_port()
+    with listening("streamable-http", port):
+        yield port
+
+
+async def person(message: str, schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    assert (message, sorted(schema["properties"])) == ("Who are you?", ["name", "polite"])
+    return {"name": "Ada"}
+
+
+def over(transport: str, port: int, **options: Any) -> MCPConnection:
+    target: Any = official("stdio") if transport == "stdio" else f"http://127.0.0.1:{port}"
+    return MCPConnection("demo", target, **options)
+
+
+@pytest.mark.parametrize("transport", ["stdio", "http"])
+async def test_every_kind_of_result_arrives(transport: str, port: int) -> None:
+    async with over(transport, port, on_elicitation=person) as demo:
+        assert list(demo.tools) == ALL
+        assert demo.refused == {}
+        definition = demo.tools["demo_add"].get_definition()
+        assert (definition.name, definition.description) == ("demo_add", "Add two numbers.")
+        assert definition.parameters["required"] == ["a", "b"]
+        assert (await call(demo.tools, "demo_add", a=1, b=2)).text == "3"
+        assert (await call(demo.tools, "demo_greet")).text == "accept: name='Ada' polite=True"
+        assert '"x": 1' in (await call(demo.tools, "demo_point", x=1, y=2)).text
+        failed = await call(demo.tools, "demo_fail")
+        assert failed.is_error
+        assert "the disk is full" in failed.text
+        found = await call(demo.tools, "demo_everything")
+        assert found.parts == (
+            TextPart(text="words"),
+            ImagePart(data=PNG, media_type="image/png"),
+            AudioPart(data=b"RIFF0000WAVE" + b"0" * 20, media_type="audio/wav"),
+            TextPart(text="[link to the resource notes: file:///notes.txt, text/plain]"),
+            TextPart(text="[resource file:///a.txt]\ninside"),
+            TextPart(text="[resource file:///b.png]"),
+            ImagePart(data=PNG, media_type="image/png"),
+        )
+
+
+async def test_structured_content_is_said_where_no_text_says_it() -> None:
+    result = {"content": [], "structuredContent": {"x": 1, "y": [2]}}
+    async with MCPConnection("raw", raw(call="result", result=result)) as raw_server:
+        assert (await call(raw_server.tools, "raw_act")).text == '{"x":1,"y":[2]}'
+    async with MCPConnection("raw", raw(call="result", result={"content": []})) as raw_server:
+        assert (await call(raw_server.tools, "raw_act")).text == "[no content]"
+
+
+@pytest.mark.parametrize("transport", ["stdio", "http"])
+async def test_an_agent_calls_the_tools_of_a_server(transport: str, port: int) -> None:
+    @tool
+    def double(n: int) -> int:
+        """Double a number."""
+        return 2 * n
+
+    script: list[list[ToolCall] | str] = [
+        [
+            ToolCall(id="1", name="demo_add", arguments='{"a": 1, "b": 2}'),
+            ToolCall(id="2", name="demo_add", arguments='{"a": 1, "b": "two"}'),
+            ToolCall(id="3", name="double", arguments='{"n": 4}'),
+            ToolCall(id="4", name="demo_fail", arguments="{}"),
+        ],
+        "Done.",
+    ]
+    provider = OfflineProvider(script)
+    async with over(transport, port) as demo:
+        assert await Agent(provider=provider, tools=[*demo.tools.values(), double]).chat("Go.") == "Done."
+    parts = [part for message in provider.requests[-1].messages for part in message.parts]
+    results = {part.call_id: part for part in parts if part.type == "tool_result"}
+    assert (results["1"].text, results["1"].is_error) == ("3", False)
+    assert results["2"].text.startswith("wrong arguments for 'demo_add': 'b'")
+    assert results["3"].text == "8"
+    assert results["4"].is_error
+
+
+async def test_a_session_that_a_run_opened_is_not_ended_with_the_run(tmp_path: Any) -> None:
+    log = tmp_path / "log"
+    async with MCPConnection("raw", raw(log=str(log), call="die once"), idempotent=True) as raw_server:
+        for _ in range(2):  # the first call opens a new session, from within a tool call
+            script: list[ToolCall | str] = [ToolCall(id="1", name="raw_act", arguments="{}"), "Done."]
+            agent = Agent(provider=OfflineProvider(script), tools=[*raw_server.tools.values()])
+            assert await agent.chat("Go.") == "Done."
+    assert log.read_text().count("start") == 2
+
+
+@pytest.mark.fault("M05")
+async def test_the_same_name_at_two_servers_or_in_the_program_never_stands_before_another() -> None:
+    @tool(name="raw_act")
+    def act() -> str:
+        """Act."""
+        return "local"
+
+    async with (
+        MCPConnection("raw", raw()) as one,
+        MCPConnection("raw", raw()) as same,
+        MCPConnection("b", raw()) as two,
+    ):
+        assert list(find_tools([*one.tools.values(), *two.tools.values()])) == ["raw_act", "b_act"]
+        for other in (act, same.tools["raw_act"]):
+            with pytest.raises(ConfigurationError, match="two tools are named 'raw_act'"):
+                find_tools([*one.tools.values(), other])
+
+
+async def test_a_prefix_of_ones_own_or_none() -> None:
+    async with MCPConnection("raw", raw(), prefix="") as bare, MCPConnection("raw", raw(), prefix="mine") as own:
+        assert [*bare.tools, *own.tools] == ["act", "mine_act"]
+
+
+async def test_concurrent_calls_share_one_session(port: int) -> None:
+    async with over("http", port) as demo:
+        sums = await asyncio.gather(*(call(demo.tools, "demo_add", a=n, b=n) for n in range(50)))
+        assert [found.text for found in sums] == [str(2 * n) for n in range(50)]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"name": ""}, "an MCP server needs a name"),
+        ({"timeout": 0}, "timeout of the MCP server 'x' must be seconds above 0, not 0"),
+        ({"connect_timeout": "10"}, "connect_timeout of the MCP server 'x' must be seconds above 0, not '10'"),
+    ],
+)
+def test_a_wrong_argument_is_one_clear_error(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        MCPConnection(**{"name": "x", "target": "http://h", **options})
+
+
+async def test_a_connection_open_on_another_loop_says_so() -> None:
+    async with MCPConnection("raw", raw()) as raw_server:
+        with pytest.raises(MCPError, match="the MCP server 'raw' is open on another event loop; close it there first"):
+            await asyncio.to_thread(asyncio.run, raw_server.open())
+        await asyncio.to_thread(asyncio.run, raw_server.close())
+        assert (await raw_server.open()).keys() == {"raw_act"}
+
+
+def test_the_sdk_is_not_imported_before_a_connection_is_opened() -> None:
+    program = """
+import sys
+from plait.mcp.connection import MCPConnection
+made = [MCPConnection(f"s{n}", "http://127.0.0.1:1") for n in range(1000)]
+print(sorted({name.partition(".")[0] for name in sys.modules} & {"mcp", "mcp_types", "httpx2", "jsonschema", "anyio"}))
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout == "[]\n"
+
+
+def test_without_the_sdk_the_extra_is_named() -> None:
+    program = """
+import asyncio, sys
+sys.modules["mcp"] = None
+from plait.errors import MissingExtra
+from plait.mcp.connection import MCPConnection
+try:
+    asyncio.run(MCPConnection("x", "http://127.0.0.1:1").open())
+except MissingExtra as error:
+    print(error)
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout == f"{MissingExtra('mcp', 'connecting to an MCP server')}\n"

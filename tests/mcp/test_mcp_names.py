@@ -1,0 +1,74 @@
+"""Names and texts of a server's tools, made fit for a model."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plait.mcp.names import MAX_DESCRIPTION, tool_names, visible, visible_schema
+
+
+@pytest.mark.parametrize(
+    ("prefix", "names", "expected"),
+    [
+        ("files", ["read", "write-all"], ["files_read", "files_write-all"]),
+        ("", ["read"], ["read"]),
+        ("my server", ["a.b/c"], ["my_server_a_b_c"]),
+        ("s", ["a.b", "a_b"], ["s_a_b_2e7b4fd1", "s_a_b"]),
+        ("s", ["a_b", "a.b"], ["s_a_b", "s_a_b_2e7b4fd1"]),
+    ],
+)
+def test_a_name_has_its_prefix_and_a_mark_only_where_it_needs_one(
+    prefix: str, names: list[str], expected: list[str]
+) -> None:
+    found = list(tool_names(prefix, names).values())
+    assert [re.sub("_[0-9a-f]{8}$", "_#", name) for name in found] == [
+        re.sub("_[0-9a-f]{8}$", "_#", name) for name in expected
+    ]
+
+
+@pytest.mark.fault("M05")
+@given(st.text(max_size=80), st.sets(st.text(min_size=1, max_size=80), max_size=20))
+def test_names_fit_every_provider_differ_and_do_not_depend_on_the_order(prefix: str, names: set[str]) -> None:
+    ordered = sorted(names)
+    found = tool_names(prefix, ordered)
+    assert all(re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", name) for name in found.values())
+    assert len(set(found.values())) == len(names)
+    assert tool_names(prefix, reversed(ordered)) == found
+
+
+@pytest.mark.fault("M06")
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("two\n\tlines", "two\n\tlines"),
+        ("\x1b[31mred\x07", "[31mred"),
+        ("a\u202eb\u2066c\u200bd\ufefff", "abcdf"),
+        ("tag" + "".join(chr(0xE0000 + ord(c)) for c in "obey"), "tag"),
+        ("half \ud800 pair", "half  pair"),
+        ("👩\u200d👩\u200d👧 नमस्ते", "👩\u200d👩\u200d👧 नमस्ते"),
+        ("x" * 5000, "x" * MAX_DESCRIPTION + "…"),
+        ("\u200b" * 50_000 + "later", "…"),
+    ],
+)
+def test_a_text_is_what_a_person_sees_of_it(text: str, expected: str) -> None:
+    assert visible(text) == expected
+
+
+def test_a_schema_is_as_given_but_for_hidden_signs_in_its_texts() -> None:
+    schema: dict[str, Any] = {
+        "type": "object",
+        "title": "T\u200b",
+        "properties": {"description": {"type": "string", "description": "a\x1bb", "enum": ["\x1b", "b"]}},
+        "anyOf": [{"title": "\u202ex"}],
+    }
+    assert visible_schema(schema) == {
+        "type": "object",
+        "title": "T",
+        "properties": {"description": {"type": "string", "description": "ab", "enum": ["\x1b", "b"]}},
+        "anyOf": [{"title": "x"}],
+    }
