@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import re
 import sys
+from asyncio.subprocess import PIPE
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from foreign import free_port, listening
+from foreign import PATIENCE, free_port, listening
 from plait import Agent, AudioPart, FilePart, ImagePart, OfflineProvider, TextPart, ToolCall, ToolError, ToolResult
 from plait.mcp.connection import MCPConnection
 
@@ -313,8 +315,26 @@ async def test_the_time_server(others: Foreign) -> None:
         )
 
 
+async def protocol_of(command: list[str]) -> str:
+    """Ask a server for a session in the name of a newer protocol; give the one that it speaks instead."""
+    params = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "0"}}
+    line = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}) + "\n"
+    process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE)
+    try:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(line.encode())
+        async with asyncio.timeout(PATIENCE):
+            answer = json.loads(await process.stdout.readline())
+    finally:
+        process.kill()
+        await process.communicate()
+    return str(answer["result"]["protocolVersion"])
+
+
 async def test_a_server_of_an_older_protocol(others: Foreign, tmp_path: Path) -> None:
     target = [*others.sqlite, "--db-path", str(tmp_path / "a.db")]
+    assert await protocol_of(target) == "2024-11-05"
     async with MCPConnection("db", target) as connection:
         assert tuple(connection.tools) == (
             "db_read_query",
