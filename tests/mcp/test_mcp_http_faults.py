@@ -17,6 +17,7 @@ from plait.mcp.connection import MCPConnection
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from pathlib import Path
 
 SOON = 1.0
 DONE = {"content": [{"type": "text", "text": "done"}]}
@@ -38,16 +39,18 @@ def answering(
 
 @pytest.mark.fault("M01", "M08")
 @pytest.mark.parametrize("kind", ["streamable-http", "sse"])
-async def test_a_server_that_dies_fails_its_calls_soon_and_is_reached_again_when_it_is_back(kind: str) -> None:
-    port = free_port()
+async def test_a_server_that_dies_fails_its_calls_soon_and_is_reached_again_when_it_is_back(
+    kind: str, tmp_path: Path
+) -> None:
+    port, mark = free_port(), tmp_path / "called"
     connection = MCPConnection("demo", f"http://127.0.0.1:{port}", token="k")
     before = asyncio.all_tasks()
     try:
         with listening(kind, port) as server:
             assert (await connection.open()).keys() >= {"demo_add", "demo_wait"}
             assert (await call(connection.tools, "demo_add", a=1, b=2)).text == "3"
-            waiting = asyncio.create_task(call(connection.tools, "demo_wait", seconds=60))
-            await asyncio.sleep(0.3)  # for the call to be under way: nothing tells of it
+            waiting = asyncio.create_task(call(connection.tools, "demo_wait", seconds=60, mark=str(mark)))
+            await until(mark.exists)
             server.kill()
             started = time.monotonic()
             with pytest.raises(ToolError, match=r"broke off under the call of 'demo_wait'.*may have happened"):
