@@ -2,6 +2,7 @@
 
 import base64
 import sys
+from pathlib import Path
 
 import anyio
 from mcp.server.mcpserver import Context, MCPServer
@@ -35,8 +36,9 @@ def add(a: int, b: int) -> str:
 
 
 @server.tool()
-async def wait(seconds: float) -> str:
-    """Wait."""
+async def wait(seconds: float, mark: str) -> str:
+    """Make a file, and wait."""
+    Path(mark).touch()  # noqa: ASYNC240  # it takes no time
     await anyio.sleep(seconds)
     return "waited"
 

@@ -17,6 +17,7 @@ from plait.mcp.connection import MCPConnection
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from pathlib import Path
 
 SOON = 1.0
 DONE = {"content": [{"type": "text", "text": "done"}]}
@@ -38,16 +39,18 @@ def answering(
 
 @pytest.mark.fault("M01", "M08")
 @pytest.mark.parametrize("kind", ["streamable-http", "sse"])
-async def test_a_server_that_dies_fails_its_calls_soon_and_is_reached_again_when_it_is_back(kind: str) -> None:
-    port = free_port()
+async def test_a_server_that_dies_fails_its_calls_soon_and_is_reached_again_when_it_is_back(
+    kind: str, tmp_path: Path
+) -> None:
+    port, mark = free_port(), tmp_path / "called"
     connection = MCPConnection("demo", f"http://127.0.0.1:{port}", token="k")
     before = asyncio.all_tasks()
     try:
         with listening(kind, port) as server:
             assert (await connection.open()).keys() >= {"demo_add", "demo_wait"}
             assert (await call(connection.tools, "demo_add", a=1, b=2)).text == "3"
-            waiting = asyncio.create_task(call(connection.tools, "demo_wait", seconds=60))
-            await asyncio.sleep(0.3)  # for the call to be under way: nothing tells of it
+            waiting = asyncio.create_task(call(connection.tools, "demo_wait", seconds=60, mark=str(mark)))
+            await until(mark.exists)
             server.kill()
             started = time.monotonic()
             with pytest.raises(ToolError, match=r"broke off under the call of 'demo_wait'.*may have happened"):
@@ -101,6 +104,39 @@ async def test_a_call_is_repeated_only_if_its_tool_is_idempotent() -> None:
             with pytest.raises(ToolError, match="broke off"):
                 await call(web.tools, "web_act")
         assert len(calls) == 3
+
+
+@pytest.mark.fault("M01")
+async def test_a_message_that_the_older_transport_cannot_deliver_fails_its_call_at_once() -> None:
+    streams: list[Talk] = []
+
+    def older(talk: Talk) -> None:
+        def tell(result: Any) -> None:
+            event = b"data: " + json.dumps({"jsonrpc": "2.0", "id": talk.id, "result": result}).encode() + b"\n\n"
+            streams[-1].writer.write(b"%x\r\n%s\r\n" % (len(event), event))
+
+        match talk.rpc:
+            case "GET":
+                streams.append(talk)
+                talk.events(b"event: endpoint\ndata: /messages?id=1\n\n", end=False)
+            case "initialize":
+                info = {"name": "older", "version": "1"}
+                tell({"protocolVersion": "2024-11-05", "capabilities": {"tools": {}}, "serverInfo": info})
+                talk.answer(202)
+            case "tools/list":
+                tell({"tools": [TOOL]})
+                talk.answer(202)
+            case "tools/call":
+                talk.answer(500)
+            case _:
+                talk.answer(202)
+
+    async with saying(older) as (url, seen), MCPConnection("web", url, transport="sse", token="k") as web:
+        started = time.monotonic()
+        with pytest.raises(ToolError, match="broke off under the call of 'web_act'"):
+            await call(web.tools, "web_act")
+        assert time.monotonic() - started < SOON
+    assert {asked.headers["authorization"] for asked in seen} == {"Bearer k"}
 
 
 @pytest.mark.fault("M08")
@@ -287,6 +323,10 @@ def denied(talk: Talk) -> None:
     talk.answer(401, b'{"error":"token k-secret is wrong"}')
 
 
+def refusing(talk: Talk) -> None:
+    talk.answer(400, b'{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"an API key is needed"}}')
+
+
 def broken(talk: Talk) -> None:
     talk.answer(500, b"oops")
 
@@ -311,6 +351,7 @@ def moved(talk: Talk) -> None:
         ),
         (missing, "{url} answers with status 404: no MCP server is there; check the address, often it ends in /mcp"),
         (denied, "{url} lets nobody in with this token (status 401); check token and headers"),
+        (refusing, "{url} answers with status 400: an API key is needed"),
         (broken, "{url} answers with status 500"),
         (garbage, "{url} broke off: it ended the connection, or does not speak HTTP"),
         (

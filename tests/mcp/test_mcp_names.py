@@ -38,7 +38,21 @@ def test_names_fit_every_provider_differ_and_do_not_depend_on_the_order(prefix: 
     found = tool_names(prefix, ordered)
     assert all(re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", name) for name in found.values())
     assert len(set(found.values())) == len(names)
-    assert tool_names(prefix, reversed(ordered)) == found
+    assert tool_names(prefix, ordered[::-1]) == found
+
+
+@pytest.mark.fault("M05")
+def test_a_tool_named_like_the_mark_of_another_does_not_take_its_place() -> None:
+    found = tool_names("s", ["a.b", "a_b"])
+    crafted = found["a.b"].removeprefix("s_")
+    again = tool_names("s", ["a.b", "a_b", crafted])
+    assert len(set(again.values())) == 3
+    assert again[crafted] == f"s_{crafted}"
+
+
+def test_names_that_were_given_stay() -> None:
+    assert tool_names("s", ["x", "a.b", "a_b"], {"a.b": "s_a_b", "gone": "s_x"})["a.b"] == "s_a_b"
+    assert tool_names("s", ["a.b", "a_b"], {"a.b": "s_a_b"})["a_b"] != "s_a_b"
 
 
 @pytest.mark.fault("M06")

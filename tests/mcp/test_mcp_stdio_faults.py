@@ -12,12 +12,13 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from mcp_servers import WITHIN, call, gone, is_alive, noted, open_files, pids, raw, until
-from plait import ToolError
+from plait import ConfigurationError, ToolError
 from plait.errors import MCPError
 from plait.mcp.connection import MCPConnection
 
@@ -185,6 +186,10 @@ SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}}
 ACT = {"name": "act", "description": "Act.", "inputSchema": SCHEMA}
 
 
+def kinds(connection: MCPConnection) -> dict[str, str]:
+    return {name: change.kind for name, change in connection.changes.items()}
+
+
 @pytest.mark.fault("M04")
 @pytest.mark.parametrize(
     "later",
@@ -201,10 +206,15 @@ async def test_a_tool_that_changes_is_not_called_until_it_is_approved(later: dic
         with pytest.raises(ToolError, match="changed the tool 'raw_act' after it was approved"):
             await call(raw_server.tools, "raw_act")
         assert noted(log, "call") == ["act"]
-        assert raw_server.changes == {"raw_act": "changed", "raw_new": "new"}
+        assert kinds(raw_server) == {"raw_act": "changed", "raw_new": "new"}
+        shown = raw_server.changes["raw_act"]
+        assert shown.listed is not None
+        assert (shown.listed.description, shown.listed.parameters) == (later["description"], later["inputSchema"])
         assert list(raw_server.tools) == ["raw_act"]
         assert tool.get_definition().description == "Act."
-        raw_server.approve("raw_act")
+        with pytest.raises(ConfigurationError, match="has no such change at 'raw_act' to approve"):
+            raw_server.approve(replace(shown, listed=replace(shown.listed, pin="of another moment")))
+        raw_server.approve(shown)
         assert tool.get_definition().description == later["description"]
         assert tool.get_definition().parameters == later["inputSchema"]
         assert (await call(raw_server.tools, "raw_act")).text == "done"
@@ -229,8 +239,21 @@ async def test_a_tool_that_is_gone_is_not_called() -> None:
         await call(raw_server.tools, "raw_act")
         with pytest.raises(ToolError, match="the tool 'raw_act' of the MCP server 'raw' is no longer offered"):
             await call(raw_server.tools, "raw_act")
-        assert raw_server.changes == {"raw_act": "gone", "raw_other": "new"}
+        assert kinds(raw_server) == {"raw_act": "gone", "raw_other": "new"}
         assert list(raw_server.approve()) == ["raw_other"]
+
+
+@pytest.mark.fault("M04", "M05")
+async def test_a_new_tool_never_gets_the_name_of_an_approved_one() -> None:
+    dotted = {**ACT, "name": "a.b"}
+    later = [dotted, {**ACT, "name": "a_b"}]
+    async with MCPConnection("raw", raw(call="change", tools=[dotted], later=later)) as raw_server:
+        assert list(raw_server.tools) == ["raw_a_b"]
+        await call(raw_server.tools, "raw_a_b")
+        await call(raw_server.tools, "raw_a_b")
+        ((name, change),) = raw_server.changes.items()
+        assert name.startswith("raw_a_b_")
+        assert change.kind == "new"
 
 
 # --- schemas ---

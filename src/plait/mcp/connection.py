@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from plait.errors import ConfigurationError, MCPError, MissingExtra, ToolError, excerpt
 from plait.mcp.failures import Broken, Declined, NoAnswer, Unsent
+from plait.mcp.listing import judge_all
 from plait.mcp.questions import Questions
 from plait.mcp.results import to_result
 from plait.mcp.targets import read_target
@@ -167,19 +169,22 @@ class MCPConnection:
 
     @property
     def changes(self) -> Mapping[str, Change]:
-        """How what the server lists now differs from the approved tools: ``changed``, ``new`` or ``gone``, by name."""
+        """How what the server lists now differs from the approved tools, by name, with what a person needs to judge."""
         return self._toolset.changes
 
-    def approve(self, *names: str) -> Mapping[str, Tool]:
-        """Take tools as the server lists them now: those of these names, without a name all of `changes`.
+    def approve(self, *which: str | Change) -> Mapping[str, Tool]:
+        """Take tools as the server lists them now.
+
+        Args:
+            which: names, or values of `changes`, which are taken only as they were shown; without one, all `changes`.
 
         Returns:
             The tools, as in `tools`. Tools that had changed are the same objects.
 
         Raises:
-            ConfigurationError: there is no change of that name.
+            ConfigurationError: there is no such change, or not any more.
         """
-        self._toolset.approve(*names)
+        self._toolset.approve(*which)
         return self.tools
 
     # --- the session ---
@@ -211,7 +216,8 @@ class MCPConnection:
                     except BaseException:
                         link.stale = True
                         raise
-                    self._toolset.take(found, link.tap.refused)
+                    judged = await WORKERS.run(partial(judge_all, found, dict(link.tap.refused)))
+                    self._toolset.take(*judged)
         return link
 
     def _current(self) -> Link | None:

@@ -242,7 +242,7 @@ class Link:
             if not page.next_cursor or page.next_cursor == cursor or len(found) > MAX_TOOLS:
                 break
             cursor = page.next_cursor
-        return found
+        return found[:MAX_TOOLS]
 
     async def call(self, name: str, arguments: dict[str, Any], seconds: float) -> CallToolResult:
         """Call a tool.

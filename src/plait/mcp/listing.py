@@ -8,11 +8,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from plait.errors import excerpt
 from plait.mcp.names import visible, visible_schema
 from plait.shape import resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 MAX_SCHEMA: Final = 100_000
 """Bytes of JSON; a model would pay for them in every request."""
@@ -39,6 +42,31 @@ class Listed:
 
 class Unusable(Exception):
     """The tool cannot be offered to a model; the message is the reason."""
+
+
+def judge_all(
+    found: Iterable[tuple[str, str, dict[str, Any]]], refused: Mapping[str, str]
+) -> tuple[dict[str, Listed], dict[str, str]]:
+    """Judge what a server lists; of many tools that takes long, so it is for a thread.
+
+    Args:
+        found: name, description and schema of each tool.
+        refused: tools that were refused already, with the reason.
+
+    Returns:
+        The usable tools by the server's names, and the others with the reason.
+    """
+    usable: dict[str, Listed] = {}
+    reasons = dict(refused)
+    for name, description, schema in found:
+        try:
+            if name in usable:
+                msg = "another tool of this server has the same name"
+                raise Unusable(msg)  # noqa: TRY301  # one place notes the reasons
+            usable[name] = judge(name, description, schema)
+        except Unusable as error:
+            reasons[excerpt(name, MAX_TOOL_NAME)] = str(error)
+    return usable, reasons
 
 
 def judge(name: str, description: str, schema: dict[str, Any]) -> Listed:

@@ -12,7 +12,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterator, Mapping
 
 MAX_NAME: Final = 64
 MAX_DESCRIPTION: Final = 4_000
@@ -27,7 +27,7 @@ def plain_name(name: str) -> str:
     return re.sub(r"[^a-zA-Z0-9_-]", "_", name)
 
 
-def tool_names(prefix: str, names: Iterable[str]) -> dict[str, str]:
+def tool_names(prefix: str, names: Collection[str], kept: Mapping[str, str] | None = None) -> dict[str, str]:
     """Give each of a server's names as the model gets it: prefix, ``_`` and name, in 64 characters.
 
     One that is too long, or that cleaning made equal to another, ends in a mark made of the whole original.
@@ -35,20 +35,27 @@ def tool_names(prefix: str, names: Iterable[str]) -> dict[str, str]:
     Args:
         prefix: what stands before; empty for nothing.
         names: the server's own names, none twice.
+        kept: names that were given before, and stay.
     """
-    wanted = {name: plain_name(f"{prefix}_{name}" if prefix else name) for name in names}
-    times = Counter(wanted.values())
-    given = {}
+    given = {name: kept[name] for name in names if kept and name in kept}
+    wanted = {name: plain_name(f"{prefix}_{name}" if prefix else name) for name in names if name not in given}
+    times = Counter([*wanted.values(), *given.values()])
     for name, plain in wanted.items():
-        exact = plain.endswith(name)  # nothing of it was cleaned
-        fits = 0 < len(plain) <= MAX_NAME and (times[plain] == 1 or exact)
-        given[name] = plain if fits else _marked(plain, name)
-    return given
+        own = times[plain] == 1 or (plain.endswith(name) and plain not in given.values())
+        if plain and len(plain) <= MAX_NAME and own:
+            given[name] = plain
+    used = set(given.values())
+    for name in sorted(wanted.keys() - given.keys()):
+        given[name] = next(marked for marked in _marked(wanted[name], name) if marked not in used)
+        used.add(given[name])
+    return {name: given[name] for name in names}
 
 
-def _marked(plain: str, name: str) -> str:
-    mark = sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:_MARK]
-    return f"{plain[: MAX_NAME - _MARK - 1]}_{mark}"
+def _marked(plain: str, name: str) -> Iterator[str]:
+    """Give names with ever longer marks: a server may name a tool as another's mark would be."""
+    whole = sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
+    for size in range(_MARK, MAX_NAME):
+        yield f"{plain[: MAX_NAME - size - 1]}_{whole[:size]}"
 
 
 def visible(text: str, most: int = MAX_DESCRIPTION) -> str:

@@ -7,22 +7,36 @@ a new one is not offered, until a person approves. Knows nothing of sessions.
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from plait.errors import ConfigurationError, ToolError, excerpt
-from plait.mcp.listing import MAX_TOOL_NAME, Listed, Unusable, judge
+from plait.mcp.listing import MAX_TOOL_NAME, Listed
 from plait.mcp.names import plain_name, tool_names
 from plait.mcp.tools import MCPTool
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Mapping
 
     from plait.mcp.tools import Carry
 
 logger = logging.getLogger("plait.mcp")
 
-Change = Literal["changed", "new", "gone"]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """How a tool differs from what was approved.
+
+    Attributes:
+        name: the tool's name, as the model has it or would have it.
+        kind: what happened to it.
+        listed: what the server says of it now, for the person who approves; None for one that is gone.
+    """
+
+    name: str
+    kind: Literal["changed", "new", "gone"]
+    listed: Listed | None
 
 
 class Toolset:
@@ -41,34 +55,24 @@ class Toolset:
 
     def __init__(self, server: str, prefix: str, idempotent: Collection[str] | bool, carry: Carry) -> None:  # noqa: FBT001  # all or these
         self.tools: dict[str, MCPTool] = {}
-        self.refused: dict[str, str] = {}
+        self.refused: Mapping[str, str] = {}
         self._server = server
         self._prefix = plain_name(prefix)
         self._idempotent = idempotent
         self._carry = carry
-        self._offered: dict[str, Listed] = {}
+        self._offered: Mapping[str, Listed] = {}
 
-    def take(self, found: Iterable[tuple[str, str, dict[str, Any]]], refused: Mapping[str, str]) -> None:
+    def take(self, offered: Mapping[str, Listed], refused: Mapping[str, str]) -> None:
         """Take what the server lists: the first time as the tools, later to compare.
 
         Args:
-            found: name, description and schema of each tool.
-            refused: tools that were refused already, with the reason.
+            offered: the usable tools by the server's names.
+            refused: the others, with the reason.
         """
-        offered: dict[str, Listed] = {}
-        reasons = dict(refused)
-        for name, description, schema in found:
-            try:
-                if name in offered:
-                    msg = "another tool of this server has the same name"
-                    raise Unusable(msg)  # noqa: TRY301  # one place notes the reasons
-                offered[name] = judge(name, description, schema)
-            except Unusable as error:
-                reasons[excerpt(name, MAX_TOOL_NAME)] = str(error)
-        for name, why in reasons.items():
+        for name, why in refused.items():
             if self.refused.get(name) != why:
                 logger.warning("the tool %r of the MCP server %r is not used: %s", excerpt(name, 64), self._server, why)
-        self._offered, self.refused = offered, reasons
+        self._offered, self.refused = offered, refused
         if not self.tools:
             for original, name in tool_names(self._prefix, offered).items():
                 self._add(name, offered[original])
@@ -81,35 +85,33 @@ class Toolset:
         """How what the server lists now differs from the approved tools, by name."""
         found: dict[str, Change] = {}
         for original, name in self._names().items():
-            tool = self.tools.get(name)
-            if tool is None:
-                found[name] = "new"
-            elif tool.pin != self._offered[original].pin:
-                found[name] = "changed"
+            listed, tool = self._offered[original], self.tools.get(name)
+            if tool is None or tool.pin != listed.pin:
+                found[name] = Change(name=name, kind="changed" if tool else "new", listed=listed)
         for tool in self.tools.values():
             if tool.original not in self._offered:
-                found[tool.name] = "gone"
+                found[tool.name] = Change(name=tool.name, kind="gone", listed=None)
         return MappingProxyType(found)
 
-    def approve(self, *names: str) -> None:
-        """Take tools as they are listed now: those of these names, without a name all of `changes`.
+    def approve(self, *which: str | Change) -> None:
+        """Take tools as they are listed now: those of these names, without one all of `changes`.
 
         Raises:
-            ConfigurationError: there is no change of that name.
+            ConfigurationError: there is no such change, or not any more.
         """
         changes = self.changes
-        offered = {name: self._offered[original] for original, name in self._names().items()}
-        for name in names or tuple(changes):
-            match changes.get(name):
-                case "gone":
-                    del self.tools[name]
-                case "changed":
-                    self.tools[name].take(offered[name])
-                case "new":
-                    self._add(name, offered[name])
-                case None:
-                    msg = f"the MCP server {self._server!r} has no change at {excerpt(name, 64)!r} to approve"
-                    raise ConfigurationError(msg)
+        for given in which or tuple(changes):
+            name = given if isinstance(given, str) else given.name
+            change = changes.get(name)
+            if change is None or (isinstance(given, Change) and given != change):
+                msg = f"the MCP server {self._server!r} has no such change at {excerpt(name, 64)!r} to approve"
+                raise ConfigurationError(msg)
+            if change.listed is None:
+                del self.tools[name]
+            elif change.kind == "changed":
+                self.tools[name].take(change.listed)
+            else:
+                self._add(name, change.listed)
 
     def check(self, tool: MCPTool) -> None:
         """Refuse a tool that is not what was approved.
@@ -132,8 +134,7 @@ class Toolset:
 
     def _names(self) -> dict[str, str]:
         """Give the name of each tool that is listed; one that was approved keeps its name."""
-        kept = {tool.original: tool.name for tool in self.tools.values() if tool.original in self._offered}
-        return {**tool_names(self._prefix, self._offered), **kept}
+        return tool_names(self._prefix, self._offered, {tool.original: tool.name for tool in self.tools.values()})
 
     def _add(self, name: str, listed: Listed) -> None:
         again = self._idempotent

@@ -59,6 +59,17 @@ class _Head(msgspec.Struct):
     params: dict[str, Any] | None = None
 
 
+class _Error(msgspec.Struct):
+    message: str
+    code: int
+
+
+class _Refusal(msgspec.Struct):
+    """What is read of an error."""
+
+    error: _Error
+
+
 _head: Final = msgspec.json.Decoder(_Head, strict=False).decode
 
 
@@ -216,11 +227,12 @@ class Wire(httpx2.AsyncBaseTransport):
         if status >= 500 or status in {408, 429}:  # noqa: PLR2004
             self.trouble = CannotReach(f"{url} answers with status {status}", retryable=True)
             return exchange.failed(request, FAILED, str(self.trouble))
-        why = f"{url} answers with status {status}: no MCP server is there; check the address, often it ends in /mcp"
-        self.trouble = CannotReach(why, foreign=True)
-        if _kind(response) == "application/json" and _is_error(body):  # the SDK reads more from it
+        said = _error_message(body) if _kind(response) == "application/json" else None
+        why = excerpt(said) if said else "no MCP server is there; check the address, often it ends in /mcp"
+        self.trouble = CannotReach(f"{url} answers with status {status}: {why}", foreign=True)
+        if said is not None:  # the SDK reads more from it
             return httpx2.Response(status, headers=_plain(response), content=body, request=request)
-        return exchange.failed(request, FAILED, f"it answers with status {status}" if in_session else why)
+        return exchange.failed(request, FAILED, f"it answers with status {status}" if in_session else str(self.trouble))
 
     def _give_up(self, key: str) -> None:
         if exchange := self._open.pop(key, None):
@@ -272,12 +284,12 @@ def _plain(response: httpx2.Response) -> httpx2.Headers:
     return httpx2.Headers([(name, value) for name, value in response.headers.multi_items() if name not in dropped])
 
 
-def _is_error(body: bytes) -> bool:
+def _error_message(body: bytes) -> str | None:
+    """Give the message of a JSON-RPC error; None for anything else."""
     try:
-        found = msgspec.json.decode(body)
-    except msgspec.DecodeError:
-        return False
-    return isinstance(found, dict) and isinstance(found.get("error"), dict)
+        return msgspec.json.decode(body, type=_Refusal).error.message
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
 
 
 def _origin(url: httpx2.URL) -> str:
