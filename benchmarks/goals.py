@@ -62,6 +62,10 @@ GOALS: Final = (
         for case, title in {"anthropic": "Anthropic", "ollama": "Ollama", "responses": "Responses"}.items()
         for name, label, most in (("run", "one run", _RATIO), ("chunk", "chunk", _RATIO), ("paced", "1 ms apart", 1.5))
     ),
+    Goal(case="client", name="create", label="chat client: one completion", most=_RATIO),
+    Goal(case="client", name="chunk", label="chat client: streamed chunk, in a burst", most=_RATIO),
+    Goal(case="client", name="built", label="1,000 clients built at once, stall", unit="ms", rule="value", most=50),
+    Goal(case="sync", name="sync", label="what a sync call adds (floor: awaited)", rule="difference", most=200),
     Goal(case="first", name="first", label="first token, wall", unit="ms", rule="difference", most=0.3),
     Goal(case="growth", name="growth", label="turn 400 against turn 1", unit="x", rule="value", most=_RATIO),
     Goal(case="growth", name="last", label="turn 400", counts=False),

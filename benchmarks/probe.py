@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks import imports, limits, store, turns
+from benchmarks import clients, imports, limits, store, turns
 from benchmarks.clock import pin, raise_file_limit
 from benchmarks.setting import Setting
 from benchmarks.sides import City, make_side
@@ -65,6 +65,8 @@ PROBES: Final[Mapping[str, Callable[..., Any]]] = {
     "anthropic": partial(turns.dialect, "anthropic"),
     "ollama": partial(turns.dialect, "ollama"),
     "responses": partial(turns.dialect, "responses"),
+    "client": clients.client,
+    "sync": clients.sync_client,
     "first": turns.first,
     "growth": turns.growth,
     "crowd": limits.crowd,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -619,3 +620,50 @@ async def test_texts_and_parts_in_a_list_are_one_message() -> None:
         "a prompt is a list of messages, or a list of texts and parts that are one message; this one has both parts "
         "and UserMessage"
     )
+
+
+# --- an agent as a tool -----------------------------------------------------------------------------------------------
+
+
+async def test_an_agent_is_a_tool_for_another() -> None:
+    helper = Agent(
+        role="You know the way.", goal="Help travellers.", name="Way finder", provider=OfflineProvider(["Left."])
+    )
+    made = helper.as_tool()
+    assert (made.name, made.description, made.timeout) == ("Way_finder", "You know the way. Help travellers.", inf)
+    assert list(made.get_definition().parameters["properties"]) == ["prompt"]
+    provider = OfflineProvider([ToolCall(id="c", name="Way_finder", arguments='{"prompt": "Where to?"}'), "Go left."])
+    assert await Agent(role="You lead.", provider=provider, tools=[made]).chat("Where to?") == "Go left."
+    assert provider.requests[-1].messages[-1].tool_results[0].text == "Left."
+    named = helper.as_tool("ask_the_way", "Ask for the way.")
+    assert (named.name, named.description) == ("ask_the_way", "Ask for the way.")
+
+
+async def test_an_agent_as_a_tool_works_for_the_caller_s_user_and_remembers_nothing() -> None:
+    seen = []
+
+    def look(user_id: str) -> str:
+        """Look who asks."""
+        seen.append(user_id)
+        return "seen"
+
+    def answer(request: Request) -> str | ToolCall:
+        return "done" if request.messages[-1].role == "tool" else ToolCall(id="c", name="look")
+
+    helper = Agent(role="You look.", name="helper", provider=OfflineProvider(function=answer), tools=[look])
+    call = ToolCall(id="c", name="helper", arguments='{"prompt": "Look."}')
+    leader = Agent(role="You lead.", provider=OfflineProvider([call, "Done.", call, "Done."]), tools=[helper.as_tool()])
+    for user in ("ann", "bob"):
+        assert await leader.chat("Go.", user) == "Done."
+    assert (seen, helper.history) == (["ann", "bob"], [])
+
+
+async def test_an_agent_as_a_tool_that_reached_its_limit_gives_an_error() -> None:
+    calling = OfflineProvider(
+        function=lambda _request: ToolCall(id="c", name="calculate", arguments='{"expression": "1"}')
+    )
+    helper = Agent(role="You count.", name="helper", provider=calling, tools=["calculate"], max_turns=2)
+    provider = OfflineProvider([ToolCall(id="c", name="helper", arguments='{"prompt": "Count."}'), "I see."])
+    assert await Agent(role="You lead.", provider=provider, tools=[helper.as_tool()]).chat("Count.") == "I see."
+    result = provider.requests[-1].messages[-1].tool_results[0]
+    assert (result.is_error, result.text) == (True, "helper ended before it had an answer (max_turns)")

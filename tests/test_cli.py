@@ -263,6 +263,38 @@ def test_files_go_along_with_a_prompt(plait: Runner, tmp_path: Path) -> None:
         assert lost.err.startswith(f"plait: {sentence}")
 
 
+MCP_SERVER = """
+from plait import MCPServer
+
+def tell(city: str) -> str:
+    "Tell the weather."
+    return f"sunny in {city}"
+
+MCPServer("weather", tools=[tell]).run()
+"""
+
+
+def test_the_tools_of_an_mcp_server(plait: Runner, tmp_path: Path) -> None:
+    (tmp_path / "weather.py").write_text(MCP_SERVER)
+    done = plait("run", *OFFLINE, "--mcp", f"'{sys.executable}' weather.py", "What is the weather in Oslo?")
+    assert (done.code, done.out) == (0, "weather_tell says: sunny in Oslo\n")
+    assert "weather_tell(city='Oslo') → sunny in Oslo" in done.err
+
+
+@pytest.mark.parametrize(
+    ("server", "code", "words"),
+    [
+        ("http://127.0.0.1:1/mcp", 1, "the MCP server '127_0_0_1_1' cannot be used: http://127.0.0.1:1/mcp cannot be"),
+        ("no-such-program", 1, "cannot be used: the program 'no-such-program' cannot be started"),
+        ("'open", 2, """--mcp "'open" is no command that can be read (No closing quotation)"""),
+    ],
+)
+def test_what_is_no_mcp_server_is_said(plait: Runner, server: str, code: int, words: str) -> None:
+    done = plait("run", *OFFLINE, "--mcp", server, "hello")
+    assert (done.code, done.out, done.err.count("\n")) == (code, "", 1)
+    assert words in done.err
+
+
 def test_run_refuses_what_is_no_text(plait: Runner) -> None:
     done = plait("run", "-", *OFFLINE, given=b"\x89PNG\xff")
     assert done == (2, "", "plait: the prompt on standard input is no UTF-8 text\n")

@@ -12,20 +12,22 @@ import pytest
 import plait
 
 PUBLIC = """
-Agent AgentDefinition AgentError AgentRun AgentTemplates AlreadyAnswered Answer AssistantMessage AsyncImageClient
-AttemptDelta AudioPart Cancelled ChatForm ConfigurationError CorruptRecord DeadlockError Delta DetailsDelta
-EmptyAnswer Entry Event Expired Fallback FilePart FinishDelta Frozen FrozenDict FunctionTool GuardrailError
-ImageEditResponse ImageGenerationResponse ImagePart InvalidReply LastN LimitExceeded MemoryStore MemoryStrategy
-Message MessageAdded MissingExtra ModelDelta ModelError NotReplayable NothingToResume OfflineProvider
-OpenRouterAPIError OpenRouterConnectionError OpenRouterError OpenRouterModel OpenRouterModelRegistry OutputInvalid
-OutputStream PartDelta PlaitError Promise ProtocolViolation Provider ProviderError RateLimited ReasoningDelta
-ReasoningPart Recording RefusalDelta Refused Replay ReplayMismatch ReplyError Request RetryPolicy RetryRule Retrying
-RunContext RunFinished RunLimits RunOptions RunResult RunStarted Scope Secret SecurityError ServerToolPart SessionGone
-Settings StaleInteraction StateConflict StopReason StopSignal Store StoreError StoreUnavailable StreamTruncated
-StreamedPromise SystemMessage TextDelta TextPart TextStream Tool ToolCall ToolCallDelta ToolCallFinished
-ToolCallStarted ToolDefinition ToolError ToolMessage ToolResult TransportError TransportLimits UnknownThread Usage
-UsageDelta UserMessage Vendor Veto WrongInteraction attachment cassette create_agent get_memory_strategy get_provider
-history open_store register_model register_provider register_tool search_documents stats tool usage
+Agent AgentDefinition AgentError AgentRun AgentTemplates AlreadyAnswered Answer AssistantMessage AsyncChatStream
+AsyncImageClient AsyncMCPClient AsyncOpenRouterClient AsyncToolClient AttemptDelta AudioPart Cancelled ChatCompletion
+ChatCompletionChunk ChatCompletionMessage ChatForm ChatStream ConfigurationError CorruptRecord DeadlockError Delta
+DetailsDelta EmptyAnswer Entry Event Expired Fallback FilePart FinishDelta Frozen FrozenDict FunctionTool
+GuardrailError ImageEditResponse ImageGenerationResponse ImagePart InvalidReply LastN LimitExceeded MCPClient
+MCPConnection MCPError MCPHost MCPServer MemoryStore MemoryStrategy Message MessageAdded MissingExtra ModelDelta
+ModelError NotReplayable NothingToResume OfflineProvider OpenRouterAPIError OpenRouterClient OpenRouterConnectionError
+OpenRouterError OpenRouterModel OpenRouterModelRegistry OutputInvalid OutputStream PartDelta PlaitError Promise
+ProtocolViolation Provider ProviderError RateLimited ReasoningDelta ReasoningPart Recording RefusalDelta Refused
+Replay ReplayMismatch ReplyError Request RetryPolicy RetryRule Retrying RunContext RunFinished RunLimits RunOptions
+RunResult RunStarted Scope Secret SecurityError ServerToolPart SessionGone Settings StaleInteraction StateConflict
+StopReason StopSignal Store StoreError StoreUnavailable StreamTruncated StreamedPromise SyncStream SystemMessage
+TextDelta TextPart TextStream TokenUsage Tool ToolCall ToolCallDelta ToolCallFinished ToolCallStarted ToolClient
+ToolDefinition ToolError ToolMessage ToolResult TransportError TransportLimits UnknownThread Usage UsageDelta
+UserMessage Vendor Veto WrongInteraction attachment cassette create_agent get_memory_strategy get_provider history
+mcp_host open_store register_model register_provider register_tool search_documents stats tool usage
 """.split()  # noqa: SIM905  # a list of names is easier to read, and to change, as a text
 
 HEAVY = ("aiohttp", "alembic", "anyio", "docstring_parser", "mcp", "rich", "sqlalchemy", "typer")

@@ -20,6 +20,18 @@ if TYPE_CHECKING:
     from plait.agent import create_agent as create_agent
     from plait.attachments import attachment as attachment
     from plait.builtin import search_documents as search_documents
+    from plait.clients.chat import AsyncOpenRouterClient as AsyncOpenRouterClient
+    from plait.clients.completions import ChatCompletion as ChatCompletion
+    from plait.clients.completions import ChatCompletionChunk as ChatCompletionChunk
+    from plait.clients.completions import ChatCompletionMessage as ChatCompletionMessage
+    from plait.clients.completions import TokenUsage as TokenUsage
+    from plait.clients.mcp import AsyncMCPClient as AsyncMCPClient
+    from plait.clients.mcp import MCPClient as MCPClient
+    from plait.clients.streams import AsyncChatStream as AsyncChatStream
+    from plait.clients.streams import ChatStream as ChatStream
+    from plait.clients.sync import OpenRouterClient as OpenRouterClient
+    from plait.clients.sync import ToolClient as ToolClient
+    from plait.clients.tools import AsyncToolClient as AsyncToolClient
     from plait.context import LastN as LastN
     from plait.context import MemoryStrategy as MemoryStrategy
     from plait.context import get_memory_strategy as get_memory_strategy
@@ -37,6 +49,7 @@ if TYPE_CHECKING:
     from plait.errors import GuardrailError as GuardrailError
     from plait.errors import InvalidReply as InvalidReply
     from plait.errors import LimitExceeded as LimitExceeded
+    from plait.errors import MCPError as MCPError
     from plait.errors import MissingExtra as MissingExtra
     from plait.errors import ModelError as ModelError
     from plait.errors import NothingToResume as NothingToResume
@@ -89,6 +102,10 @@ if TYPE_CHECKING:
     from plait.log import history as history
     from plait.log import stats as stats
     from plait.log import usage as usage
+    from plait.mcp.connection import MCPConnection as MCPConnection
+    from plait.mcp.server import MCPServer as MCPServer
+    from plait.mcp.server_host import MCPHost as MCPHost
+    from plait.mcp.server_host import mcp_host as mcp_host
     from plait.messages import AssistantMessage as AssistantMessage
     from plait.messages import AudioPart as AudioPart
     from plait.messages import FilePart as FilePart
@@ -104,6 +121,7 @@ if TYPE_CHECKING:
     from plait.messages import UserMessage as UserMessage
     from plait.options import RunOptions as RunOptions
     from plait.plain import FrozenDict as FrozenDict
+    from plait.portal import SyncStream as SyncStream
     from plait.promises import Promise as Promise
     from plait.promises import Scope as Scope
     from plait.promises import StreamedPromise as StreamedPromise
@@ -153,6 +171,26 @@ _HOME = {
     ),
     "plait.attachments": ("attachment",),
     "plait.builtin": ("search_documents",),
+    "plait.clients.chat": ("AsyncOpenRouterClient",),
+    "plait.clients.completions": (
+        "ChatCompletion",
+        "ChatCompletionChunk",
+        "ChatCompletionMessage",
+        "TokenUsage",
+    ),
+    "plait.clients.mcp": (
+        "AsyncMCPClient",
+        "MCPClient",
+    ),
+    "plait.clients.streams": (
+        "AsyncChatStream",
+        "ChatStream",
+    ),
+    "plait.clients.sync": (
+        "OpenRouterClient",
+        "ToolClient",
+    ),
+    "plait.clients.tools": ("AsyncToolClient",),
     "plait.context": (
         "LastN",
         "MemoryStrategy",
@@ -175,6 +213,7 @@ _HOME = {
         "GuardrailError",
         "InvalidReply",
         "LimitExceeded",
+        "MCPError",
         "MissingExtra",
         "ModelError",
         "NotReplayable",
@@ -232,6 +271,12 @@ _HOME = {
         "stats",
         "usage",
     ),
+    "plait.mcp.connection": ("MCPConnection",),
+    "plait.mcp.server": ("MCPServer",),
+    "plait.mcp.server_host": (
+        "MCPHost",
+        "mcp_host",
+    ),
     "plait.messages": (
         "AssistantMessage",
         "AudioPart",
@@ -249,6 +294,7 @@ _HOME = {
     ),
     "plait.options": ("RunOptions",),
     "plait.plain": ("FrozenDict",),
+    "plait.portal": ("SyncStream",),
     "plait.promises": (
         "Promise",
         "Scope",

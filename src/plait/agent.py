@@ -6,31 +6,31 @@ events and a `RunResult`. Knows the layers below; nothing below knows it.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import re
+from math import inf
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Generic, Unpack
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, Unpack, cast
 
 from typing_extensions import TypeVar
 
 from plait.builtin import READY_MADE
 from plait.context import strategy_of
-from plait.errors import ConfigurationError, NothingToResume, excerpt
+from plait.errors import ConfigurationError, NothingToResume, ToolError, excerpt
 from plait.hooks import Hooks
 from plait.ids import new_id
 from plait.loop import Run
 from plait.messages import SystemMessage
+from plait.open_threads import OpenThreads
 from plait.options import check_options, definition_of, list_of_tools, messages_of, settings_of, store_of
 from plait.plain import EMPTY
+from plait.portal import PORTAL
 from plait.providers.base import DEFAULT_SETTINGS
 from plait.providers.catalog import get_provider
 from plait.run import DEFAULT_LIMITS, RunContext, RunLimits
 from plait.schema import output_schema
-from plait.store.base import check_name
-from plait.store.catalog import open_store
 from plait.streams import AgentRun, OutputStream, TextStream, result_of
 from plait.threads import Thread
-from plait.toolbase import prepare
-from plait.tools import find_tools
+from plait.tools import Toolbox, as_tool, find_tools
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,19 +39,19 @@ if TYPE_CHECKING:
     from plait.definition import AgentDefinition
     from plait.entries import Entry
     from plait.hooks import Hook
+    from plait.mcp.servers import MCPServerForm, MCPServers
     from plait.messages import Message
     from plait.options import Prompt, RunOptions
+    from plait.portal import SyncStream
     from plait.providers.base import Provider, Settings
+    from plait.run import RunResult
     from plait.store.base import Store
-    from plait.tools import ToolForm
+    from plait.tools import FunctionTool, Tool, ToolForm
 
 Deps = TypeVar("Deps", default=Any)
 Output = TypeVar("Output", default=str)
 
 DEFAULT_USER: Final = "default"
-
-KEPT_THREADS: Final = 256
-"""Tails of recently used threads that an agent keeps, so that it reads only what is new."""
 
 
 class Agent(Generic[Deps, Output]):
@@ -82,6 +82,9 @@ class Agent(Generic[Deps, Output]):
         hooks: callables by hook name (see `plait.hooks`).
         settings: further settings of the model (see `Settings`).
         sequential_tools: carries the tool calls of one turn out one after the other.
+        mcp_servers: MCP servers whose tools the agent has, too: a list of URLs, commands (``["npx", "server"]``) and
+            `MCPConnection`s, or a dict of them by name. They are connected with the first run, until `close`, or as
+            long as the event loop.
         debug: while a run is under way, a watchdog logs a warning (to ``plait.tools``) when a tool has blocked the
             event loop for 0.25 s, with its name and the line of code.
 
@@ -92,22 +95,19 @@ class Agent(Generic[Deps, Output]):
     __slots__ = (
         "__weakref__",
         "_debug",
-        "_definitions",
-        "_given_store",
         "_hooks",
-        "_named",
         "_output",
-        "_own",
         "_sequential",
+        "_servers",
         "_settings",
         "_strategy",
         "_system",
-        "_told",
+        "_threads",
+        "_toolbox",
         "definition",
         "limits",
         "name",
         "provider",
-        "tools",
     )
 
     def __init__(  # noqa: PLR0917  # the order that is documented
@@ -135,31 +135,33 @@ class Agent(Generic[Deps, Output]):
         hooks: Mapping[str, Hook | Sequence[Hook]] | None = None,
         settings: Settings | None = None,
         sequential_tools: bool = False,
+        mcp_servers: Sequence[MCPServerForm] | Mapping[str, MCPServerForm] | None = None,
         debug: bool = False,
     ) -> None:
         self.definition = definition_of(definition, role, goal, constraints, personality)
         self.name = name or self.definition.name or "Assistant"
         self.provider = get_provider(provider, model=model, api_key=api_key, base_url=base_url)
-        self.tools = find_tools(list_of_tools(tools), READY_MADE)
+        self._toolbox = Toolbox.of(find_tools(list_of_tools(tools), READY_MADE))
         self.limits = RunLimits(max_turns=max_turns, max_tool_calls=max_tool_calls)
         self._output = None if output is None or output is str else output_schema(output)
+        self._servers = None if not mcp_servers else _mcp_servers(mcp_servers)
         self._strategy = strategy_of(memory_strategy, memory_params)
         self._settings = settings_of(settings or DEFAULT_SETTINGS, temperature, max_tokens)
         self._hooks = Hooks(hooks)
         self._sequential = sequential_tools
         self._debug = debug
-        prepared = [prepare(tool) for tool in self.tools.values()]
-        self._definitions = tuple(one.definition for one in prepared)
-        self._told = any(one.injected for one in prepared)
         prompt = self.definition.compile()
         self._system = SystemMessage(text=prompt) if prompt else None
-        self._given_store = store_of(store)
-        self._own: dict[str, Thread] = {}
-        self._named: OrderedDict[tuple[str, str], Thread] = OrderedDict()
+        self._threads = OpenThreads(store_of(store))
 
     def __repr__(self) -> str:
         model = f"{self.provider.name}:{self.provider.model}"
         return f"Agent(name={self.name!r}, model={model!r}, tools={list(self.tools)})"
+
+    @property
+    def tools(self) -> dict[str, Tool]:
+        """The agent's tools by name; those of MCP servers are among them once these are connected."""
+        return self._toolbox.tools
 
     @property
     def system_prompt(self) -> str:
@@ -174,19 +176,16 @@ class Agent(Generic[Deps, Output]):
             ConfigurationError: the URL names no store.
             StoreUnavailable: the file is no database of plait's, or cannot be opened.
         """
-        if self._given_store is None or isinstance(self._given_store, str):
-            self._given_store = open_store(self._given_store)
-        return self._given_store
+        return self._threads.store
 
     @property
     def history(self) -> list[Message]:
         """The messages of the agent's own thread with the default user: what `chat` without ``thread`` continues."""
-        own = self._own.get(DEFAULT_USER)
-        return own.tail.sendable() if own else []
+        return self._threads.said(DEFAULT_USER)
 
     def new_thread(self, user_id: str = DEFAULT_USER) -> None:
         """Begin anew: the next `chat` without ``thread`` knows nothing of the earlier ones. A run under way goes on."""
-        self._own.pop(user_id, None)
+        self._threads.forget(user_id)
 
     async def chat(
         self, content: Prompt, user_id: str = DEFAULT_USER, *, thread: str | None = None, **options: Unpack[RunOptions]
@@ -210,7 +209,7 @@ class Agent(Generic[Deps, Output]):
         """
         messages = messages_of(content)
         check_options(options)
-        made = self._made(messages, await self._chat_thread(thread, user_id), options, observed=False)
+        made = await self._made(messages, await self._threads.open(thread, user_id), options, observed=False)
         async for _ in made.events():  # never left early, so there is nothing to close
             pass
         return result_of(made).output
@@ -230,7 +229,7 @@ class Agent(Generic[Deps, Output]):
         check_options(options)
 
         async def made() -> Run[Output]:
-            return self._made(messages, await self._chat_thread(thread, user_id), options)
+            return await self._made(messages, await self._threads.open(thread, user_id), options)
 
         return TextStream(made, f"stream of {self.name}")
 
@@ -257,7 +256,7 @@ class Agent(Generic[Deps, Output]):
         check_options(options)
 
         async def made() -> Run[Output]:
-            return self._made(messages, await self._chat_thread(thread, user_id), options)
+            return await self._made(messages, await self._threads.open(thread, user_id), options)
 
         from plait.partials import Partials  # few agents need it, and its patterns take time to compile
 
@@ -288,8 +287,8 @@ class Agent(Generic[Deps, Output]):
 
         async def made() -> Run[Output]:
             if thread is None:
-                return self._made(messages, Thread.for_one_run(new_id("thr"), user_id), options)
-            return self._made(messages, await self._opened(thread, user_id), options)
+                return await self._made(messages, Thread.for_one_run(new_id("thr"), user_id), options)
+            return await self._made(messages, await self._threads.open(thread, user_id), options)
 
         return AgentRun(made, f"run of {self.name}")
 
@@ -307,23 +306,97 @@ class Agent(Generic[Deps, Output]):
         check_options(options)
 
         async def made() -> Run[Output]:
-            opened = await self._found(thread, user_id)
+            opened = await self._threads.find(thread, user_id)
             if opened is None:
                 whose = f"thread {excerpt(repr(thread), 80)} of user {excerpt(repr(user_id), 80)}"
                 msg = f"there is no {whose}, so no run that could go on; begin one with a prompt"
                 raise NothingToResume(msg)
-            return self._made((), opened, options)
+            return await self._made((), opened, options)
 
         return AgentRun(made, f"run of {self.name}")
 
+    def as_tool(self, name: str | None = None, description: str | None = None) -> FunctionTool[[str, str], Any]:
+        """Give this agent as a tool, for other agents and for MCP hosts: each call is a run on a fresh thread.
+
+        Args:
+            name: the tool's name; else the agent's, in letters that a tool's name may have.
+            description: when to use it; else the agent's role and goal.
+
+        Returns:
+            A tool of one parameter, ``prompt``, that gives the agent's answer. Its user is the caller's.
+        """
+
+        async def ask(prompt: str, user_id: str) -> Output:
+            """Ask.
+
+            Args:
+                prompt: what to do or to answer, with all that must be known for it.
+                user_id: for whom.
+            """
+            result = await self.run(prompt, user_id=user_id)
+            if result.stop_reason != "response":
+                text = f", after: {excerpt(result.text)}" if result.text else ""
+                msg = f"{self.name} ended before it had an answer ({result.stop_reason}){text}"
+                raise ToolError(msg)
+            return result.output
+
+        about = " ".join(filter(None, (self.definition.role, self.definition.goal)))
+        form = {"func": ask, "timeout": inf, "description": description or about or f"Ask {self.name}."}
+        made = as_tool({**form, "name": name or re.sub(r"[^a-zA-Z0-9_-]+", "_", self.name).strip("_")[:64] or "agent"})
+        return cast("FunctionTool[[str, str], Any]", made)
+
+    # The sync face: the same methods for callers who cannot await, each one line on the portal.
+
+    def chat_sync(
+        self, content: Prompt, user_id: str = DEFAULT_USER, *, thread: str | None = None, **options: Unpack[RunOptions]
+    ) -> Output:
+        """See `chat`; for sync callers, who may stand anywhere, also under a running event loop."""
+        return PORTAL.call(lambda: self.chat(content, user_id, thread=thread, **options))
+
+    def stream_sync(
+        self, content: Prompt, user_id: str = DEFAULT_USER, *, thread: str | None = None, **options: Unpack[RunOptions]
+    ) -> SyncStream[str]:
+        """See `stream`; for sync callers: ``for text in agent.stream_sync("...")``."""
+        return PORTAL.iterate(lambda: self.stream(content, user_id, thread=thread, **options).batches())
+
+    def run_sync(
+        self,
+        prompt: Prompt,
+        *,
+        thread: str | None = None,
+        user_id: str = DEFAULT_USER,
+        **options: Unpack[RunOptions],
+    ) -> RunResult[Output]:
+        """See `run`; for sync callers, who get the result when the run has ended."""
+        return PORTAL.call(lambda: self.run(prompt, thread=thread, user_id=user_id, **options))
+
+    def resume_sync(
+        self, thread: str | None = None, *, user_id: str = DEFAULT_USER, **options: Unpack[RunOptions]
+    ) -> RunResult[Output]:
+        """See `resume`; for sync callers, who get the result when the run has ended."""
+        return PORTAL.call(lambda: self.resume(thread, user_id=user_id, **options))
+
     async def log(self, thread: str | None = None, *, user_id: str = DEFAULT_USER) -> list[Entry]:
         """Give the entries of a thread, oldest first, for the views in `plait.log`; none where there is no thread."""
-        opened = await self._found(thread, user_id)
+        opened = await self._threads.find(thread, user_id)
         return await opened.store.read(opened.thread_id) if opened else []
 
-    def _made(
+    async def close(self) -> None:
+        """End the connections to MCP servers; there is nothing else to close. The next run connects anew."""
+        if self._servers is not None:
+            await self._servers.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        await self.close()
+
+    async def _made(
         self, prompt: tuple[Message, ...], thread: Thread, options: RunOptions, *, observed: bool = True
     ) -> Run[Output]:
+        if self._servers is not None and (more := await self._servers.new_tools()):
+            self._toolbox = self._toolbox.joined(more)
         limits, stop = options.get("limits", self.limits), options.get("stop")
         return Run(
             thread=thread,
@@ -338,8 +411,7 @@ class Agent(Generic[Deps, Output]):
             provider=self.provider,
             prompt=prompt,
             system=self._system,
-            tools=self.tools,
-            definitions=self._definitions,
+            toolbox=self._toolbox,
             strategy=self._strategy,
             output=self._output,
             settings=self._settings,
@@ -351,37 +423,14 @@ class Agent(Generic[Deps, Output]):
             # A run that may be stopped in the middle of an answer streams it, to have the text so far.
             stream=observed or stop is not None or limits.deadline is not None,
             observed=observed,
-            told=self._told,
             debug=self._debug,
         )
 
-    async def _chat_thread(self, name: str | None, user_id: str) -> Thread:
-        if name is not None:
-            return await self._opened(name, user_id)
-        own = self._own.get(user_id)
-        if own is None:
-            own = self._own[user_id] = Thread.in_memory(new_id("thr"), user_id)
-        return own
 
-    async def _found(self, name: str | None, user_id: str) -> Thread | None:
-        """The thread if it is there; looking for one creates none."""
-        if name is None:
-            return self._own.get(user_id)
-        known = self._named.get((check_name(name), check_name(user_id, "user id")))
-        if known is not None or await self.store.find(name, user_id) is None:
-            return known
-        return await self._opened(name, user_id)
+def _mcp_servers(servers: Sequence[MCPServerForm] | Mapping[str, MCPServerForm]) -> MCPServers:
+    from plait.mcp.servers import MCPServers  # few agents have any
 
-    async def _opened(self, name: str, user_id: str) -> Thread:
-        key = (check_name(name), check_name(user_id, "user id"))
-        opened = self._named.get(key)
-        if opened is None:
-            info = await self.store.thread(name, user_id)
-            opened = self._named.setdefault(key, Thread.stored(self.store, info.thread_id, user_id))
-            if len(self._named) > KEPT_THREADS:
-                self._named.popitem(last=False)
-        self._named.move_to_end(key)
-        return opened
+    return MCPServers(servers)
 
 
 def create_agent(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shlex
 import sys
 import threading
 from contextlib import contextmanager, suppress
@@ -104,6 +105,14 @@ ToolOption = Annotated[
     list[str] | None,
     typer.Option("--tool", "-t", metavar="NAME", help="A ready-made tool: calculate, get_current_time. Repeatable."),
 ]
+McpOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--mcp",
+        metavar="SERVER",
+        help="An MCP server, whose tools the agent has: its URL, or the command that starts it, in quotes. Repeatable.",
+    ),
+]
 ThreadOption = Annotated[
     str | None, typer.Option("--thread", metavar="NAME", help="Go on with the stored thread of this name, or begin it.")
 ]
@@ -164,6 +173,7 @@ def run(  # noqa: PLR0917  # typer calls it by keyword
     base_url: BaseUrlOption = None,
     role: RoleOption = DEFAULT_ROLE,
     tool: ToolOption = None,
+    mcp: McpOption = None,
     thread: ThreadOption = None,
     store: StoreOption = None,
     record: RecordOption = None,
@@ -190,8 +200,8 @@ def run(  # noqa: PLR0917  # typer calls it by keyword
         raise _UsageError(msg)
     said = "" if prompt is None else _with_files(_prompt(prompt), attach or [])
     asked = _Asked(provider, model, base_url, record)
-    agent = _agent(asked, role=role, tools=tool, thread=thread, store=store)
-    view = _view(hold=bool(tool) and not sys.stdout.isatty(), verbose=verbose)
+    agent = _agent(asked, role=role, tools=tool, servers=mcp, thread=thread, store=store)
+    view = _view(hold=bool(tool or mcp) and not sys.stdout.isatty(), verbose=verbose)
 
     def begin(stop: StopSignal) -> AgentRun[Any]:
         return agent.resume(thread, stop=stop) if resume else agent.run(said, thread=thread, stop=stop)
@@ -212,6 +222,7 @@ def chat(  # noqa: PLR0917  # typer calls it by keyword
     base_url: BaseUrlOption = None,
     role: RoleOption = DEFAULT_ROLE,
     tool: ToolOption = None,
+    mcp: McpOption = None,
     thread: ThreadOption = None,
     store: StoreOption = None,
     record: RecordOption = None,
@@ -224,7 +235,7 @@ def chat(  # noqa: PLR0917  # typer calls it by keyword
     from plait.talk import Talk
 
     asked = _Asked(provider, model, base_url, record)
-    agent = _agent(asked, role=role, tools=tool, thread=thread, store=store)
+    agent = _agent(asked, role=role, tools=tool, servers=mcp, thread=thread, store=store)
     with _runner() as runner:
         ending = Talk(agent, thread, _view(verbose=verbose), runner).hold()
     raise typer.Exit({"answered": 0, "early": ENDED_EARLY, "failed": FAILED, "interrupted": INTERRUPTED}[ending])
@@ -294,6 +305,7 @@ def _agent(
     *,
     role: str,
     tools: list[str] | None,
+    servers: list[str] | None,
     thread: str | None,
     store: str | None,
 ) -> Agent[Any, Any]:
@@ -310,10 +322,22 @@ def _agent(
             role=role,
             provider=get_provider(asked.provider, model=asked.model, base_url=asked.base_url, record_to=asked.record),
             tools=tools,
+            mcp_servers=[_server(said) for said in servers or ()],
             store=store if thread is not None else MemoryStore(),
         )
     except (ConfigurationError, CorruptRecord) as error:
         raise _UsageError(_in_options(str(error))) from error
+
+
+def _server(said: str) -> str | list[str]:
+    """Read an MCP server: an address, or a command as a shell would read it."""
+    if said.startswith(("http://", "https://")):
+        return said
+    try:
+        return shlex.split(said)
+    except ValueError as error:
+        msg = f"--mcp {said!r} is no command that can be read ({error}); write it as in a shell"
+        raise _UsageError(msg) from error
 
 
 def _in_options(sentence: str) -> str:

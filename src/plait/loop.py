@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic
@@ -34,18 +33,18 @@ from plait.errors import (
     StreamTruncated,
     excerpt,
 )
-from plait.events import CUT, DECLINED, MAY_BE_EMPTY, PAUSED, Fold, RunFinished, StopReason
+from plait.events import CUT, DECLINED, MAY_BE_EMPTY, PAUSED, Answer, Fold, RunFinished, StopReason
 from plait.executor import Finished, error_result
 from plait.hooks import AfterRequest, BeforeRequest, FunctionCallEnd, FunctionCallStart, HookName, Hooks, RunEnded, Veto
 from plait.log import REPAIR, says_something
 from plait.messages import AssistantMessage, Message, SystemMessage, TextPart, ToolCall, ToolResult, UserMessage
-from plait.providers.base import DEFAULT_SETTINGS, Provider, Request, Settings, ToolDefinition
+from plait.providers.base import DEFAULT_SETTINGS, Provider, Request, Settings
 from plait.run import DEFAULT_LIMITS, RunContext, RunLimits, RunResult, StopSignal
 from plait.schema import OutputSchema
 from plait.scopes import settle
 from plait.stops import Guard
 from plait.threads import IfBusy, Thread
-from plait.tools import Tool, execute
+from plait.tools import NO_TOOLS, Toolbox, execute
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -126,7 +125,6 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
         system: the agent's system prompt.
         stream: whether the provider is asked for a stream.
         observed: whether somebody reads the events, and not only the result.
-        told: whether any of the tools receives something of the context.
         debug: whether a watchdog reports tools that block the event loop.
     """
 
@@ -135,8 +133,7 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
     provider: Provider
     prompt: tuple[Message, ...] = ()
     system: SystemMessage | None = None
-    tools: Mapping[str, Tool] = msgspec.field(default_factory=dict)
-    definitions: tuple[ToolDefinition, ...] = ()
+    toolbox: Toolbox = NO_TOOLS
     strategy: MemoryStrategy | None = None
     output: OutputSchema[Any] | None = None
     settings: Settings = DEFAULT_SETTINGS
@@ -147,7 +144,6 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
     sequential: bool = False
     stream: bool = True
     observed: bool = True
-    told: bool = True
     debug: bool = False
     result: RunResult[Output] | None = None
     _fold: Fold | None = None
@@ -188,7 +184,8 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
                         case CallTools(calls, doubtful):
                             ready = await self._begun(calls, doubtful)
                             yield await thread.flush()
-                            results = execute(ready, self.tools, self._told(), errands, sequential=self.sequential)
+                            tools, told = self.toolbox.tools, self._told()
+                            results = execute(ready, tools, told, errands, sequential=self.sequential)
                             try:
                                 async for finished in results:
                                     self._add_results(finished)
@@ -242,7 +239,7 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
         messages = self._messages()
         request = Request(
             messages=messages,
-            tools=self.definitions,
+            tools=self.toolbox.definitions,
             output=self.output,
             settings=self.settings,
             stream=self.stream,
@@ -259,16 +256,9 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
 
     async def _take(self, fold: Fold, turn: int) -> None:
         """Add the model's answer to the log, if it is one."""
-        self._fold = None
-        answer = fold.answer()
+        self._fold = None if fold.finished else fold
+        answer = whole_answer(fold, self.provider.name)
         message, why = answer.message, answer.finish_reason
-        if not fold.finished:
-            self._fold = fold
-            msg = f"{self.provider.name} ended its stream without an end mark"
-            raise StreamTruncated(msg, partial=message.text, provider=self.provider.name)
-        if not says_something(message) and why not in MAY_BE_EMPTY:
-            msg = "the model gave a complete answer without text or tool calls"
-            raise EmptyAnswer(msg, provider=message.provider)
         self._add(MessageEntry(message, answer.usage, why))
         if "on_after_request" in self.hooks:
             await self.hooks.call("on_after_request", AfterRequest(context=self._context(), answer=answer, turn=turn))
@@ -277,7 +267,7 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
         """Give the calls to carry out, with an intent in the log for each; the others have their results there."""
         ready: list[ToolCall] = []
         for call in doubtful:
-            tool = self.tools.get(call.name)
+            tool = self.toolbox.tools.get(call.name)
             if tool is None or not tool.idempotent:
                 self._add_result(call, error_result(call, _MAY_HAVE_HAPPENED))
             elif (allowed := await self._allowed(call)) is not None:
@@ -445,7 +435,7 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
 
     def _told(self) -> RunContext[Any]:
         """Give the context for tools; its usage is made only where one of them looks at it."""
-        return self._context() if self.told else self.context
+        return self._context() if self.toolbox.told else self.context
 
     def _turns(self) -> int:
         return self.thread.tail.run.turns if self.thread.tail.run else 0
@@ -474,6 +464,27 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
             provider=message.provider if isinstance(message, AssistantMessage) else None,
             model=message.model if isinstance(message, AssistantMessage) else None,
         )
+
+
+def whole_answer(fold: Fold, provider: str) -> Answer:
+    """Give the answer that a request got, the first of several, if it is one.
+
+    Args:
+        fold: what came.
+        provider: who answered, for errors.
+
+    Raises:
+        StreamTruncated: its end mark did not come.
+        EmptyAnswer: it says nothing, and gives no reason for it.
+    """
+    answer = fold.answer()
+    if not fold.finished:
+        msg = f"{provider} ended its stream without an end mark"
+        raise StreamTruncated(msg, partial=answer.message.text, provider=provider)
+    if not says_something(answer.message) and answer.finish_reason not in MAY_BE_EMPTY:
+        msg = "the model gave a complete answer without text or tool calls"
+        raise EmptyAnswer(msg, provider=answer.message.provider)
+    return answer
 
 
 def _raise_refusal(last: MessageEntry) -> None:

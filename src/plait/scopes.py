@@ -276,6 +276,12 @@ def owner_here(loop: asyncio.AbstractEventLoop | None, context: Context) -> Scop
     return made
 
 
+def owner_beyond_task() -> Scope:
+    """Give the owner of what only its reader holds, who may hand it on: the current scope, else the event loop's."""
+    scope = _scope.get()
+    return scope if scope is not None and scope.loop is running_loop() else _loop_scope
+
+
 async def _let_end(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """Wait at most `GRACE` seconds for cancelled tasks; those that still run are reported.
 

@@ -10,7 +10,7 @@ import functools
 import inspect
 import re
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from types import UnionType
@@ -28,7 +28,7 @@ from plait.shape import faults, read_json
 from plait.signatures import function_name, plain_function, read_parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -192,6 +192,50 @@ def prepare(tool: Tool) -> Prepared:
         made = _prepare(tool)
         object.__setattr__(tool, "_prepared", made)
         return made
+
+
+class Toolbox(msgspec.Struct, frozen=True, eq=False):
+    """The tools of whoever asks a model, and what each request needs to know of them, found out once.
+
+    Attributes:
+        tools: the tools by name.
+        definitions: what the model is told of them.
+        told: whether any of them receives something of the run's context.
+    """
+
+    tools: dict[str, Tool]
+    definitions: tuple[ToolDefinition, ...]
+    told: bool
+
+    @classmethod
+    def of(cls, tools: dict[str, Tool]) -> Toolbox:
+        """Prepare tools.
+
+        Raises:
+            ConfigurationError: one of them has no usable name, schema or ``execute``.
+        """
+        prepared = [prepare(tool) for tool in tools.values()]
+        return cls(tools, tuple([one.definition for one in prepared]), any(one.injected for one in prepared))
+
+    def joined(self, more: Iterable[Tool]) -> Toolbox:
+        """Give a toolbox with more tools; those in it stay as they are.
+
+        Raises:
+            ConfigurationError: two tools have the same name, or one of them cannot be used.
+        """
+        tools = dict(self.tools)
+        for tool in more:
+            if tools.setdefault(tool.name, tool) is not tool:
+                raise same_name(tool.name)
+        return Toolbox.of(tools)
+
+
+NO_TOOLS: Final = Toolbox({}, (), told=False)
+
+
+def same_name(name: str) -> ConfigurationError:
+    """Make the error for two tools of one name: neither may take the other's place unseen."""
+    return ConfigurationError(f"two tools are named {name!r}; give one of them another name with name='...'")
 
 
 def _prepare(tool: Tool) -> Prepared:

@@ -22,7 +22,20 @@ from plait.providers.base import ToolDefinition
 from plait.run import DEFAULT_TOOL_RESULT_CHARACTERS, DEFAULT_TOOL_TIMEOUT
 from plait.schema import FunctionSchema, function_schema
 from plait.signatures import function_name, keep_on, plain_function
-from plait.toolbase import FunctionTool, P, R_co, Tool, by_hand, by_signature, check_name, prepare, source_of
+from plait.toolbase import (
+    NO_TOOLS,
+    FunctionTool,
+    P,
+    R_co,
+    Tool,
+    Toolbox,
+    by_hand,
+    by_signature,
+    check_name,
+    prepare,
+    same_name,
+    source_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -217,18 +230,21 @@ def _from_mapping(form: Mapping[str, Any]) -> FunctionTool[..., Any]:
     if not isinstance(given, Mapping):
         msg = f"'function_schema' of the tool {shown} must be a dict, not {_described(given)}"
         raise ConfigurationError(msg)
-    read = _read_schema(given)
+    read = read_definition(given)
     name = form.get("name") or read.name or function_name(function)
     description = form.get("description") or read.description or inspect.getdoc(function) or ""
     return _function_tool(function, name, description, read, options)
 
 
-def _read_schema(given: Mapping[str, Any]) -> ToolDefinition:
-    """Read the forms in which people write a function's schema."""
+def read_definition(given: Mapping[str, Any]) -> ToolDefinition:
+    """Read what people write of a function for a model: OpenAI's or Anthropic's form of a tool, or parameters alone.
+
+    What is missing is empty, the name too.
+    """
     inner = given["function"] if isinstance(given.get("function"), Mapping) else given
     parameters = inner.get("parameters", inner.get("input_schema"))
     if not isinstance(parameters, Mapping):
-        bare = inner is given and ("properties" in given or given.get("type") == "object")
+        bare = inner is given and ("properties" in given or given.get("type", "function") != "function")
         parameters, inner = (given, {}) if bare else ({"type": "object", "properties": {}}, inner)
     return ToolDefinition(
         name=inner.get("name", ""),
@@ -322,8 +338,7 @@ def find_tools(
     for form in forms:
         made = _find(form, ready_made or {}) if isinstance(form, str) else as_tool(form)
         if found.setdefault(made.name, made) is not made:
-            msg = f"two tools are named {made.name!r}; give one of them another name with name='...'"
-            raise ConfigurationError(msg)
+            raise same_name(made.name)
     return found
 
 
@@ -342,14 +357,17 @@ def _find(name: str, ready_made: Mapping[str, Callable[[], Tool]]) -> Tool:
 
 
 __all__ = [
+    "NO_TOOLS",
     "Finished",
     "FunctionTool",
     "Tool",
     "ToolDefinition",
     "ToolForm",
+    "Toolbox",
     "as_tool",
     "execute",
     "find_tools",
+    "read_definition",
     "register_tool",
     "tool",
 ]

@@ -10,7 +10,7 @@ import asyncio
 import sys
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from plait.errors import ConfigurationError, MCPError, MissingExtra, ToolError, excerpt
 from plait.mcp.failures import Broken, Declined, NoAnswer, Unsent
@@ -22,7 +22,7 @@ from plait.mcp.toolset import Toolset
 from plait.workers import WORKERS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Coroutine, Mapping, Sequence
     from types import TracebackType
 
     from plait.interrupts import Secret
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from plait.mcp.toolset import Change
     from plait.messages import ToolResult
     from plait.toolbase import Tool
+
+T = TypeVar("T")
 
 _FIRST_DELAY: Final = 0.5
 _LONGEST_DELAY: Final = 30.0
@@ -133,6 +135,8 @@ class MCPConnection:
             MissingExtra: the SDK is not installed.
         """
         self._closed = False
+        if home := self._elsewhere():
+            return await self._there(home, self.open())
         try:
             await self._linked()
         except (Unsent, Broken, NoAnswer, Declined) as error:
@@ -262,6 +266,35 @@ class MCPConnection:
         if early > 0:
             await asyncio.sleep(early)
 
+    # --- other event loops ---
+
+    def _elsewhere(self) -> asyncio.AbstractEventLoop | None:
+        """Give the event loop of the session, if that is another one: what is asked is then done there."""
+        link = self._link
+        if link is None or link.over or link.loop is asyncio.get_running_loop() or not link.loop.is_running():
+            return None
+        return link.loop
+
+    async def _there(self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
+        """Have something done in the session's event loop.
+
+        Raises:
+            MCPError: that event loop ended meanwhile.
+        """
+        try:
+            outcome = asyncio.run_coroutine_threadsafe(work, loop)
+        except RuntimeError:
+            work.close()
+        else:
+            try:
+                return await asyncio.wrap_future(outcome)
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise
+        msg = f"the event loop in which the MCP server {self.name!r} was open has ended"
+        raise MCPError(msg, server=self.name, retryable=True)
+
     # --- calls ---
 
     async def _carry(self, tool: MCPTool, arguments: dict[str, Any]) -> ToolResult:
@@ -270,6 +303,11 @@ class MCPConnection:
         if self._closed:
             msg = f"{server} was closed; open it again to call {tool.name!r}"
             raise ToolError(msg)
+        if home := self._elsewhere():
+            try:
+                return await self._there(home, self._carry(tool, arguments))
+            except MCPError as error:
+                raise ToolError(str(error)) from None
         for again in (True, False):
             link: Link | None = None
             sent = False

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from importlib import import_module
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Final
@@ -186,12 +187,17 @@ def _made(vendor: str, model: str, known: Mapping[str, Any], options: dict[str, 
 
 def _taken(kind: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
     """Give what a provider is made with, if it takes all of it."""
-    takes = signature(kind).parameters
+    takes = _parameters(kind)
     if unknown := [what for what in given if what not in takes]:
         what = ", ".join(takes)
         msg = f"{kind.__name__} takes no {excerpt(unknown[0], 40)!r}; it takes {what}"
         raise ConfigurationError(msg)
     return given
+
+
+@cache
+def _parameters(kind: Callable[..., Any]) -> tuple[str, ...]:
+    return tuple(signature(kind).parameters)
 
 
 def _policy(retry: object) -> RetryPolicy:

@@ -69,6 +69,7 @@ class _Choice(msgspec.Struct, gc=False):
     delta: _Said | None = None
     message: _Said | None = None
     finish_reason: str | None = None
+    logprobs: Any = None
     error: Any = None
 
 
@@ -94,6 +95,7 @@ class _Progress(msgspec.Struct, gc=False, eq=False):
     calls: _Calls | None = None
     details: _Details | None = None
     annotations: list[Any] | None = None
+    logprobs: dict[str, list[Any]] | None = None
 
 
 class _Call(msgspec.Struct, gc=False, eq=False):
@@ -243,8 +245,12 @@ class ChatReader(Judge[_Answer]):
                 error.retryable = True
                 raise error
             details = choice.details and choice.details.close()
-            if details or choice.annotations:
-                said = {"reasoning_details": details, "annotations": choice.annotations}
+            if details or choice.annotations or choice.logprobs:
+                said = {
+                    "reasoning_details": details,
+                    "annotations": choice.annotations,
+                    "logprobs": choice.logprobs,
+                }
                 kept = self._kept({name: value for name, value in said.items() if value})
                 endings.append(DetailsDelta(kept, number))
             # Some servers name no reason, and say only that all is done.
@@ -283,8 +289,9 @@ class ChatReader(Judge[_Answer]):
             if said.tool_calls or said.images:
                 self._spoke = True
                 self._act(said, progress, number, deltas, whole=choice.delta is None)
-            if choice.finish_reason:  # some servers say "" with every piece
-                progress.finish_reason = choice.finish_reason
+            if choice.finish_reason or choice.logprobs:  # some servers say "" with every piece
+                progress.finish_reason = choice.finish_reason or progress.finish_reason
+                _weigh(choice.logprobs, progress)
         return False  # the tokens may still be told
 
     def _ours(self, number: int) -> int:
@@ -358,6 +365,15 @@ def _think(said: _Said, progress: _Progress, number: int, deltas: list[Delta]) -
         details = progress.details = progress.details or _Details()
         for item in said.reasoning_details:
             details.add(item)
+
+
+def _weigh(logprobs: Any, progress: _Progress) -> None:
+    """Add what the model said of the probabilities of its tokens, which comes in pieces, as they do."""
+    if isinstance(logprobs, dict):
+        kept = progress.logprobs = progress.logprobs or {}
+        for name, items in logprobs.items():
+            if isinstance(items, list) and items:
+                kept.setdefault(name, []).extend(items)
 
 
 def read_usage(said: object) -> Usage | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 from unicodedata import normalize
 from urllib.parse import SplitResult, urlsplit
@@ -189,8 +190,9 @@ def _host_of(location: str) -> str:
         return ""
 
 
+@lru_cache(maxsize=256)
 def address_of(url: str) -> str:
-    """Give ``host:port`` of an address.
+    """Give ``host:port`` of an address; known ones are looked up, for there may be a client for each user.
 
     Raises:
         ConfigurationError: it is no ``http`` or ``https`` address, or has a user name, a password or a query in it.

@@ -1,0 +1,1 @@
+"""Chat clients: one question at a time, in the shapes that users of OpenAI's SDK know, at any provider."""

@@ -1,0 +1,148 @@
+"""What a single question may be given beside its messages, in the words of chat APIs, as `Settings`. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
+
+from plait.errors import ConfigurationError, excerpt
+from plait.plain import FrozenDict
+from plait.providers.base import DEFAULT_SETTINGS, Settings, ToolDefinition
+from plait.tools import read_definition
+
+if TYPE_CHECKING:
+    from plait.providers.base import OutputMode
+
+
+class ChatOptions(TypedDict, total=False):
+    """What a single call may be given: the settings of the model, in OpenAI's words.
+
+    Any other keyword is sent as a field of the request, as ``extra_body`` is; None says nothing.
+
+    Attributes:
+        temperature: randomness, from 0 to 2.
+        max_tokens: the most tokens of one answer; ``max_completion_tokens`` says the same.
+        top_p: nucleus sampling, from 0 to 1.
+        stop: texts at which the answer ends.
+        seed: asks for repeatable answers.
+        n: how many answers to give; they are the completion's ``choices``.
+        tool_choice: ``"auto"``, ``"none"``, ``"required"``, or a tool: its name, or OpenAI's dict of it.
+        parallel_tool_calls: whether one answer may call several tools.
+        cache: see `Settings`.
+        output_mode: see `Settings`.
+        extra_body: further fields of the request, as OpenAI's SDK takes them.
+    """
+
+    temperature: float | None
+    max_tokens: int | None
+    max_completion_tokens: int | None
+    top_p: float | None
+    stop: str | Sequence[str] | None
+    seed: int | None
+    n: int | None
+    tool_choice: str | Mapping[str, Any] | None
+    parallel_tool_calls: bool | None
+    cache: bool | Literal["5m", "1h"] | None
+    output_mode: OutputMode | None
+    frequency_penalty: float | None
+    presence_penalty: float | None
+    reasoning: Mapping[str, Any] | None
+    reasoning_effort: str | None
+    user: str | None
+    extra_body: Mapping[str, Any] | None
+
+
+_KNOWN: Final = frozenset(item.name for item in fields(Settings)) - {"extra"}
+_ELSEWHERE: Final = {
+    "timeout": "limits=TransportLimits(...) of the client",
+    "extra_headers": "default_headers=... of the client",
+    "extra_query": "base_url=... of the client",
+    "stream_options": "nothing: a stream always tells its tokens",
+    "functions": "tools=[...]",
+    "function_call": "tool_choice=...",
+}
+"""Where users may have been used to say something that has another place here."""
+
+
+def read_options(options: Mapping[str, Any]) -> Settings:
+    """Give the settings that a call's options mean.
+
+    Raises:
+        ConfigurationError: an option has another place here, or a value that no provider could take.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    if not given:
+        return DEFAULT_SETTINGS
+    for name, place in _ELSEWHERE.items():
+        if name in given:
+            msg = f"{name!r} is no option of a single call here; what takes its place is {place}"
+            raise ConfigurationError(msg)
+    limit = given.pop("max_completion_tokens", None)
+    if limit is not None:
+        given.setdefault("max_tokens", limit)
+    if "tool_choice" in given:
+        given["tool_choice"] = _tool_choice(given["tool_choice"])
+    extra = given.pop("extra_body", {})
+    if not isinstance(extra, Mapping):
+        msg = f"extra_body takes a dict of fields for the request, not {type(extra).__name__}"
+        raise ConfigurationError(msg)
+    known = {name: value for name, value in given.items() if name in _KNOWN}
+    more = {name: value for name, value in given.items() if name not in _KNOWN}
+    return Settings(**known, extra=FrozenDict({**more, **extra})) if more or extra else Settings(**known)
+
+
+def _tool_choice(choice: Any) -> str:
+    match choice:
+        case str():
+            return choice
+        case {"type": "function", "function": {"name": str(name)}}:
+            return name
+        case _:
+            msg = (
+                "tool_choice takes 'auto', 'none', 'required', the name of a tool, or {'type': 'function', "
+                f"'function': {{'name': ...}}}}, not {excerpt(repr(choice), 80)}"
+            )
+            raise ConfigurationError(msg)
+
+
+def read_tools(tools: Sequence[Any] | None) -> tuple[ToolDefinition, ...]:
+    """Give what a model is told of tools that the caller carries out, from OpenAI's dicts of them.
+
+    Raises:
+        ConfigurationError: one of them cannot be offered.
+    """
+    if tools is None:
+        return ()
+    if not isinstance(tools, Sequence) or isinstance(tools, str):
+        msg = f"tools takes a list of tools, not {type(tools).__name__}"
+        raise ConfigurationError(msg)
+    return tuple([_definition(item, number) for number, item in enumerate(tools)])
+
+
+def _definition(item: Any, number: int) -> ToolDefinition:
+    if isinstance(item, ToolDefinition):
+        return item
+    read = read_definition(item) if isinstance(item, Mapping) else None
+    if read is None or not isinstance(read.name, str) or not read.name:
+        msg = (
+            f"tools[{number}] is no description of a function: it must be {{'type': 'function', 'function': {{'name', "
+            "'description', 'parameters'}}. Functions themselves are carried out by a ToolClient; what else a "
+            "provider offers goes into extra_body={'tools': [...]}"
+        )
+        raise ConfigurationError(msg)
+    return read
+
+
+_SAID_AS: Final = "a type, such as a pydantic model, is given to parse(messages, response_format)"
+
+
+def check_response_format(response_format: object) -> None:
+    """Refuse a type where a field of the request is meant.
+
+    Raises:
+        ConfigurationError: it is no dict such as ``{"type": "json_object"}``.
+    """
+    if response_format is not None and not isinstance(response_format, Mapping):
+        msg = f"response_format of a plain call is a dict such as {{'type': 'json_object'}}; {_SAID_AS}"
+        raise ConfigurationError(msg)

@@ -1,0 +1,128 @@
+"""The MCP client, async and sync: a client with tools that come from MCP servers as well as from functions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+from typing_extensions import override
+
+from plait.clients.sync import ToolClient, async_form
+from plait.clients.tools import AsyncToolClient
+from plait.errors import ConfigurationError, excerpt
+from plait.mcp.connection import MCPConnection
+from plait.portal import PORTAL
+from plait.run import DEFAULT_LIMITS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from plait.clients.chat import AsyncOpenRouterClient
+    from plait.clients.sync import OpenRouterClient
+    from plait.interrupts import Secret
+    from plait.tools import Tool
+
+
+class AsyncMCPClient(AsyncToolClient):
+    """A chat client with tools of MCP servers: ``await client.register_mcp_server("files", "http://localhost:8000")``.
+
+    Connections last until `close`, or until ``async with client:`` is left, or as long as the event loop.
+
+    Args:
+        openrouter_client, max_turns, max_tool_calls: as for `AsyncToolClient`.
+    """
+
+    __slots__ = ("_connections",)
+
+    def __init__(
+        self,
+        openrouter_client: AsyncOpenRouterClient,
+        *,
+        max_turns: int = DEFAULT_LIMITS.max_turns,
+        max_tool_calls: int = DEFAULT_LIMITS.max_tool_calls,
+    ) -> None:
+        super().__init__(openrouter_client, max_turns=max_turns, max_tool_calls=max_tool_calls)
+        self._connections: dict[str, MCPConnection] = {}
+
+    async def register_mcp_server(
+        self, name: str, base_url: str | Sequence[str] | Mapping[str, Any], token: str | Secret | None = None
+    ) -> Mapping[str, Tool]:
+        """Connect to an MCP server, and offer its tools to the model.
+
+        Args:
+            name: what the server is called here; its tools' names begin with it.
+            base_url: where it is (``"http://localhost:8000/mcp"``); or the command that starts it, as a list or as
+                ``{"command": ..., "args": [...], "env": {...}}``.
+            token: sent as a bearer token, to this server only.
+
+        Returns:
+            The tools, by the names that the model sees.
+
+        Raises:
+            ConfigurationError: a server of this name is there already, or a tool of its would take another's name.
+            PlaitError: it cannot be reached, is no MCP server, or has no tool that can be used; see `MCPConnection`.
+        """
+        if name in self._connections:
+            msg = f"an MCP server {excerpt(repr(name), 60)} is registered already; give this one another name"
+            raise ConfigurationError(msg)
+        connection = self._connections[name] = MCPConnection(name, base_url, token=token)
+        try:
+            tools = await connection.open()
+            self._toolbox = self._toolbox.joined(tools.values())
+        except BaseException:
+            del self._connections[name]
+            await connection.close()
+            raise
+        return tools
+
+    async def close(self) -> None:
+        """End the connections. Their tools stay registered, and connect anew when they are called."""
+        connections = list(self._connections.values())
+        for connection in connections:
+            await connection.close()
+
+    @override
+    async def __aexit__(self, *_exception: object) -> None:
+        await self.close()
+
+
+class MCPClient(ToolClient):
+    """A chat client with tools of MCP servers; see `AsyncMCPClient`."""
+
+    __slots__ = ()
+
+    _client: AsyncMCPClient
+
+    def __init__(
+        self,
+        openrouter_client: OpenRouterClient,
+        *,
+        max_turns: int = DEFAULT_LIMITS.max_turns,
+        max_tool_calls: int = DEFAULT_LIMITS.max_tool_calls,
+    ) -> None:
+        client = async_form(openrouter_client, type(self).__name__)
+        self._client = AsyncMCPClient(client, max_turns=max_turns, max_tool_calls=max_tool_calls)
+
+    def register_mcp_server(
+        self, name: str, base_url: str | Sequence[str] | Mapping[str, Any], token: str | Secret | None = None
+    ) -> Mapping[str, Tool]:
+        """See `AsyncMCPClient.register_mcp_server`."""
+        return PORTAL.call(lambda: self._client.register_mcp_server(name, base_url, token))
+
+    async def aregister_mcp_server(
+        self, name: str, base_url: str | Sequence[str] | Mapping[str, Any], token: str | Secret | None = None
+    ) -> Mapping[str, Tool]:
+        """See `AsyncMCPClient.register_mcp_server`."""
+        return await self._client.register_mcp_server(name, base_url, token)
+
+    def close(self) -> None:
+        """See `AsyncMCPClient.close`."""
+        PORTAL.call(self._client.close)
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        await self._client.close()

@@ -1,0 +1,96 @@
+"""The MCP servers of an agent, in every form that people name them; connected when their tools are first needed."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from plait.errors import ConfigurationError, excerpt
+from plait.mcp.connection import MCPConnection
+
+if TYPE_CHECKING:
+    from plait.tools import Tool
+
+MCPServerForm = MCPConnection | str | Sequence[str] | Mapping[str, Any]
+"""A connection; a URL; a command as a list; or an entry of the usual ``mcpServers`` JSON, with or without a name."""
+
+
+class MCPServers:
+    """Several MCP servers.
+
+    Args:
+        servers: a list of them, or a mapping of names to them, as in the usual ``mcpServers`` JSON. One without a name
+            gets that of its host or program.
+
+    Raises:
+        ConfigurationError: one of them is no server, or two have the same name.
+    """
+
+    __slots__ = ("_connected", "_connections")
+
+    def __init__(self, servers: Sequence[MCPServerForm] | Mapping[str, MCPServerForm]) -> None:
+        if isinstance(servers, str) or not isinstance(servers, Sequence | Mapping):
+            msg = f"mcp_servers takes a list of servers, or a dict of them by name, not {type(servers).__name__}"
+            raise ConfigurationError(msg)
+        named = servers.items() if isinstance(servers, Mapping) else ((None, server) for server in servers)
+        self._connections: dict[str, MCPConnection] = {}
+        self._connected = False
+        for name, server in named:
+            connection = _connection(name, server)
+            if self._connections.setdefault(connection.name, connection) is not connection:
+                msg = (
+                    f"two MCP servers are named {connection.name!r}; name them: mcp_servers={{'one': ..., 'two': ...}}"
+                )
+                raise ConfigurationError(msg)
+
+    async def new_tools(self) -> list[Tool]:
+        """Give the tools of all servers, the first time; later none, for the tools connect by themselves when called.
+
+        Raises:
+            MCPError: a server cannot be reached, or has no usable tool.
+        """
+        if self._connected:
+            return []
+        opened = await asyncio.gather(*(connection.open() for connection in self._connections.values()))
+        self._connected = True
+        return [tool for tools in opened for tool in tools.values()]
+
+    async def close(self) -> None:
+        """End the connections, and the servers that were started here."""
+        await asyncio.gather(*(connection.close() for connection in self._connections.values()))
+        self._connected = False
+
+
+def _connection(name: str | None, server: MCPServerForm) -> MCPConnection:
+    if isinstance(server, MCPConnection):
+        return server
+    target: Any = server
+    if isinstance(server, Mapping) and "name" in server:
+        target = {key: value for key, value in server.items() if key != "name"}
+        name = name or server["name"]
+    return MCPConnection(name or _name_of(target), target)
+
+
+def _name_of(target: Any) -> str:
+    """Name a server by its host, or by the program that is run."""
+    if isinstance(target, Mapping):
+        command = [target.get("command"), *(target.get("args") or ())]
+        return _name_of(target.get("url", command))
+    if isinstance(target, str):
+        try:
+            said = urlsplit(target).netloc.rpartition("@")[2]
+        except ValueError:
+            said = ""
+    elif isinstance(target, Sequence):
+        program, *arguments = [str(word) for word in target] or [""]
+        said = PurePath(next((word for word in arguments if not word.startswith("-")), program)).stem
+    else:
+        msg = (
+            f"an MCP server is a URL, a command as a list, a dict or an MCPConnection, not {excerpt(repr(target), 60)}"
+        )
+        raise ConfigurationError(msg)
+    return re.sub(r"[^a-zA-Z0-9_-]+", "_", said).strip("_") or "mcp"
