@@ -11,8 +11,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from plait.errors import MCPError
-from plait.mcp.connection import MCPConnection
+from plait import MCPConnection, MCPError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from plait import AudioPart, FilePart, ImagePart, RunContext, TextPart, ToolError
-from plait.mcp.server import MCPServer, mcp_host
+from plait import Agent, AudioPart, FilePart, ImagePart, MCPServer, OfflineProvider, RunContext, TextPart, ToolError
+from plait.mcp.server import mcp_host
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 16
 WAV = b"RIFF\x24\0\0\0WAVEfmt " + b"\0" * 24
@@ -78,6 +78,10 @@ async def ask() -> str:
     told = await host.elicit("Where to?", form)
     said = await host.sample(f"Is {told.values.get('city')} nice?", max_tokens=10)
     return f"{told.action} {dict(told.values)}: {said.text}"
+
+
+poet = Agent(name="poet", role="You write short poems.", provider=OfflineProvider(function=lambda _: "Rain, rain."))
+server.add_tool(poet.as_tool())
 
 
 if __name__ == "__main__":

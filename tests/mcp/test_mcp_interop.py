@@ -14,8 +14,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from foreign import PATIENCE, free_port, listening
-from plait import Agent, AudioPart, FilePart, ImagePart, OfflineProvider, TextPart, ToolCall, ToolError, ToolResult
-from plait.mcp.connection import MCPConnection
+from plait import (
+    Agent,
+    AudioPart,
+    FilePart,
+    ImagePart,
+    MCPConnection,
+    OfflineProvider,
+    TextPart,
+    ToolCall,
+    ToolError,
+    ToolResult,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -262,8 +272,7 @@ async def test_an_agent_uses_the_tools_as_its_own(everything: Target, picture: I
         ToolCall(id="3", name="all_get-sum", arguments='{"a": 1}'),
     ]
     provider = OfflineProvider([calls, "done"])
-    async with MCPConnection("all", everything) as connection:
-        agent = Agent(provider=provider, tools=[*connection.tools.values()])
+    async with Agent(provider=provider, mcp_servers={"all": everything}) as agent:
         assert await agent.chat("go") == "done"
     assert [tool.name for tool in provider.requests[0].tools] == [f"all_{name}" for name in EVERYTHING]
     echo, image, wrong = provider.requests[1].messages[-1].tool_results
@@ -383,7 +392,7 @@ def own(request: pytest.FixtureRequest) -> Target:
 
 async def test_the_tools_of_plaits_server(own: Target) -> None:
     async with MCPConnection("own", own) as connection:
-        names = ("add", "everything", "mapping", "wrong", "broken", "slow", "ask")
+        names = ("add", "everything", "mapping", "wrong", "broken", "slow", "ask", "poet")
         assert tuple(connection.tools) == tuple(f"own_{name}" for name in names)
         definition = connection.tools["own_add"].get_definition()
         assert definition.description == "Add two numbers."
@@ -394,6 +403,7 @@ async def test_results_of_plaits_server(own: Target) -> None:
     async with MCPConnection("own", own) as connection:
         assert await call(connection, "add", a=2, b=40) == texts("42")
         assert await call(connection, "mapping") == texts('{"primes":[2,3,5]}')
+        assert await call(connection, "poet", prompt="Rain.") == texts("Rain, rain.")
         assert await call(connection, "everything") == (
             TextPart(text="for default: sm\N{LATIN SMALL LETTER O WITH STROKE}r"),
             ImagePart(data=PNG, media_type="image/png"),

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import foreign
-from plait import Agent, OfflineProvider, ToolCall, ToolCallFinished, ToolError
-from plait.mcp.connection import MCPConnection
+from plait import Agent, MCPConnection, OfflineProvider, ToolCall, ToolCallFinished, ToolError
 
 if TYPE_CHECKING:
     import subprocess
