@@ -19,8 +19,10 @@ from plait import (
     AudioPart,
     FilePart,
     ImagePart,
+    MCPClient,
     MCPConnection,
     OfflineProvider,
+    OpenRouterClient,
     TextPart,
     ToolCall,
     ToolError,
@@ -39,6 +41,8 @@ PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 16
 WAV = b"RIFF\x24\0\0\0WAVEfmt " + b"\0" * 24
 PDF = b"%PDF-1.7\n"
 """What plait_server.py gives."""
+
+NINE_IN_TOKYO = {"source_timezone": "Asia/Tokyo", "time": "09:30", "target_timezone": "UTC"}
 
 EVERYTHING = (
     "echo",
@@ -291,6 +295,24 @@ async def test_an_agent_uses_the_tools_as_its_own(everything: Target, picture: I
     )
 
 
+def test_a_sync_chat_client_with_servers_of_three_sdks(others: Foreign, everything_http: str, tmp_path: Path) -> None:
+    calls = [
+        ToolCall(id="1", name="js_get-sum", arguments='{"a": 2, "b": 3}'),
+        ToolCall(id="2", name="clock_convert_time", arguments=json.dumps(NINE_IN_TOKYO)),
+        ToolCall(id="3", name="db_list_tables", arguments="{}"),
+    ]
+    provider = OfflineProvider([calls, "done"])
+    with MCPClient(OpenRouterClient(provider=provider)) as client:
+        client.register_mcp_server("js", everything_http)
+        client.register_mcp_server("clock", others.time)
+        client.register_mcp_server("db", [*others.sqlite, "--db-path", str(tmp_path / "a.db")])
+        assert client.chat("go").choices[0].message.content == "done"
+    added, time, tables = provider.requests[1].messages[-1].tool_results
+    assert added == ToolResult(call_id="1", name="js_get-sum", text="The sum of 2 and 3 is 5.")
+    assert json.loads(time.text)["time_difference"] == "-9.0h"
+    assert tables == ToolResult(call_id="3", name="db_list_tables", text="[]")
+
+
 async def test_a_server_gets_nothing_of_the_environment(others: Foreign, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     target = {"command": others.everything[0], "args": [*others.everything[1:], "stdio"], "env": {"GIVEN": "yes"}}
@@ -308,9 +330,7 @@ async def test_a_server_gets_nothing_of_the_environment(others: Foreign, monkeyp
 async def test_the_time_server(others: Foreign) -> None:
     async with MCPConnection("time", others.time) as connection:
         assert tuple(connection.tools) == ("time_get_current_time", "time_convert_time")
-        (part,) = await call(
-            connection, "convert_time", source_timezone="Asia/Tokyo", time="09:30", target_timezone="UTC"
-        )
+        (part,) = await call(connection, "convert_time", **NINE_IN_TOKYO)
         assert isinstance(part, TextPart)
         told = json.loads(part.text)
         day = re.compile(r"^\d{4}-\d\d-\d\dT")
