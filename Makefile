@@ -7,6 +7,7 @@
 PYTHON ?=
 VENV ?= .venv
 BIN := $(VENV)/bin
+MCP := $(VENV)/mcp-servers
 CANDIDATES := python3.13 python3.12 python3.11 python3.14 python3 python
 
 .DEFAULT_GOAL := help
@@ -22,7 +23,7 @@ help:  ## list the targets
 demo: $(VENV)/.run  ## show what plait can do, without a key or a network
 	@$(BIN)/plait demo
 
-test: $(VENV)/.dev  ## run every check: style, types, layers, tests with coverage
+test: $(VENV)/.dev $(VENV)/.mcp  ## run every check: style, types, layers, tests with coverage
 	@$(MAKE) --no-print-directory --keep-going check-ruff check-format check-types check-layers check-tests \
 		|| { echo "plait: some checks failed; the steps above say which"; exit 1; }
 	@echo "plait: all checks passed"
@@ -32,7 +33,7 @@ bench: $(VENV)/.dev  ## measure what plait costs beside a hand-written loop (fiv
 
 lint: check-ruff check-format check-types check-layers  ## run the checks that need no test run
 
-faults: $(VENV)/.dev  ## run the tests of the fault matrix and show it row by row (ROWS="L T04": those only)
+faults: $(VENV)/.dev $(VENV)/.mcp  ## run the tests of the fault matrix and show it row by row (ROWS="L T04": those only)
 	@$(BIN)/python tests/faults/report.py $(ROWS)
 
 soak: $(VENV)/.dev  ## prove at length what the tests prove in short (ARGS=--help tells how)
@@ -59,7 +60,7 @@ check-layers: $(VENV)/.dev
 	@$(BIN)/python -c 'import sys; from importlinter.cli import lint_imports_command; sys.exit(lint_imports_command())' \
 		> $(VENV)/layers.log 2>&1 || { cat $(VENV)/layers.log; exit 1; }
 
-check-tests: $(VENV)/.dev
+check-tests: $(VENV)/.dev $(VENV)/.mcp
 	@echo "plait: pytest"
 	@$(BIN)/python -m coverage erase
 	@$(BIN)/python -m coverage run -m pytest
@@ -95,25 +96,46 @@ $(VENV)/.made:
 	echo "plait: making $(VENV) with Python $$version"; \
 	"$$python" -m venv --clear "$(VENV)" && echo "$(CURDIR) $$python" > $@
 
+PIP := -m pip install --disable-pip-version-check --no-input --progress-bar off
+INSTALL_PLAIT := && $(BIN)/python $(PIP) --no-index --no-build-isolation --no-deps --editable .
+
+# $(1): the environment, $(2): what is pinned for it, $(3): what else to run.
 # Progress: pip names each package it collects; every tenth is told, and each new try when the network fails.
 define install
-@total=$$(grep -c '^[^ #].*==' $(1)); log=$(VENV)/install.log; \
-echo "plait: installing $$total pinned packages into $(VENV)"; \
-{ PYTHONUNBUFFERED=1 $(BIN)/python -m pip install --disable-pip-version-check --no-input --progress-bar off \
-	--require-hashes -r $(1) && \
-PYTHONUNBUFFERED=1 $(BIN)/python -m pip install --disable-pip-version-check --no-input --no-index \
-	--no-build-isolation --no-deps --editable . && echo INSTALLED; } 2>&1 | tee $$log | awk -v total=$$total \
+@total=$$(grep -c '^[^ #].*==' $(2)); log=$(1)/install.log; \
+echo "plait: installing $$total pinned packages into $(1)"; \
+{ export PYTHONUNBUFFERED=1; $(1)/bin/python $(PIP) --require-hashes -r $(2) $(3) && echo INSTALLED; } 2>&1 | tee $$log | awk -v total=$$total \
 	'/^(Collecting|Requirement already)/ && !/^Requirement.*(from .*->)/ && ++n % 10 == 0 { print "         " n " of " total; fflush() } /^WARNING: Retrying/ { print; fflush() }'; \
 tail -n 1 $$log | grep -q INSTALLED || { cat $$log; echo "plait: the installation failed; the lines above say why" >&2; exit 1; }
 endef
 
 $(VENV)/.run: $(VENV)/.made requirements/run.txt pyproject.toml
-	$(call install,requirements/run.txt)
+	$(call install,$(VENV),requirements/run.txt,$(INSTALL_PLAIT))
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.made requirements/dev.txt pyproject.toml
-	$(call install,requirements/dev.txt)
+	$(call install,$(VENV),requirements/dev.txt,$(INSTALL_PLAIT))
 	@touch $(VENV)/.run $@
+
+# MCP servers and checks written by others. Where they cannot be had, CI fails; elsewhere the tests that need them are skipped.
+$(VENV)/.mcp: $(VENV)/.made requirements/mcp-servers.txt requirements/node/package-lock.json
+	@if $(MAKE) --no-print-directory $(MCP)/.node; then touch $@; \
+	elif [ "$$CI" = true ]; then exit 1; \
+	else echo "plait: without MCP servers written by others; the tests that need them are skipped" >&2; fi
+
+$(MCP)/.python: $(VENV)/.made requirements/mcp-servers.txt
+	@$(BIN)/python -m venv --clear $(MCP)
+	$(call install,$(MCP),requirements/mcp-servers.txt)
+	@touch $@
+
+# The pinned npm, with the certificates that the machine trusts; else the machine's own, which may know of a mirror.
+$(MCP)/.node: $(MCP)/.python requirements/node/package.json requirements/node/package-lock.json requirements/node/.npmrc
+	@echo "plait: installing $$(grep -c '"integrity"' requirements/node/package-lock.json) pinned npm packages into $(MCP)"
+	@rm -rf $(MCP)/node && cp -r requirements/node $(MCP)/node
+	@export NODE_USE_SYSTEM_CA=1; for npm in $(MCP)/bin/npm npm; do \
+		command -v $$npm >/dev/null && $$npm --prefix $(MCP)/node ci >>$(MCP)/install.log 2>&1 && exit; \
+	done; cat $(MCP)/install.log; echo "plait: the installation failed; the lines above say why" >&2; exit 1
+	@touch $@
 
 # --- pinned requirements --------------------------------------------------------------------------------------------
 
@@ -131,8 +153,12 @@ lock:  ## pin the requirements anew (UPGRADE=--upgrade: the newest releases); ne
 	@$(COMPILE) -o requirements/dev.txt pyproject.toml requirements/run.in requirements/dev.in
 	@echo "plait: requirements/run.txt"
 	@$(COMPILE) -c requirements/dev.txt -o requirements/run.txt pyproject.toml requirements/run.in
+	@echo "plait: requirements/mcp-servers.txt"
+	@$(COMPILE) --no-strip-extras -o requirements/mcp-servers.txt requirements/mcp-servers.in
 	@echo "plait: requirements/lock.txt"
 	@$(COMPILE) -o requirements/lock.txt requirements/lock.in
+	@echo "plait: requirements/node/package-lock.json"
+	@cd requirements/node && NODE_USE_SYSTEM_CA=1 PATH="$(abspath $(VENV)-lock/bin):$$PATH" npm $(if $(UPGRADE),update,install) --package-lock-only --silent
 
 clean:  ## remove the environments and everything the checks left behind
 	@rm -rf $(VENV) $(VENV)-lock build dist .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

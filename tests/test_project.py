@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import tomllib
@@ -89,11 +90,14 @@ def test_version() -> None:
 
 
 def direct(*sources: str) -> dict[str, Requirement]:
-    """The direct dependencies that pyproject.toml and these ``.in`` files state, by name."""
-    lines = list(PROJECT["dependencies"])
+    """The direct dependencies that pyproject.toml or ``.in`` files state, by name."""
+    lines: list[str] = []
     for source in sources:
-        lines += (ROOT / "requirements" / source).read_text("utf-8").splitlines()
-    stated = [Requirement(line) for line in lines if line and not line.startswith("#")]
+        if source == "pyproject.toml":
+            lines += PROJECT["dependencies"]
+        else:
+            lines += (ROOT / "requirements" / source).read_text("utf-8").splitlines()
+    stated = [Requirement(line.split(" #")[0]) for line in lines if line and not line.startswith("#")]
     return {canonicalize_name(requirement.name): requirement for requirement in stated}
 
 
@@ -101,13 +105,22 @@ def pinned(name: str) -> dict[str, tuple[str, int]]:
     """What a pinned file holds: the version and the number of hashes of each package."""
     text = (ROOT / "requirements" / name).read_text("utf-8").replace("\\\n", "")
     lines = [line.split() for line in text.splitlines() if line and not line.startswith((" ", "#"))]
+    pins = [(Requirement(line[0]), sum(word.startswith("--hash=sha256:") for word in line[1:])) for line in lines]
     return {
-        line[0].split("==")[0]: (line[0].split("==")[1], sum(word.startswith("--hash=sha256:") for word in line[1:]))
-        for line in lines
+        canonicalize_name(requirement.name): (str(requirement.specifier).removeprefix("=="), hashes)
+        for requirement, hashes in pins
     }
 
 
-@pytest.mark.parametrize(("name", "sources"), [("run.txt", ["run.in"]), ("dev.txt", ["run.in", "dev.in"])])
+@pytest.mark.parametrize(
+    ("name", "sources"),
+    [
+        ("run.txt", ["pyproject.toml", "run.in"]),
+        ("dev.txt", ["pyproject.toml", "run.in", "dev.in"]),
+        ("mcp-servers.txt", ["mcp-servers.in"]),
+        ("lock.txt", ["lock.in"]),
+    ],
+)
 def test_pinned_requirements_are_in_step(name: str, sources: list[str]) -> None:
     pins = pinned(name)
     wrong = [
@@ -119,10 +132,20 @@ def test_pinned_requirements_are_in_step(name: str, sources: list[str]) -> None:
 
 
 def test_every_pin_has_the_hashes_of_its_whole_release() -> None:
-    pins = {name: pinned(name) for name in ("run.txt", "dev.txt", "lock.txt")}
+    pins = {name: pinned(name) for name in ("run.txt", "dev.txt", "mcp-servers.txt", "lock.txt")}
     assert [(name, package) for name, held in pins.items() for package, (_, hashes) in held.items() if not hashes] == []
     # A release with compiled parts has a wheel for each Python and machine; one hash means a local wheel was pinned.
     assert min(pins["dev.txt"][package][1] for package in ("aiohttp", "msgspec", "pydantic-core")) > 20
+
+
+def test_pinned_npm_packages_are_in_step() -> None:
+    folder = ROOT / "requirements" / "node"
+    stated = json.loads((folder / "package.json").read_text("utf-8"))["dependencies"]
+    packages = json.loads((folder / "package-lock.json").read_text("utf-8"))["packages"]
+    assert packages.pop("")["dependencies"] == stated, "run 'make lock': package-lock.json was made for others"
+    assert {name: packages[f"node_modules/{name}"]["version"] for name in stated} == stated, "versions must be exact"
+    assert [name for name, held in packages.items() if not held["integrity"].startswith("sha512-")] == []
+    assert [name for name, held in packages.items() if "resolved" in held] == []
 
 
 def test_demo_and_tests_run_on_the_same_versions() -> None:

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any, Final, Self, cast
 import anyio
 from mcp.client.stdio import get_default_environment
 from mcp.shared.message import SessionMessage
-from mcp_types import ErrorData, JSONRPCError, jsonrpc_message_adapter
+from mcp_types import ErrorData, JSONRPCError, JSONRPCRequest, jsonrpc_message_adapter
 from typing_extensions import override
 
 from plait.errors import excerpt
-from plait.mcp.failures import CannotReach
+from plait.mcp.failures import CannotReach, Unsent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -226,12 +226,14 @@ class Child(asyncio.SubprocessProtocol):
         """Write a line, once the child reads.
 
         Raises:
-            BrokenResourceError: the child has ended.
+            BrokenResourceError: the child has ended, and has not got the line.
         """
         await self._writable.wait()
-        if self._exited.is_set() or self._stdin.is_closing():
-            raise anyio.BrokenResourceError
-        self._stdin.write(line)
+        if not self._exited.is_set() and not self._stdin.is_closing():
+            self._stdin.write(line)
+            if not self._stdin.is_closing():  # it is, at once, when nobody is left to read
+                return
+        raise anyio.BrokenResourceError
 
     async def end(self) -> None:
         """End the process and everything it started: its input ends, it is told to end, its group is killed."""
@@ -331,9 +333,15 @@ class ChildInput:
         """Send a message.
 
         Raises:
-            BrokenResourceError: the child has ended.
+            Unsent: it is a request, and the child has ended.
+            BrokenResourceError: it is something else, and the child has ended.
         """
-        await self._child.write(item.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
+        try:
+            await self._child.write(item.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
+        except anyio.BrokenResourceError:
+            if isinstance(item.message, JSONRPCRequest):  # the SDK would say the same as of one that was sent
+                raise Unsent from None
+            raise
 
     async def aclose(self) -> None:
         """Do nothing: the input ends with the child."""

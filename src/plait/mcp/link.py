@@ -285,6 +285,8 @@ class Link:
         error = task.exception()
         if error is None:
             return task.result()
+        if isinstance(error, Unsent):
+            raise error
         if not isinstance(error, ProtocolError):
             msg = f"what it answered is no result ({type(next(_leaves(error))).__name__})"
             raise Declined(msg)

@@ -112,6 +112,10 @@ class Tap:
         if schema.get("type", "object") != "object":
             self.refused[shown] = "its schema has no object at its root"
             return None
+        execution = item.get("execution")
+        if isinstance(execution, dict) and execution.get("taskSupport") == "required":
+            self.refused[shown] = "it can be called only as a task, which is not done here"
+            return None
         description = item.get("description")
         return {
             "name": name,
