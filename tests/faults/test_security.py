@@ -274,12 +274,14 @@ BUILTINS = {"eval", "exec", "compile", "__import__", "execfile", "input", "break
 MODULES = {"pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "jsonpickle", "subprocess", "pty", "runpy"}
 MODULES |= {"importlib", "code", "codeop", "yaml", "joblib"}
 METHODS = {"system", "popen", "execv", "execve", "execvp", "spawnl", "spawnv", "fork", "posix_spawn", "import_module"}
-METHODS |= {"create_subprocess_shell", "create_subprocess_exec"}
+METHODS |= {"create_subprocess_shell", "create_subprocess_exec", "subprocess_shell", "subprocess_exec"}
 ALLOWED = {
     ("__init__.py", "importlib"),  # names are loaded when they are used: import_module of a fixed table
     ("__init__.py", "import_module"),
     ("cli.py", "importlib"),  # importlib.metadata: the version
     ("demo.py", "subprocess"),  # the demo shows that a thread outlives its process; no shell, nothing of a model's
+    ("mcp/child.py", "subprocess_exec"),  # the server that the user named, as program and arguments; no shell
+    ("mcp/link.py", "importlib"),  # importlib.metadata: the version
     ("providers/catalog.py", "importlib"),  # the provider of a dialect: import_module of a fixed table
     ("talk.py", "input"),  # the prompt of the command
 }
