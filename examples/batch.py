@@ -6,8 +6,8 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
 from command import run
-
 from plait import AsyncOpenRouterClient, OpenRouterClient
+from plait.portal import PORTAL
 
 PEOPLE = 100
 QUESTION = "Suggest a name for a boat."
@@ -22,8 +22,12 @@ def ask(provider: str = "offline", question: str = QUESTION) -> None:
         return completion.choices[0].message.content
 
     with ThreadPoolExecutor(50) as threads:
-        for person, answer in enumerate(threads.map(answer_for, range(PEOPLE))):
-            print(f"{person}: {answer}")
+        try:
+            for person, answer in enumerate(threads.map(answer_for, range(PEOPLE))):
+                print(f"{person}: {answer}")
+        except KeyboardInterrupt:
+            PORTAL.close()  # Ctrl-C reaches this thread alone; this ends the calls of the others
+            raise
 
 
 async def ask_async(provider: str = "offline", question: str = QUESTION) -> None:

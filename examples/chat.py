@@ -7,7 +7,6 @@ OPENROUTER_API_KEY and OPENROUTER_BASE_URL.
 from __future__ import annotations
 
 from command import run
-
 from plait import AsyncOpenRouterClient, OpenRouterClient
 
 QUESTION = "Why do cats purr?"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from command import run
-
 from plait import AsyncOpenRouterClient, OpenRouterClient
 
 MODEL = "acme/otter-large"

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from command import run
-
 from plait import (
     AsyncOpenRouterClient,
     OpenRouterAPIError,
@@ -49,7 +48,8 @@ def advice() -> Iterator[None]:
         print(f"Too many requests. Ask again later{f', in {error.retry_after:g} s' if error.retry_after else ''}.")
         raise
     except OpenRouterAPIError as error:
-        print(f"The provider said no, with status {error.status}. Asking again would not help.")
+        again = "Ask again later." if error.retryable else "Asking again would not help."
+        print(f"The provider said no, with status {error.status}. {again}")
         raise
     except OpenRouterConnectionError:
         print("Nobody answered. Look at the address and the network.")

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 from command import run
-
 from plait import AsyncMCPClient, AsyncOpenRouterClient, MCPClient, OpenRouterClient
 
 QUESTION = "Roll a die."

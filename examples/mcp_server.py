@@ -11,12 +11,12 @@ server = MCPServer("dice", "Rolls dice.")
 
 @server.add_tool
 def roll(sides: int = 6) -> dict[str, int]:
-    """Roll one die. It is loaded: it always shows its highest number, so that this example always says the same.
+    """Roll one die.
 
     Args:
         sides: how many sides the die has.
     """
-    return {"roll": sides}
+    return {"roll": sides}  # a loaded die, so that this example always says the same
 
 
 def main(port: str = "") -> None:
@@ -26,7 +26,7 @@ def main(port: str = "") -> None:
             server.run("http", port=int(port))
         else:
             server.run()
-    except PlaitError as error:
+    except (PlaitError, ValueError) as error:
         sys.exit(str(error))
 
 

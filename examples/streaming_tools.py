@@ -6,7 +6,6 @@ The stream waits while a tool runs, and goes on with the next answer of the mode
 from __future__ import annotations
 
 from command import run
-
 from plait import AsyncOpenRouterClient, AsyncToolClient, OpenRouterClient, ToolClient
 
 QUESTION = "What is the weather in Oslo now?"

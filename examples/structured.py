@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from command import run
 from pydantic import BaseModel, Field
 
+from command import run
 from plait import AsyncOpenRouterClient, OpenRouterClient
 
 QUESTION = "Invent Isla Moir, a keeper of lighthouses, who is 52 years old."

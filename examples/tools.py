@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from command import run
-
 from plait import AsyncOpenRouterClient, AsyncToolClient, OpenRouterClient, ToolClient
 
 QUESTION = "Roll a die."
 
 
 def roll(sides: int = 6) -> dict[str, int]:
-    """Roll one die. It is loaded: it always shows its highest number, so that this example always says the same.
+    """Roll one die.
 
     Args:
         sides: how many sides the die has.
     """
-    return {"roll": sides}
+    return {"roll": sides}  # a loaded die, so that this example always says the same
 
 
 async def roll_async(sides: int = 6) -> dict[str, int]:
