@@ -1,4 +1,4 @@
-"""Serve a hundred people at once, each with a client of their own: ``python examples/batch.py [--async] openrouter``."""
+"""Serve a hundred people at once, with a client for each: ``python examples/batch.py [--async] openrouter``."""
 
 from __future__ import annotations
 

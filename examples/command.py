@@ -1,15 +1,17 @@
-"""How the programs beside this one begin and end: their words, errors in one line, Ctrl-C. Nothing about plait itself."""
+"""How the programs beside this one begin and end: words, errors in one line, Ctrl-C. Nothing about plait itself."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
 import sys
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from plait import PlaitError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
 
 
 def run(form: Callable[..., None], async_form: Callable[..., Coroutine[Any, Any, None]]) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from command import run
 from plait import (
@@ -15,6 +15,9 @@ from plait import (
     OpenRouterError,
     RateLimited,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 QUESTION = "Are you there?"
 

@@ -10,13 +10,9 @@ server = MCPServer("dice", "Rolls dice.")
 
 
 @server.add_tool
-def roll(sides: int = 6) -> dict[str, int]:
-    """Roll one die.
-
-    Args:
-        sides: how many sides the die has.
-    """
-    return {"roll": sides}  # a loaded die, so that this example always says the same
+def roll() -> dict[str, int]:
+    """Roll one die."""
+    return {"roll": 6}  # a loaded die, so that this example always says the same
 
 
 def main(port: str = "") -> None:

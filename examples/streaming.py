@@ -1,4 +1,4 @@
-"""Show an answer while it comes: ``python examples/streaming.py [--async] openai:gpt-4.1 "What is four plus five?"``."""
+"""Show an answer while it comes: ``python examples/streaming.py [--async] openai:gpt-4.1 "What is 4 plus 5?"``."""
 
 from __future__ import annotations
 
