@@ -25,6 +25,9 @@ PRINTED = {
     "Streaming: one line more": "You said: Tell me about Lisbon.",
     "A thread that outlives the process: no line more": "You said: My name is Ada.\n",
     "An answer with a form": "name='Lisbon' population=545796\n",
+    "Clients in the shapes of OpenAI's SDK": "weather says: It is sunny in Lisbon.\n",
+    "Without `await`": "You said: Hello!\n",
+    "MCP": "MCPServer('lisbon', tools=['guide'])\n",
 }
 LINES = {
     "First answer": 3,

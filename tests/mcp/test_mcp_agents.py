@@ -183,6 +183,22 @@ async def test_what_cannot_be_registered_leaves_the_others() -> None:
         assert (await client.chat("Add.")).choices[0].message.content == "It is 3."
 
 
+async def test_a_connection_may_be_registered_for_what_has_no_argument(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    connection = MCPConnection("raw", raw(log=str(log)), prefix="plain", idempotent=True)
+    async with AsyncMCPClient(AsyncOpenRouterClient(provider="offline")) as client:
+        for name, token in (("other", None), ("raw", "secret")):
+            with pytest.raises(ConfigurationError) as caught:
+                await client.register_mcp_server(name, connection, token)
+            assert str(caught.value) == (
+                "this MCPConnection is named 'raw'; register it by this name, and give the token to it"
+            )
+        tools = await client.register_mcp_server("raw", connection)
+        assert [(name, tool.idempotent) for name, tool in tools.items()] == [("plain_act", True)]
+        (pid,) = pids(log)
+    assert gone(pid)
+
+
 def test_the_sync_client_in_every_form() -> None:
     with MCPClient(OpenRouterClient(provider=provider())) as client:
         assert "demo_add" in client.register_mcp_server("demo", official("stdio"))

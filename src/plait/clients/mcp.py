@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from typing_extensions import override
 
@@ -14,11 +14,12 @@ from plait.portal import PORTAL
 from plait.run import DEFAULT_LIMITS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from plait.clients.chat import AsyncOpenRouterClient
     from plait.clients.sync import OpenRouterClient
     from plait.interrupts import Secret
+    from plait.mcp.servers import MCPServerForm
     from plait.tools import Tool
 
 
@@ -44,14 +45,15 @@ class AsyncMCPClient(AsyncToolClient):
         self._connections: dict[str, MCPConnection] = {}
 
     async def register_mcp_server(
-        self, name: str, base_url: str | Sequence[str] | Mapping[str, Any], token: str | Secret | None = None
+        self, name: str, base_url: MCPServerForm, token: str | Secret | None = None
     ) -> Mapping[str, Tool]:
         """Connect to an MCP server, and offer its tools to the model.
 
         Args:
             name: what the server is called here; its tools' names begin with it.
             base_url: where it is (``"http://localhost:8000/mcp"``); or the command that starts it, as a list or as
-                ``{"command": ..., "args": [...], "env": {...}}``.
+                ``{"command": ..., "args": [...], "env": {...}}``; or an `MCPConnection` of this name, for all that has
+                no argument here.
             token: sent as a bearer token, to this server only.
 
         Returns:
@@ -64,7 +66,7 @@ class AsyncMCPClient(AsyncToolClient):
         if name in self._connections:
             msg = f"an MCP server {excerpt(repr(name), 60)} is registered already; give this one another name"
             raise ConfigurationError(msg)
-        connection = self._connections[name] = MCPConnection(name, base_url, token=token)
+        connection = self._connections[name] = _connection(name, base_url, token)
         try:
             tools = await connection.open()
             self._toolbox = self._toolbox.joined(tools.values())
@@ -85,6 +87,15 @@ class AsyncMCPClient(AsyncToolClient):
         await self.close()
 
 
+def _connection(name: str, server: MCPServerForm, token: str | Secret | None) -> MCPConnection:
+    if not isinstance(server, MCPConnection):
+        return MCPConnection(name, server, token=token)
+    if server.name != name or token is not None:
+        msg = f"this MCPConnection is named {server.name!r}; register it by this name, and give the token to it"
+        raise ConfigurationError(msg)
+    return server
+
+
 class MCPClient(ToolClient):
     """A chat client with tools of MCP servers; see `AsyncMCPClient`."""
 
@@ -103,13 +114,13 @@ class MCPClient(ToolClient):
         self._client = AsyncMCPClient(client, max_turns=max_turns, max_tool_calls=max_tool_calls)
 
     def register_mcp_server(
-        self, name: str, base_url: str | Sequence[str] | Mapping[str, Any], token: str | Secret | None = None
+        self, name: str, base_url: MCPServerForm, token: str | Secret | None = None
     ) -> Mapping[str, Tool]:
         """See `AsyncMCPClient.register_mcp_server`."""
         return PORTAL.call(lambda: self._client.register_mcp_server(name, base_url, token))
 
     async def aregister_mcp_server(
-        self, name: str, base_url: str | Sequence[str] | Mapping[str, Any], token: str | Secret | None = None
+        self, name: str, base_url: MCPServerForm, token: str | Secret | None = None
     ) -> Mapping[str, Tool]:
         """See `AsyncMCPClient.register_mcp_server`."""
         return await self._client.register_mcp_server(name, base_url, token)

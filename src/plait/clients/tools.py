@@ -54,7 +54,7 @@ class AsyncToolClient:
     """A chat client with tools: they are carried out while the model answers.
 
     Args:
-        openrouter_client: the chat client that is asked, sync or async.
+        openrouter_client: the chat client that is asked.
         max_turns: model requests of one call.
         max_tool_calls: tool calls of one call.
 
