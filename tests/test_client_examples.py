@@ -290,7 +290,7 @@ async def test_a_missing_key_is_one_line(program: str) -> None:
     form = FORMS[len(program) % 2]
     code, _, errors = await run(program, *form, "openai")
     (line,) = errors.decode().splitlines()
-    assert (code, line) == (1, "provider 'openai' needs a key: set OPENAI_API_KEY, or pass api_key=...")
+    assert (code, line) == (1, "provider 'openai' needs a key: set OPENAI_API_KEY, or give the key as an argument")
 
 
 async def test_too_many_words_are_one_line() -> None:

@@ -678,7 +678,7 @@ async def test_tokens_and_cost(usage: object, read: Usage | None, serve: Serve) 
         (400, {"error": {"message": "no", "code": "moderation_blocked"}}, ProviderError,
          "openai answered 400 (moderation_blocked): no"),
         (401, {"error": {"message": f"bad key {KEY}"}}, ProviderError,
-         "openai answered 401: bad key ***; check the key given as api_key or OPENAI_API_KEY"),
+         "openai answered 401: bad key ***; check the key that was given, or OPENAI_API_KEY"),
         (404, {"error": "gone"}, ProviderError,
          "openai answered 404: gone; check the model name 'gpt-image-1' and the base_url (asked at {address})"),
         (200, {"error": {"message": "no", "code": 400}}, ProviderError, "openai answered 400: no"),
@@ -965,7 +965,7 @@ def test_a_key_is_needed() -> None:
     for provider, variable in (("openai", "OPENAI_API_KEY"), ("openrouter", "OPENROUTER_API_KEY")):
         with pytest.raises(ConfigurationError) as caught:
             AsyncImageClient(provider=provider)
-        assert str(caught.value) == f"provider {provider!r} needs a key: set {variable}, or pass api_key=..."
+        assert str(caught.value) == f"provider {provider!r} needs a key: set {variable}, or give the key as an argument"
 
 
 def test_the_usual_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,7 +82,7 @@ def test_the_message_is_cut_and_the_key_is_not_in_it() -> None:
     error = http_error(401, {"x-request-id": "req_1"}, body, SERVICE)
     assert KEY not in f"{error} {error.body} {error.code} {error!r}"
     assert str(error).startswith("acme answered 401 (***): Incorrect API key provided: ***. xxx")
-    assert str(error).endswith("…; check the key given as api_key or ACME_API_KEY")
+    assert str(error).endswith("…; check the key that was given, or ACME_API_KEY")
     assert len(str(error)) < 350
     assert error.request_id == "req_1"
 

@@ -175,8 +175,8 @@ def _error(
 
 def _advice(status: int | None, service: Service) -> str:
     if status == _UNAUTHORIZED:
-        variable = f" or {service.key_variable}" if service.key_variable else ""
-        return f"; check the key given as api_key{variable}"
+        variable = f", or {service.key_variable}" if service.key_variable else ""
+        return f"; check the key that was given{variable}"
     if status == _NOT_FOUND:
         pull = service.get_model
         check = f"get it with {pull!r}, or check its name" if pull else f"check the model name {service.model!r}"
