@@ -6,8 +6,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
 from command import run
-from plait import AsyncOpenRouterClient, OpenRouterClient
-from plait.portal import PORTAL
+from plait import AsyncOpenRouterClient, OpenRouterClient, StopSignal, ToolClient
 
 PEOPLE = 100
 QUESTION = "Suggest a name for a boat."
@@ -15,10 +14,12 @@ QUESTION = "Suggest a name for a boat."
 
 def ask(provider: str = "offline", question: str = QUESTION) -> None:
     """Ask for all of them, in fifty threads, and print the answers in order."""
+    stop = StopSignal()
 
     def answer_for(person: int) -> str | None:
-        client = OpenRouterClient(provider=provider)
-        completion = client.create([{"role": "user", "content": f"I am person {person}. {question}"}])
+        client = ToolClient(OpenRouterClient(provider=provider))
+        messages = [{"role": "user", "content": f"I am person {person}. {question}"}]
+        completion = client.chat(messages, stop=stop)
         return completion.choices[0].message.content
 
     with ThreadPoolExecutor(50) as threads:
@@ -26,7 +27,7 @@ def ask(provider: str = "offline", question: str = QUESTION) -> None:
             for person, answer in enumerate(threads.map(answer_for, range(PEOPLE))):
                 print(f"{person}: {answer}")
         except KeyboardInterrupt:
-            PORTAL.close()  # Ctrl-C reaches this thread alone; this ends the calls of the others
+            stop.set()  # Ctrl-C reaches this thread alone; this ends the calls of the others
             raise
 
 

@@ -400,7 +400,7 @@ anything: Any = Agent  # for arguments that a type checker would refuse
             Agent,
             "no provider is named and no key is set: set OPENAI_API_KEY, ANTHROPIC_API_KEY or OPENROUTER_API_KEY, or",
         ),
-        (lambda: anything(provider="openai"), "provider 'openai' needs a key: set OPENAI_API_KEY, or give the key as an argument"),
+        (lambda: anything(provider="openai"), "provider 'openai' needs a key: set OPENAI_API_KEY, or pass the key"),
         (
             lambda: anything(provider="openai:a", model="b"),
             "two models are named: 'a' in provider, and 'b' in model; name one",

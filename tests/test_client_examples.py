@@ -277,7 +277,7 @@ async def test_failures_without_a_server(form: tuple[str, ...]) -> None:
 @either_form
 async def test_a_hundred_clients_as_recorded(shared: Path, form: tuple[str, ...]) -> None:
     recorded = Recorded(shared, "openai-chat", "call-with-params-openai-gpt-5-mini")
-    with FaultServer(*[recorded.replies()[1]] * 100) as server:
+    with FaultServer(*[recorded.text(1)] * 100) as server:
         variables = {"OPENAI_API_KEY": "sk-test", "OPENAI_BASE_URL": server.url}
         done = await run("batch.py", *form, recorded.model, recorded.question, **variables)
         sent = Counter(body["messages"][0]["content"] for body in server.requests)
@@ -290,7 +290,7 @@ async def test_a_missing_key_is_one_line(program: str) -> None:
     form = FORMS[len(program) % 2]
     code, _, errors = await run(program, *form, "openai")
     (line,) = errors.decode().splitlines()
-    assert (code, line) == (1, "provider 'openai' needs a key: set OPENAI_API_KEY, or give the key as an argument")
+    assert (code, line) == (1, "provider 'openai' needs a key: set OPENAI_API_KEY, or pass the key")
 
 
 async def test_too_many_words_are_one_line() -> None:

@@ -343,7 +343,7 @@ def _server(said: str) -> str | list[str]:
 def _in_options(sentence: str) -> str:
     """Say in the command's words what the library says in Python's."""
     sentence = re.sub(r"provider='(\w+)' with api_key=\.\.\.,? ?(or )?", "", sentence)
-    sentence = re.sub(r",? or give the key as an argument", "", sentence)
+    sentence = re.sub(r",? or pass the key", "", sentence)
     sentence = sentence.replace("api_key or ", "").replace("record_to=...", "--record FILE")
     sentence = re.sub(r"\b(provider|model|base_url)=(?=['\"])", lambda found: f"--{_dashed(found[1])} ", sentence)
     return re.sub(r"\bbase_url\b", "--base-url", sentence)

@@ -146,7 +146,7 @@ KNOWN = (
         ([""], {}, f"there is no provider ''; {KNOWN}"),
         (["x" * 1000], {}, f"there is no provider '{'x' * 59}…; {KNOWN}"),
         (["openai:a"], {"model": "b"}, "two models are named: 'a' in provider, and 'b' in model; name one"),
-        (["openai"], {}, "provider 'openai' needs a key: set OPENAI_API_KEY, or give the key as an argument"),
+        (["openai"], {}, "provider 'openai' needs a key: set OPENAI_API_KEY, or pass the key"),
         (["gpt-4o"], {}, "'gpt-4o' is a model, not a provider; name both: 'openai:gpt-4o'"),
         (["claude-opus-9"], {}, "'claude-opus-9' is a model, not a provider; name both: 'anthropic:claude-opus-9'"),
         (
@@ -167,7 +167,7 @@ KNOWN = (
         (
             ["openrouter"],
             {"api_key": ""},
-            "provider 'openrouter' needs a key: set OPENROUTER_API_KEY, or give the key as an argument",
+            "provider 'openrouter' needs a key: set OPENROUTER_API_KEY, or pass the key",
         ),
         (
             [{"api_key": KEY}],
@@ -233,7 +233,7 @@ def test_a_vendor_that_speaks_the_chat_dialect_is_one_entry(registry: None, monk
     groq = Vendor(base_url="https://api.groq.test/openai/v1", key_variable="GROQ_API_KEY")
     register_provider("groq", groq, model="llama-3.3-70b")
     register_provider("groq", groq)  # the same again is no error
-    with pytest.raises(ConfigurationError, match="provider 'groq' needs a key: set GROQ_API_KEY, or give the key as an argument"):
+    with pytest.raises(ConfigurationError, match="provider 'groq' needs a key: set GROQ_API_KEY, or pass the key"):
         get_provider("groq")
     monkeypatch.setenv("GROQ_API_KEY", KEY)
     assert made("groq") == ("groq", "llama-3.3-70b", groq.base_url)

@@ -965,7 +965,7 @@ def test_a_key_is_needed() -> None:
     for provider, variable in (("openai", "OPENAI_API_KEY"), ("openrouter", "OPENROUTER_API_KEY")):
         with pytest.raises(ConfigurationError) as caught:
             AsyncImageClient(provider=provider)
-        assert str(caught.value) == f"provider {provider!r} needs a key: set {variable}, or give the key as an argument"
+        assert str(caught.value) == f"provider {provider!r} needs a key: set {variable}, or pass the key"
 
 
 def test_the_usual_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ def test_each_vendors_key_comes_from_its_variable(monkeypatch: pytest.MonkeyPatc
         if vendor.key_needed:
             with pytest.raises(ConfigurationError) as raised:
                 key_of(name, vendor, None, needed=True)
-            assert str(raised.value) == f"provider {name!r} needs a key: set {vendor.key_variable}, or give the key as an argument"
+            assert str(raised.value) == f"provider {name!r} needs a key: set {vendor.key_variable}, or pass the key"
         else:
             assert key_of(name, vendor, None, needed=False) is None
         monkeypatch.setenv(vendor.key_variable, " sk-from-environment\n")

@@ -283,7 +283,7 @@ def key_of(name: str, vendor: Vendor, given: str | None, *, needed: bool) -> str
     variable = vendor.key_variable
     key = (given if given is not None else os.environ.get(variable, "") if variable else "").strip()
     if not key and needed:
-        msg = f"provider {name!r} needs a key: set {variable}, or give the key as an argument"
+        msg = f"provider {name!r} needs a key: set {variable}, or pass the key"
         raise ConfigurationError(msg)
     if not key.isascii() or not key.isprintable():
         msg = (
