@@ -1,4 +1,4 @@
-"""Cases of the chat clients: a completion, a streamed chunk, what the sync form adds, and a thousand clients at once."""
+"""Cases of the chat clients: a completion, a chunk of a stream, what the sync form adds, a thousand clients."""
 
 from __future__ import annotations
 

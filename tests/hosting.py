@@ -9,7 +9,7 @@ import mcp_types as types
 from mcp import Client
 
 from plait import Message
-from plait.mcp.server import MCPServer, mcp_host
+from plait.mcp.server.server import MCPServer, mcp_host
 
 if TYPE_CHECKING:
     from collections.abc import Callable

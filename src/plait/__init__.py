@@ -102,12 +102,12 @@ if TYPE_CHECKING:
     from plait.log import history as history
     from plait.log import stats as stats
     from plait.log import usage as usage
-    from plait.mcp.connection import MCPConnection as MCPConnection
-    from plait.mcp.server import MCPServer as MCPServer
-    from plait.mcp.server_host import Elicited as Elicited
-    from plait.mcp.server_host import MCPHost as MCPHost
-    from plait.mcp.server_host import mcp_host as mcp_host
-    from plait.mcp.toolset import MCPChange as MCPChange
+    from plait.mcp.client.connection import MCPConnection as MCPConnection
+    from plait.mcp.client.toolset import MCPChange as MCPChange
+    from plait.mcp.server.host import Elicited as Elicited
+    from plait.mcp.server.host import MCPHost as MCPHost
+    from plait.mcp.server.host import mcp_host as mcp_host
+    from plait.mcp.server.server import MCPServer as MCPServer
     from plait.messages import AssistantMessage as AssistantMessage
     from plait.messages import AudioPart as AudioPart
     from plait.messages import FilePart as FilePart
@@ -273,14 +273,14 @@ _HOME = {
         "stats",
         "usage",
     ),
-    "plait.mcp.connection": ("MCPConnection",),
-    "plait.mcp.server": ("MCPServer",),
-    "plait.mcp.server_host": (
+    "plait.mcp.client.connection": ("MCPConnection",),
+    "plait.mcp.server.server": ("MCPServer",),
+    "plait.mcp.server.host": (
         "Elicited",
         "MCPHost",
         "mcp_host",
     ),
-    "plait.mcp.toolset": ("MCPChange",),
+    "plait.mcp.client.toolset": ("MCPChange",),
     "plait.messages": (
         "AssistantMessage",
         "AudioPart",

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from plait.definition import AgentDefinition
     from plait.entries import Entry
     from plait.hooks import Hook
-    from plait.mcp.servers import MCPServerForm, MCPServers
+    from plait.mcp.client.several import MCPServerForm, MCPServers
     from plait.messages import Message
     from plait.options import Prompt, RunOptions
     from plait.portal import SyncStream
@@ -428,7 +428,7 @@ class Agent(Generic[Deps, Output]):
 
 
 def _mcp_servers(servers: Sequence[MCPServerForm] | Mapping[str, MCPServerForm]) -> MCPServers:
-    from plait.mcp.servers import MCPServers  # few agents have any
+    from plait.mcp.client.several import MCPServers  # few agents have any
 
     return MCPServers(servers)
 

@@ -280,8 +280,8 @@ ALLOWED = {
     ("__init__.py", "import_module"),
     ("cli.py", "importlib"),  # importlib.metadata: the version
     ("demo.py", "subprocess"),  # the demo shows that a thread outlives its process; no shell, nothing of a model's
-    ("mcp/child.py", "subprocess_exec"),  # the server that the user named, as program and arguments; no shell
-    ("mcp/link.py", "importlib"),  # importlib.metadata: the version
+    ("mcp/client/stdio.py", "subprocess_exec"),  # the server that the user named, as program and arguments; no shell
+    ("mcp/client/session.py", "importlib"),  # importlib.metadata: the version
     ("providers/catalog.py", "importlib"),  # the provider of a dialect: import_module of a fixed table
     ("talk.py", "input"),  # the prompt of the command
 }

@@ -9,7 +9,7 @@ import asyncio
 import sys
 
 from plait import Agent, AudioPart, FilePart, ImagePart, MCPServer, OfflineProvider, RunContext, TextPart, ToolError
-from plait.mcp.server import mcp_host
+from plait.mcp.server.server import mcp_host
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 16
 WAV = b"RIFF\x24\0\0\0WAVEfmt " + b"\0" * 24

@@ -22,7 +22,7 @@ from plait import (
     OpenRouterClient,
     ToolCall,
 )
-from plait.mcp.servers import MCPServers
+from plait.mcp.client.several import MCPServers
 
 if TYPE_CHECKING:
     from pathlib import Path

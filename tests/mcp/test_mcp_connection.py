@@ -12,7 +12,7 @@ import pytest
 from mcp_servers import call, free_port, listening, official, raw
 from plait import Agent, ConfigurationError, OfflineProvider, ToolCall, tool
 from plait.errors import MCPError, MissingExtra
-from plait.mcp.connection import MCPConnection
+from plait.mcp.client.connection import MCPConnection
 from plait.messages import AudioPart, ImagePart, TextPart
 from plait.tools import find_tools
 
@@ -178,7 +178,7 @@ def test_a_session_whose_event_loop_stands_still_is_not_taken_by_another() -> No
 def test_a_program_that_ends_with_an_open_session_ends_silently(port: int) -> None:
     program = f"""
 import asyncio
-from plait.mcp.connection import MCPConnection
+from plait.mcp.client.connection import MCPConnection
 
 async def main():
     tools = await MCPConnection("demo", "http://127.0.0.1:{port}").open()
@@ -194,7 +194,7 @@ asyncio.run(main(), debug=True)
 def test_the_sdk_is_not_imported_before_a_connection_is_opened() -> None:
     program = """
 import sys
-from plait.mcp.connection import MCPConnection
+from plait.mcp.client.connection import MCPConnection
 made = [MCPConnection(f"s{n}", "http://127.0.0.1:1") for n in range(1000)]
 print(sorted({name.partition(".")[0] for name in sys.modules} & {"mcp", "mcp_types", "httpx2", "jsonschema", "anyio"}))
 """
@@ -207,7 +207,7 @@ def test_without_the_sdk_the_extra_is_named() -> None:
 import asyncio, sys
 sys.modules["mcp"] = None
 from plait.errors import MissingExtra
-from plait.mcp.connection import MCPConnection
+from plait.mcp.client.connection import MCPConnection
 try:
     asyncio.run(MCPConnection("x", "http://127.0.0.1:1").open())
 except MissingExtra as error:

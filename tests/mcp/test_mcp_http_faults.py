@@ -14,7 +14,7 @@ import pytest
 from mcp_servers import TOOL, WITHIN, Talk, call, free_port, listening, open_files, saying, until
 from plait import ToolError
 from plait.errors import MCPError
-from plait.mcp.connection import MCPConnection
+from plait.mcp.client.connection import MCPConnection
 from plait.testing.server import Certificate, certificate
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plait.mcp.names import MAX_DESCRIPTION, tool_names, visible, visible_schema
+from plait.mcp.client.names import MAX_DESCRIPTION, tool_names, visible, visible_schema
 
 
 @pytest.mark.parametrize(

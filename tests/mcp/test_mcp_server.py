@@ -30,9 +30,9 @@ from plait import (
     ToolError,
     UserMessage,
 )
-from plait.mcp.server import MCPServer, mcp_host
-from plait.mcp.server_calls import MAX_WAITING, Turns
-from plait.mcp.server_content import to_content
+from plait.mcp.server.calls import MAX_WAITING, Turns
+from plait.mcp.server.content import to_content
+from plait.mcp.server.server import MCPServer, mcp_host
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,7 +104,7 @@ def test_what_cannot_be_is_refused_at_once(make: Callable[[], object], said: str
 
 def test_importing_it_loads_neither_the_sdk_nor_a_web_server() -> None:
     program = (
-        "import sys; from plait.mcp.server import MCPServer; MCPServer('x', tools=[{'name': 'y', 'func': lambda: 0}]); "
+        "import sys; from plait import MCPServer; MCPServer('x', tools=[{'name': 'y', 'func': lambda: 0}]); "
         "print(sorted({'mcp', 'mcp_types', 'starlette', 'uvicorn', 'anyio', 'aiohttp'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"

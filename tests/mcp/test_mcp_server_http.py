@@ -22,7 +22,7 @@ from mcp.shared.exceptions import MCPError
 
 from hosting import MODES, TIMEOUT, Meeting, Mode, a_model, a_person, add, greet, text, until
 from plait import ConfigurationError, RunContext, Secret
-from plait.mcp.server import MCPServer, mcp_host
+from plait.mcp.server.server import MCPServer, mcp_host
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 STDIO = """
 import asyncio, os, subprocess, sys, time
 from pathlib import Path
-from plait.mcp.server import MCPServer
+from plait.mcp.server.server import MCPServer
 
 async def wait(mark: str) -> str:
     child = await asyncio.create_subprocess_exec("sleep", "600")
@@ -111,9 +111,7 @@ def process(tmp_path: Path) -> Any:
 
 
 async def test_the_sdks_client_over_stdio() -> None:
-    program = (
-        "from plait.mcp.server import MCPServer; MCPServer('s', tools=[{'name': 'hi', 'func': lambda: 'ho'}]).run()"
-    )
+    program = "from plait import MCPServer; MCPServer('s', tools=[{'name': 'hi', 'func': lambda: 'ho'}]).run()"
     environment = {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}
     parameters = StdioServerParameters(command=sys.executable, args=["-c", program], env=environment)
     async with Client(parameters, read_timeout_seconds=TIMEOUT) as client:
@@ -210,7 +208,7 @@ def test_a_file_of_requests_as_stdin(tmp_path: Path) -> None:
     }
     requests.write_text(json.dumps(initialize))  # with no end of line
     answers = tmp_path / "answers"
-    program = "from plait.mcp.server import MCPServer; MCPServer('file').run()"
+    program = "from plait import MCPServer; MCPServer('file').run()"
     with requests.open() as source, answers.open("w") as sink:
         subprocess.run([sys.executable, "-c", program], stdin=source, stdout=sink, check=True, timeout=TIMEOUT)
     assert json.loads(answers.read_text())["result"]["serverInfo"]["name"] == "file"

@@ -20,7 +20,7 @@ import pytest
 from mcp_servers import WITHIN, call, gone, is_alive, noted, open_files, pids, raw, until
 from plait import ConfigurationError, ToolError
 from plait.errors import MCPError
-from plait.mcp.connection import MCPConnection
+from plait.mcp.client.connection import MCPConnection
 from plait.toolbase import prepare
 
 if TYPE_CHECKING:
@@ -517,7 +517,7 @@ async def test_a_server_that_does_not_want_to_end_is_killed(log: Path) -> None:
 
 PROGRAM = """
 import asyncio, sys
-from plait.mcp.connection import MCPConnection
+from plait.mcp.client.connection import MCPConnection
 from plait.toolbase import prepare
 
 connection = MCPConnection("raw", {command!r})

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from plait import ConfigurationError, Secret
-from plait.mcp.targets import Address, Command, read_target
+from plait.mcp.client.targets import Address, Command, read_target
 
 
 def ways(target: Any, **options: Any) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ from typing_extensions import override
 from plait.clients.sync import ToolClient, async_form
 from plait.clients.tools import AsyncToolClient
 from plait.errors import ConfigurationError, excerpt
-from plait.mcp.connection import MCPConnection
+from plait.mcp.client.connection import MCPConnection
 from plait.portal import PORTAL
 from plait.run import DEFAULT_LIMITS
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from plait.clients.chat import AsyncOpenRouterClient
     from plait.clients.sync import OpenRouterClient
     from plait.interrupts import Secret
-    from plait.mcp.servers import MCPServerForm
+    from plait.mcp.client.several import MCPServerForm
     from plait.tools import Tool
 
 

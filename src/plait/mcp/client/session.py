@@ -32,19 +32,19 @@ from mcp_types import (
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from plait.errors import excerpt
-from plait.mcp.child import ChildStreams
-from plait.mcp.exchanges import BROKEN
-from plait.mcp.failures import Broken, CannotReach, Declined, NoAnswer, Unsent
-from plait.mcp.tap import Tap, tapped
-from plait.mcp.targets import Command
-from plait.mcp.wire import GONE, MAX_BODY, UNSENT, Wire
+from plait.mcp.client.exchanges import BROKEN
+from plait.mcp.client.failures import Broken, CannotReach, Declined, NoAnswer, Unsent
+from plait.mcp.client.http import GONE, MAX_BODY, UNSENT, Wire
+from plait.mcp.client.stdio import ChildStreams
+from plait.mcp.client.tap import Tap, tapped
+from plait.mcp.client.targets import Command
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from plait.mcp.questions import Questions
-    from plait.mcp.targets import Address, Way
+    from plait.mcp.client.questions import Questions
+    from plait.mcp.client.targets import Address, Way
 
 T = TypeVar("T")
 
@@ -78,7 +78,7 @@ for _name in _QUIET:
     logging.getLogger(_name).addFilter(_NotOurs())
 
 
-class Link:
+class Session:
     """A session, from the first try to reach the server to its end.
 
     Args:

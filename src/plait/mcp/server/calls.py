@@ -18,13 +18,13 @@ from plait.errands import Errands
 from plait.errors import ToolError
 from plait.executor import error_result, execute
 from plait.ids import new_id
-from plait.mcp.server_host import HOST
+from plait.mcp.server.host import HOST
 from plait.messages import ToolCall
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from plait.mcp.server_host import MCPHost
+    from plait.mcp.server.host import MCPHost
     from plait.messages import ToolResult
     from plait.run import RunContext
     from plait.toolbase import Tool

@@ -11,7 +11,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
 from plait.errors import excerpt
-from plait.mcp.names import visible, visible_schema
+from plait.mcp.client.names import visible, visible_schema
 from plait.shape import resolve
 
 if TYPE_CHECKING:

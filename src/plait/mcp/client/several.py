@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from plait.errors import ConfigurationError, excerpt
-from plait.mcp.connection import MCPConnection
+from plait.mcp.client.connection import MCPConnection
 
 if TYPE_CHECKING:
     from plait.tools import Tool

@@ -15,7 +15,7 @@ from plait.providers.base import ToolDefinition
 from plait.toolbase import Tool
 
 if TYPE_CHECKING:
-    from plait.mcp.listing import Listed
+    from plait.mcp.client.listing import Listed
     from plait.messages import ToolResult
 
 Carry = Callable[["MCPTool", dict[str, Any]], Awaitable["ToolResult"]]

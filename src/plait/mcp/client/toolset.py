@@ -12,14 +12,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 from plait.errors import ConfigurationError, ToolError, excerpt
-from plait.mcp.listing import MAX_TOOL_NAME, Listed
-from plait.mcp.names import plain_name, tool_names
-from plait.mcp.tools import MCPTool
+from plait.mcp.client.listing import MAX_TOOL_NAME, Listed
+from plait.mcp.client.names import plain_name, tool_names
+from plait.mcp.client.tools import MCPTool
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from plait.mcp.tools import Carry
+    from plait.mcp.client.tools import Carry
 
 logger = logging.getLogger("plait.mcp")
 

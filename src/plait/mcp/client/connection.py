@@ -1,7 +1,7 @@
 """One MCP server as a client sees it: its tools, kept as they were approved, and a session whenever one is needed.
 
 Owns what outlives a session: the tools and their pins, when a broken session is opened anew, and what a model is told
-of a call that failed. A session is `plait.mcp.link`'s, which is loaded when the first one is opened.
+of a call that failed. A session is `plait.mcp.client.session`'s, which is loaded when the first one is opened.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from plait.errors import ConfigurationError, MCPError, MissingExtra, ToolError, excerpt
-from plait.mcp.failures import Broken, Declined, NoAnswer, Unsent
-from plait.mcp.listing import judge_all
-from plait.mcp.questions import Questions
-from plait.mcp.results import to_result
-from plait.mcp.targets import read_target
-from plait.mcp.toolset import Toolset
+from plait.mcp.client.failures import Broken, Declined, NoAnswer, Unsent
+from plait.mcp.client.listing import judge_all
+from plait.mcp.client.questions import Questions
+from plait.mcp.client.results import to_result
+from plait.mcp.client.targets import read_target
+from plait.mcp.client.toolset import Toolset
 from plait.workers import WORKERS
 
 if TYPE_CHECKING:
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from plait.interrupts import Secret
-    from plait.mcp.link import Link
-    from plait.mcp.questions import OnElicitation, OnSampling
-    from plait.mcp.targets import Transport
-    from plait.mcp.tools import MCPTool
-    from plait.mcp.toolset import MCPChange
+    from plait.mcp.client.questions import OnElicitation, OnSampling
+    from plait.mcp.client.session import Session
+    from plait.mcp.client.targets import Transport
+    from plait.mcp.client.tools import MCPTool
+    from plait.mcp.client.toolset import MCPChange
     from plait.messages import ToolResult
     from plait.toolbase import Tool
 
@@ -109,8 +109,8 @@ class MCPConnection:
         self._questions = Questions(name, on_elicitation, on_sampling)
         self._toolset = Toolset(name, name if prefix is None else prefix, idempotent, self._carry)
         self._closed = False
-        self._link: Link | None = None
-        self._retired: set[Link] = set()
+        self._link: Session | None = None
+        self._retired: set[Session] = set()
         self._failures = 0
         self._not_before = 0.0
 
@@ -199,7 +199,7 @@ class MCPConnection:
 
     # --- the session ---
 
-    async def _linked(self) -> Link:
+    async def _linked(self) -> Session:
         """Give a session whose tools are known.
 
         Raises:
@@ -230,7 +230,7 @@ class MCPConnection:
                     self._toolset.take(*judged)
         return link
 
-    def _current(self) -> Link | None:
+    def _current(self) -> Session | None:
         link = self._link
         if link is None or link.over:
             return None
@@ -243,16 +243,16 @@ class MCPConnection:
         self._link = None
         return None
 
-    def _opened(self) -> Link:
-        from plait.mcp.link import Link
+    def _opened(self) -> Session:
+        from plait.mcp.client.session import Session
 
         self._retired = {link for link in self._retired if not link.is_gone}
         if self._link is not None and not self._link.is_gone:
             self._retired.add(self._link)
-        self._link = Link(self.name, self._ways, self._questions, self._connect_timeout)
+        self._link = Session(self.name, self._ways, self._questions, self._connect_timeout)
         return self._link
 
-    def _leave(self, link: Link) -> None:
+    def _leave(self, link: Session) -> None:
         """Use a session no more, and let some time pass before the next if that was not the first to fail."""
         link.retire()
         if link is not self._link:
@@ -315,7 +315,7 @@ class MCPConnection:
             except MCPError as error:
                 raise ToolError(str(error)) from None
         for again in (True, False):
-            link: Link | None = None
+            link: Session | None = None
             sent = False
             try:
                 link = await self._linked()
@@ -356,7 +356,7 @@ async def _load() -> None:
     Raises:
         MissingExtra: it is not installed.
     """
-    if hasattr(sys.modules.get("plait.mcp.link"), "Link"):  # whole: another thread may be at it
+    if hasattr(sys.modules.get("plait.mcp.client.session"), "Session"):  # whole: another thread may be at it
         return
     try:
         await WORKERS.run(_import)
@@ -370,4 +370,4 @@ async def _load() -> None:
 def _import() -> None:
     import jsonschema.validators  # type: ignore[import-untyped]  # noqa: F401 # so that it is there when the first tool is judged
 
-    import plait.mcp.link  # noqa: F401
+    import plait.mcp.client.session  # noqa: F401

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mcp.server.session import ServerSession
     from mcp.shared.subscriptions import ServerEvent
 
-    from plait.mcp.server_host import LogLevel
+    from plait.mcp.server.host import LogLevel
 
 _TELL_WITHIN: Final = 1.0
 """Seconds; a host that does not read holds up nobody."""

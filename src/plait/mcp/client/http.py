@@ -21,13 +21,13 @@ import msgspec
 from typing_extensions import override
 
 from plait.errors import excerpt
-from plait.mcp.exchanges import BROKEN, Events, Exchange, WireError, whole, why_of
-from plait.mcp.failures import CannotReach
+from plait.mcp.client.exchanges import BROKEN, Events, Exchange, WireError, whole, why_of
+from plait.mcp.client.failures import CannotReach
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from plait.mcp.targets import Address
+    from plait.mcp.client.targets import Address
 
 UNSENT: Final = -32_950
 """The request never reached the server."""

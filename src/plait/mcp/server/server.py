@@ -14,8 +14,8 @@ from weakref import WeakSet
 
 from plait.errors import ConfigurationError, MissingExtra, excerpt
 from plait.interrupts import Secret
-from plait.mcp.server_host import Elicited, LogLevel, MCPHost, mcp_host
-from plait.mcp.server_offer import Offer
+from plait.mcp.server.host import Elicited, LogLevel, MCPHost, mcp_host
+from plait.mcp.server.offer import Offer
 from plait.run import DEFAULT_TOOLS_AT_ONCE, RunContext
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from mcp.server.lowlevel import Server
     from mcp.shared.subscriptions import ServerEvent
 
-    from plait.mcp.server_http import App
-    from plait.mcp.server_protocol import Methods
+    from plait.mcp.server.http import App
+    from plait.mcp.server.protocol import Methods
     from plait.tools import Tool, ToolForm
 
 Function = TypeVar("Function", bound="Callable[..., Any]")
@@ -242,7 +242,7 @@ class MCPServer:
             MissingExtra: the ``mcp`` extra is not installed.
         """
         server = self.sdk_server()
-        from plait.mcp.server_stdio import serve
+        from plait.mcp.server.stdio import serve
 
         await serve(server)
 
@@ -260,7 +260,7 @@ class MCPServer:
             MissingExtra: the ``mcp`` extra is not installed.
         """
         _load()
-        from plait.mcp.server_http import serve
+        from plait.mcp.server.http import serve
 
         here = host in _LOOPBACK
         if not here and self._token is None and self._allowed_hosts is None:
@@ -290,7 +290,7 @@ class MCPServer:
 
     def _application(self, path: str, *, here: bool) -> App:
         _load()
-        from plait.mcp.server_http import LOOPBACK, App, Door
+        from plait.mcp.server.http import LOOPBACK, App, Door
 
         hosts = self._allowed_hosts
         if hosts is None:
@@ -298,8 +298,8 @@ class MCPServer:
         return App(self.sdk_server, Door(self._token, hosts), path)
 
     def _methods(self) -> Methods:
-        from plait.mcp.server_calls import Calls
-        from plait.mcp.server_protocol import Methods
+        from plait.mcp.server.calls import Calls
+        from plait.mcp.server.protocol import Methods
 
         calls = Calls(self._context, self._at_once)
         made = Methods(self.name, self.version, self.description, self.instructions, self._offer, calls)

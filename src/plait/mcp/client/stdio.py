@@ -23,13 +23,13 @@ from mcp_types import ErrorData, JSONRPCError, JSONRPCRequest, jsonrpc_message_a
 from typing_extensions import override
 
 from plait.errors import excerpt
-from plait.mcp.failures import CannotReach, Unsent
+from plait.mcp.client.failures import CannotReach, Unsent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from types import TracebackType
 
-    from plait.mcp.targets import Command
+    from plait.mcp.client.targets import Command
 
 MAX_LINE: Final = 16_000_000
 """Bytes of one message."""

@@ -15,8 +15,8 @@ from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
 
 from plait.errors import excerpt
-from plait.mcp.listing import MAX_TOOL_NAME
-from plait.mcp.results import readable
+from plait.mcp.client.listing import MAX_TOOL_NAME
+from plait.mcp.client.results import readable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable

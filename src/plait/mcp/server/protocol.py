@@ -18,10 +18,10 @@ from typing_extensions import override
 
 from plait.errors import ToolError, excerpt
 from plait.executor import known_tools
-from plait.mcp.server_content import to_content, to_contents, to_result
-from plait.mcp.server_host import LEVELS, MCPHost
-from plait.mcp.server_peers import Peers
-from plait.mcp.server_rounds import Rounds
+from plait.mcp.server.content import to_content, to_contents, to_result
+from plait.mcp.server.host import LEVELS, MCPHost
+from plait.mcp.server.peers import Peers
+from plait.mcp.server.rounds import Rounds
 from plait.messages import ToolResult
 from plait.toolbase import prepare
 
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from mcp.server.context import ServerRequestContext
     from mcp.server.models import InitializationOptions
 
-    from plait.mcp.server_calls import Calls
-    from plait.mcp.server_host import LogLevel
-    from plait.mcp.server_offer import Offer, Resource
-    from plait.mcp.server_peers import Peer
+    from plait.mcp.server.calls import Calls
+    from plait.mcp.server.host import LogLevel
+    from plait.mcp.server.offer import Offer, Resource
+    from plait.mcp.server.peers import Peer
     from plait.toolbase import Tool
 
     Request = ServerRequestContext[Any, Any]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mcp.server.context import ServerRequestContext
     from pydantic import BaseModel
 
-    from plait.mcp.server_rounds import Question, Rounds
+    from plait.mcp.server.rounds import Question, Rounds
 
 LogLevel = Literal["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"]
 LEVELS: Final[tuple[LogLevel, ...]] = get_args(LogLevel)
@@ -126,7 +126,7 @@ class MCPHost:
         """
         from mcp_types import CreateMessageRequest, CreateMessageRequestParams, CreateMessageResult
 
-        from plait.mcp.server_content import sampled, to_sampling
+        from plait.mcp.server.content import sampled, to_sampling
 
         self._needs("sampling", "has no model to ask")
         messages = [Message(text=prompt)] if isinstance(prompt, str) else prompt

@@ -1,0 +1,1 @@
+"""What offers our tools to MCP hosts."""
