@@ -2,19 +2,21 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from plait.errors import Cancelled, ConfigurationError
-from plait.portal import PORTAL, Portal, SyncStream
-from plait.promises import Scope
+from plait.portal import Portal, SyncStream
+from plait.promises import Promise, Scope, StreamedPromise
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -61,6 +63,75 @@ def test_an_error_that_would_end_an_event_loop_ends_only_the_call(portal: Portal
     with pytest.raises(kind):
         portal.call(fail)
     assert portal.call(lambda: double(4)) == 8
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_such_an_error_of_a_task_inside_is_the_caller_s_and_ends_nothing_else(
+    portal: Portal, kind: type[BaseException]
+) -> None:
+    waiting, go_on = threading.Event(), threading.Event()
+
+    async def wait() -> str:
+        waiting.set()
+        while not go_on.is_set():  # noqa: ASYNC110  # it is another thread's
+            await asyncio.sleep(0.001)
+        return "undisturbed"
+
+    async def fail() -> None:
+        raise kind
+
+    async def in_a_task() -> None:
+        await Promise(fail)
+
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(portal.call, wait)
+        assert waiting.wait(PATIENCE)
+        with pytest.raises(kind):
+            portal.call(in_a_task)
+        go_on.set()
+        assert other.result(PATIENCE) == "undisturbed"
+    assert portal.call(lambda: double(4)) == 8
+
+
+def test_what_a_call_gave_is_kept_by_nobody(portal: Portal) -> None:
+    class Whole:
+        pass
+
+    async def make() -> Whole:
+        return Whole()
+
+    gc.disable()
+    try:
+        made = weakref.ref(portal.call(make))
+        assert made() is None
+    finally:
+        gc.enable()
+
+
+async def test_an_awaiting_caller_has_work_done_in_the_portal(portal: Portal) -> None:
+    async def where() -> str:
+        return threading.current_thread().name
+
+    assert await portal.bring(where) == "plait: portal"
+    ended = threading.Event()
+
+    async def wait() -> None:
+        try:
+            await asyncio.sleep(PATIENCE)
+        finally:
+            ended.set()
+
+    bringing = asyncio.create_task(portal.bring(wait))
+    await portal.bring(where)
+    bringing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await bringing
+    assert await asyncio.to_thread(ended.wait, PATIENCE)
+
+    async def inside() -> str:
+        return await portal.bring(where)
+
+    assert await portal.bring(inside) == "plait: portal"
 
 
 def test_all_callers_share_one_thread(portal: Portal) -> None:
@@ -229,6 +300,45 @@ def test_leaving_a_stream_early_ends_its_source(portal: Portal, how: str) -> Non
     assert list(stream) == []
 
 
+def test_a_stream_may_be_closed_by_another_thread(portal: Portal) -> None:
+    source = Source([1], endless=True)
+    stream = portal.iterate(source.read)
+    assert next(stream) == 1
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(list, stream)
+        stream.close()
+        assert reading.result(PATIENCE) == []
+    assert source.ended.is_set()
+
+
+def test_two_threads_may_read_one_stream(portal: Portal) -> None:
+    stream = portal.iterate(Source(*[[number] for number in range(100)]).read)
+    with ThreadPoolExecutor(2) as pool:
+        read = list(pool.map(lambda _: list(stream), range(2)))
+    assert sorted(read[0] + read[1]) == list(range(100))
+
+
+def test_what_goes_wrong_in_opening_a_stream_is_raised_where_it_was_asked(portal: Portal) -> None:
+    async def opened() -> AsyncIterator[list[int]]:
+        raise failure
+
+    failure = LookupError("closed")
+    with pytest.raises(LookupError, match="closed"):
+        portal.iterate(opened)
+
+
+def test_leaving_a_stream_of_a_promise_waits_until_that_has_ended(portal: Portal) -> None:
+    source = Source([1], endless=True)
+
+    async def opened() -> Any:
+        return StreamedPromise(source.read).sole_reader().batches()
+
+    stream = portal.iterate(opened)
+    assert next(stream) == 1
+    stream.close()
+    assert source.ended.is_set()
+
+
 def test_ctrl_c_while_a_stream_waits_ends_it(portal: Portal) -> None:
     source = Source([1], endless=True)
     stream = portal.iterate(source.read)
@@ -273,6 +383,42 @@ begun.wait()
     assert out.splitlines()[0] == "ended"
 
 
+def test_a_call_of_a_finalizer_while_the_interpreter_ends_is_refused_and_no_deadlock() -> None:
+    program = """
+import os
+from plait.portal import PORTAL
+async def nothing(): return None
+class Late:
+    def __del__(self, call=PORTAL.call, write=os.write):
+        try:
+            call(nothing)
+        except Exception as error:
+            write(1, str(error).encode())
+late = Late()
+late.itself = late
+"""
+    code, out, err = run(program)
+    assert (code, out, err) == (0, "no sync call can be made any more: the interpreter is ending", "")
+
+
+def test_a_pool_of_waiting_threads_ends_with_the_program() -> None:
+    program = """
+import asyncio, threading
+from concurrent.futures import ThreadPoolExecutor
+from plait.portal import PORTAL
+begun = threading.Semaphore(0)
+async def wait():
+    begun.release()
+    await asyncio.sleep(60)
+pool = ThreadPoolExecutor(20)
+calls = [pool.submit(PORTAL.call, wait) for _ in range(20)]
+for _ in calls:
+    begun.acquire()
+raise SystemExit(7)
+"""
+    assert run(program) == (7, "", "")
+
+
 def test_a_forked_child_begins_with_a_portal_of_its_own() -> None:
     program = """
 import os
@@ -289,10 +435,3 @@ print(os.waitstatus_to_exitcode(status), PORTAL.call(pid) == parent)
 """
     code, out, err = run(program)
     assert (code, out, [line for line in err.splitlines() if "fork" not in line]) == (0, "0 True\n", [])
-
-
-def test_the_portal_of_the_process_is_one() -> None:
-    async def loop_id() -> Any:
-        return id(asyncio.get_running_loop())
-
-    assert PORTAL.call(loop_id) == PORTAL.call(loop_id)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from math import inf
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Generic, Self, Unpack, cast
+from typing import TYPE_CHECKING, Any, Generic, Self, Unpack, cast
 
 from typing_extensions import TypeVar
 
@@ -26,7 +26,7 @@ from plait.plain import EMPTY
 from plait.portal import PORTAL
 from plait.providers.base import DEFAULT_SETTINGS
 from plait.providers.catalog import get_provider
-from plait.run import DEFAULT_LIMITS, RunContext, RunLimits
+from plait.run import DEFAULT_LIMITS, DEFAULT_USER, RunContext, RunLimits
 from plait.schema import output_schema
 from plait.streams import AgentRun, OutputStream, TextStream, result_of
 from plait.threads import Thread
@@ -50,8 +50,6 @@ if TYPE_CHECKING:
 
 Deps = TypeVar("Deps", default=Any)
 Output = TypeVar("Output", default=str)
-
-DEFAULT_USER: Final = "default"
 
 
 class Agent(Generic[Deps, Output]):
@@ -370,6 +368,26 @@ class Agent(Generic[Deps, Output]):
         """See `run`; for sync callers, who get the result when the run has ended."""
         return PORTAL.call(lambda: self.run(prompt, thread=thread, user_id=user_id, **options))
 
+    def stream_output_sync(
+        self, content: Prompt, user_id: str = DEFAULT_USER, *, thread: str | None = None, **options: Unpack[RunOptions]
+    ) -> SyncStream[Output]:
+        """See `stream_output`; for sync callers."""
+        return PORTAL.iterate(lambda: self.stream_output(content, user_id, thread=thread, **options).batches())
+
+    def log_sync(self, thread: str | None = None, *, user_id: str = DEFAULT_USER) -> list[Entry]:
+        """See `log`; for sync callers."""
+        return PORTAL.call(lambda: self.log(thread, user_id=user_id))
+
+    def close_sync(self) -> None:
+        """See `close`; for sync callers."""
+        PORTAL.call(self.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close_sync()
+
     def resume_sync(
         self, thread: str | None = None, *, user_id: str = DEFAULT_USER, **options: Unpack[RunOptions]
     ) -> RunResult[Output]:
@@ -397,7 +415,6 @@ class Agent(Generic[Deps, Output]):
     ) -> Run[Output]:
         if self._servers is not None and (more := await self._servers.new_tools()):
             self._toolbox = self._toolbox.joined(more)
-        limits, stop = options.get("limits", self.limits), options.get("stop")
         return Run(
             thread=thread,
             context=RunContext(
@@ -415,13 +432,11 @@ class Agent(Generic[Deps, Output]):
             strategy=self._strategy,
             output=self._output,
             settings=self._settings,
-            limits=limits,
+            limits=options.get("limits", self.limits),
             hooks=self._hooks,
-            stop=stop,
+            stop=options.get("stop"),
             if_busy=options.get("if_busy", "queue"),
             sequential=self._sequential,
-            # A run that may be stopped in the middle of an answer streams it, to have the text so far.
-            stream=observed or stop is not None or limits.deadline is not None,
             observed=observed,
             debug=self._debug,
         )

@@ -123,8 +123,7 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
         prompt: the messages that begin the run; empty to go on with the thread's last run.
         context: what tools and hooks receive; names the run, the thread, the user and the agent.
         system: the agent's system prompt.
-        stream: whether the provider is asked for a stream.
-        observed: whether somebody reads the events, and not only the result.
+        observed: whether somebody reads the events, and not only the result; then the provider is asked for a stream.
         debug: whether a watchdog reports tools that block the event loop.
     """
 
@@ -142,11 +141,11 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
     stop: StopSignal | asyncio.Event | None = None
     if_busy: IfBusy = "queue"
     sequential: bool = False
-    stream: bool = True
     observed: bool = True
     debug: bool = False
     result: RunResult[Output] | None = None
     _fold: Fold | None = None
+    _later: Settings | None = None
 
     async def events(self) -> AsyncGenerator[list[Event], None]:
         """Carry the run out, and give its events: one list for each socket read and each step.
@@ -241,8 +240,9 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
             messages=messages,
             tools=self.toolbox.definitions,
             output=self.output,
-            settings=self.settings,
-            stream=self.stream,
+            settings=self.settings if turn == 1 else self._later_settings(),
+            # A run that may be stopped in the middle of an answer streams it, to have the text so far.
+            stream=self.observed or self.stop is not None or self.limits.deadline is not None,
             earlier=self._earlier(messages),
         )
         if "on_before_request" not in self.hooks:
@@ -253,6 +253,14 @@ class Run(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
             self._finish_early("guardrail", decision.reason)
             return None
         return decision if isinstance(decision, Request) else request
+
+    def _later_settings(self) -> Settings:
+        """Give the settings of all turns but the first: a model that must call a tool in each could never answer."""
+        if self._later is None:
+            settings = self.settings
+            free = settings.tool_choice in {None, "auto", "none"}
+            self._later = settings if free else replace(settings, tool_choice=None)
+        return self._later
 
     async def _take(self, fold: Fold, turn: int) -> None:
         """Add the model's answer to the log, if it is one."""

@@ -12,17 +12,19 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import concurrent.futures.thread  # its own exit handler, which waits for the threads of pools, must come after ours
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Awaitable
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
-from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
 from plait.errors import Cancelled, ConfigurationError
+from plait.readers import close_stream
 from plait.scopes import GRACE, Scope, current_scope, running_loop
 
 if TYPE_CHECKING:
@@ -33,65 +35,76 @@ T = TypeVar("T")
 _ENDS_WITHIN: Final = 3 * GRACE
 """Seconds that what was cancelled may take to clean up before its caller goes on without it."""
 
-_LEFT_BEHIND: Final = "a sync call was made on the thread that carries sync calls out, so it would wait for itself"
-
 
 class _Work(Generic[T]):
     """One coroutine that the portal carries out for one caller, with a copy of the caller's context variables."""
 
-    __slots__ = ("_function", "_loop", "_outcome", "_task", "ended")
+    __slots__ = ("_function", "_loop", "_task", "ended", "outcome")
 
-    def __init__(self, function: Callable[[], Awaitable[T]], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, function: Callable[[], Awaitable[T]]) -> None:
         self.ended = threading.Event()
-        self._function = function
-        self._loop = loop
-        self._outcome: Future[T] = Future()
+        self._function: Callable[[], Awaitable[T]] | None = function
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.outcome: Future[T] = Future()
         self._task: asyncio.Task[None] | None = None
-        self._outcome.add_done_callback(self._told)
-        loop.call_soon_threadsafe(self._begin)
+
+    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have it carried out."""
+        self._loop = loop
+        loop.call_soon_threadsafe(self._begin, loop)
         scope = current_scope()
         if scope is not None and scope.loop is not None and scope.loop is not loop:
             # Whoever calls from a sync tool belongs to a run of another event loop, and this ends with that run.
-            scope.loop.call_soon_threadsafe(self._join, scope)
+            with suppress(RuntimeError):  # that loop is closed, and the run has ended
+                scope.loop.call_soon_threadsafe(self._join, scope)
 
     def result(self) -> T:
-        """Wait for what comes of it. A caller who is interrupted meanwhile (Ctrl-C) cancels it, and waits for its end.
+        """Wait for what comes of it.
 
         Raises:
             Cancelled: it was cancelled, by the portal's end or by the run that the caller is part of.
         """
         try:
-            return self._outcome.result()
+            return self.outcome.result()
         except CancelledError:
             self.ended.wait(_ENDS_WITHIN)
             msg = "a sync call was cancelled before it had its answer"
             raise Cancelled(msg) from None
         finally:
-            if not self._outcome.done():
-                self.cancel()
-                self.ended.wait(_ENDS_WITHIN)
             del self  # an error's traceback keeps this frame
 
     def cancel(self) -> None:
-        """End it, from any thread."""
-        self._outcome.cancel()
+        """End it, from any thread, unless it has ended."""
+        if self.outcome.cancel() and self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed, and the task with it
+                self._loop.call_soon_threadsafe(self._cancel_task)
+
+    def end(self) -> None:
+        """End it, and wait until it ended."""
+        if not self.outcome.done() or self.outcome.cancelled():
+            self.cancel()
+            if self._loop is not None:
+                self.ended.wait(_ENDS_WITHIN)
 
     def when_told(self, callback: Callable[[], object]) -> None:
         """Call back, in any thread, once it is known what came of it."""
-        self._outcome.add_done_callback(lambda _: callback())
+        self.outcome.add_done_callback(lambda _: callback())
 
-    def _begin(self) -> None:
-        self._task = self._loop.create_task(self._carry_out(), name="plait: sync call")
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._task = loop.create_task(self._carry_out(), name="plait: sync call")
         self._task.add_done_callback(self._task_ended)
-        if self._outcome.cancelled():
+        if self.outcome.cancelled():
             self._task.cancel()
 
     async def _carry_out(self) -> None:
+        function, self._function = self._function, None
+        if function is None:
+            return
         try:
-            whole = await self._function()
+            whole = await function()
         except asyncio.CancelledError:
             raise
-        except BaseException as error:  # noqa: BLE001  # raised again in the caller's thread; here it would end the loop
+        except BaseException as error:  # noqa: BLE001  # raised again in the caller's thread
             self._tell(error=error)
         else:
             self._tell(whole)
@@ -99,19 +112,14 @@ class _Work(Generic[T]):
     def _tell(self, whole: Any = None, error: BaseException | None = None) -> None:
         with suppress(Exception):  # the caller has left, perhaps just now
             if error is None:
-                self._outcome.set_result(whole)
+                self.outcome.set_result(whole)
             else:
-                self._outcome.set_exception(error)
+                self.outcome.set_exception(error)
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         self.ended.set()
         if task.cancelled():
-            self._outcome.cancel()
-
-    def _told(self, outcome: Future[T]) -> None:
-        if outcome.cancelled() and not self.ended.is_set():
-            with suppress(RuntimeError):  # the loop is closed, and the task with it
-                self._loop.call_soon_threadsafe(self._cancel_task)
+            self.outcome.cancel()
 
     def _cancel_task(self) -> None:
         if self._task is not None:
@@ -121,71 +129,65 @@ class _Work(Generic[T]):
         """Let the scope own a task of its own event loop that lasts as long as this, and cancels it."""
 
         async def stand_in() -> None:
-            with suppress(asyncio.CancelledError, Exception):
-                await asyncio.wrap_future(self._outcome)
+            try:
+                await asyncio.wrap_future(self.outcome)
+            except asyncio.CancelledError:
+                self.cancel()
+            except Exception:  # noqa: BLE001, S110  # the caller is told
+                pass
 
         scope.adopt(asyncio.ensure_future(stand_in()))
 
 
 class SyncStream(Generic[T]):
-    """Pieces of a stream, for a sync reader: ``for piece in stream``.
+    """Pieces of a stream, for sync readers: ``for piece in stream``.
 
     Leaving it early ends what produces it: by dropping it, by `close`, or by leaving ``with stream:``.
     """
 
     __slots__ = ("_arrived", "_ready", "_work")
 
-    def __init__(
-        self,
-        open_stream: Callable[[], AsyncIterable[Sequence[T]] | Awaitable[AsyncIterable[Sequence[T]]]],
-        loop: asyncio.AbstractEventLoop,
-    ) -> None:
+    def __init__(self, work: _Work[None], arrived: SimpleQueue[Sequence[T] | None]) -> None:
         self._ready: deque[T] = deque()
-        arrived: SimpleQueue[Sequence[T] | None] = SimpleQueue()
         self._arrived = arrived
-
-        async def read() -> None:
-            opened = open_stream()
-            async for batch in await opened if isinstance(opened, Awaitable) else opened:
-                arrived.put(batch)
-
-        self._work: _Work[None] | None = _Work(read, loop)
-        self._work.when_told(partial(arrived.put, None))
+        self._work: _Work[None] | None = work
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> T:
-        if not self._ready and not self.begin():
-            raise StopIteration
-        return self._ready.popleft()
+        while True:
+            try:
+                return self._ready.popleft()
+            except IndexError:
+                if not self._wait():
+                    raise StopIteration from None
 
-    def begin(self) -> bool:
-        """Wait until there is a piece to read; False when no more will come.
-
-        Raises:
-            PlaitError: the stream failed.
-        """
+    def _wait(self) -> bool:
+        """Wait for more; say whether there may be some."""
+        work = self._work
+        if work is None:
+            return bool(self._ready)
         try:
-            while not self._ready and self._work is not None:
-                batch = self._arrived.get()
-                if batch is None:
-                    work, self._work = self._work, None
-                    work.result()
-                else:
-                    self._ready.extend(batch)
+            batch = self._arrived.get()
+            if batch is not None:
+                self._ready.extend(batch)
+                return True
+            self._arrived.put(None)  # for another thread that reads
+            ours, self._work = self._work is work, None
+            if ours:
+                work.result()
         except BaseException:
             self.close()
             raise
         return bool(self._ready)
 
     def close(self) -> None:
-        """End the stream, and wait until it ended. What was not read is dropped."""
+        """End the stream, from any thread, and wait until what produces it ended. What was not read is dropped."""
         work, self._work = self._work, None
         self._ready.clear()
         if work is not None:
-            work.cancel()
-            work.ended.wait(_ENDS_WITHIN)
+            work.end()
 
     def __enter__(self) -> Self:
         return self
@@ -207,19 +209,43 @@ class Portal:
 
     def reset(self) -> None:
         """Begin without a thread, as a forked child does."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler or a finalizer may call in the middle of a call
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._closing: asyncio.Event | None = None
+        self._closing: asyncio.Future[None] | None = None
 
     def call(self, function: Callable[[], Awaitable[T]]) -> T:
         """Carry a coroutine function out, and wait for what it gives: ``PORTAL.call(lambda: agent.chat("Hello"))``.
 
+        A caller who is interrupted meanwhile (Ctrl-C) cancels it, and waits for its end.
+
         Raises:
-            ConfigurationError: the caller stands on the portal's own thread.
+            ConfigurationError: the caller stands on the portal's own thread, or the interpreter is ending.
             Cancelled: it was cancelled from outside.
         """
-        return _Work(function, self._loop_for_caller()).result()
+        work = _Work(function)
+        try:
+            self._begin(work)
+            return work.result()
+        except BaseException:
+            work.end()
+            raise
+
+    async def bring(self, function: Callable[[], Awaitable[T]]) -> T:
+        """Carry a coroutine function out here, for a caller who awaits in an event loop of their own.
+
+        Raises:
+            ConfigurationError: the interpreter is ending.
+        """
+        if self._loop is running_loop():
+            return await function()
+        work = _Work(function)
+        self._begin(work)
+        try:
+            return await asyncio.wrap_future(work.outcome)
+        except asyncio.CancelledError:
+            work.cancel()
+            raise
 
     def iterate(
         self, open_stream: Callable[[], AsyncIterable[Sequence[T]] | Awaitable[AsyncIterable[Sequence[T]]]]
@@ -229,10 +255,34 @@ class Portal:
         Args:
             open_stream: gives the batches, or what gives them when awaited; all is read in one task of the portal.
 
+        Returns:
+            The stream, once it was opened: what goes wrong in that is raised here.
+
         Raises:
-            ConfigurationError: the caller stands on the portal's own thread.
+            ConfigurationError: as `call`.
         """
-        return SyncStream(open_stream, self._loop_for_caller())
+        arrived: SimpleQueue[Sequence[T] | None] = SimpleQueue()
+
+        async def read() -> None:
+            opened = open_stream()
+            stream = await opened if isinstance(opened, Awaitable) else opened
+            try:
+                arrived.put(())
+                async for batch in stream:
+                    arrived.put(batch)
+            finally:
+                await close_stream(stream)
+
+        work = _Work(read)
+        try:
+            work.when_told(lambda: arrived.put(None))
+            stream = SyncStream(work, arrived)
+            self._begin(work)
+            stream._wait()  # noqa: SLF001  # of one kind with this
+        except BaseException:
+            work.end()
+            raise
+        return stream
 
     def close(self) -> None:
         """End what is under way, the loop and the thread. The next call begins anew."""
@@ -242,37 +292,56 @@ class Portal:
         if loop is None or thread is None or closing is None:
             return
         with suppress(RuntimeError):  # the loop has ended by itself
-            loop.call_soon_threadsafe(closing.set)
+            loop.call_soon_threadsafe(_set, closing)
         if thread is not threading.current_thread():
             thread.join(2 * _ENDS_WITHIN)
 
-    def _loop_for_caller(self) -> asyncio.AbstractEventLoop:
-        loop = self._loop
-        if loop is not None and loop is running_loop():
-            msg = f"{_LEFT_BEHIND}; in a coroutine await the async form (achat, Agent.chat, AsyncToolClient, ...)"
-            raise ConfigurationError(msg)
-        return self._started() if loop is None else loop
+    def _begin(self, work: _Work[Any]) -> None:
+        with self._lock:  # so that it is begun before the loop can be closed
+            loop = self._loop
+            if loop is None or loop.is_closed():
+                loop = self._started()
+            if loop is running_loop():
+                msg = (
+                    "a sync call was made on the thread that carries sync calls out, so it would wait for itself; in a "
+                    "coroutine await the async form (achat, Agent.chat, AsyncToolClient, ...)"
+                )
+                raise ConfigurationError(msg)
+            work.begin(loop)
 
     def _started(self) -> asyncio.AbstractEventLoop:
-        with self._lock:
-            if self._loop is None:
-                ready: SimpleQueue[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = SimpleQueue()
-                thread = threading.Thread(target=asyncio.run, args=(_serve(ready),), name="plait: portal", daemon=True)
-                thread.start()
-                self._thread = thread
-                self._loop, self._closing = ready.get()
-            return self._loop
+        ending = "no sync call can be made any more: the interpreter is ending"
+        if sys.is_finalizing():  # a new thread would never begin
+            raise ConfigurationError(ending)
+        ready: SimpleQueue[asyncio.AbstractEventLoop] = SimpleQueue()
+        self._thread = threading.Thread(target=self._serve, args=(ready,), name="plait: portal", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise ConfigurationError(ending) from error
+        return ready.get()
+
+    def _serve(self, ready: SimpleQueue[asyncio.AbstractEventLoop]) -> None:
+        """Let the event loop run until it is to be closed; then what is left is cancelled."""
+        with asyncio.Runner() as runner:
+            loop = self._loop = runner.get_loop()
+            closing = self._closing = loop.create_future()
+            ready.put(loop)
+            while not closing.done():
+                # A task raises these through the loop; its caller is told them, and they are no end for the others.
+                with suppress(KeyboardInterrupt, SystemExit):
+                    loop.run_until_complete(closing)
 
 
-async def _serve(ready: SimpleQueue[tuple[asyncio.AbstractEventLoop, asyncio.Event]]) -> None:
-    """Let the event loop run until it is to be closed; `asyncio.run` then cancels what is left, and closes it."""
-    closing = asyncio.Event()
-    ready.put((asyncio.get_running_loop(), closing))
-    await closing.wait()
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 PORTAL: Final = Portal()
 """The one portal of the process."""
 
-atexit.register(PORTAL.close)
+# Before the interpreter ends it waits for the threads of pools, and these may wait for the portal.
+getattr(threading, "_register_atexit", atexit.register)(PORTAL.close)
 os.register_at_fork(after_in_child=PORTAL.reset)
+_after: Final = concurrent.futures.thread

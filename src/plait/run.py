@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Deps = TypeVar("Deps", default=Any)
 Output = TypeVar("Output", default=str)
 
+DEFAULT_USER: Final = "default"
 DEFAULT_MAX_TURNS: Final = 10
 DEFAULT_MAX_TOOL_CALLS: Final = 50
 DEFAULT_TOOLS_AT_ONCE: Final = 16
@@ -86,7 +87,7 @@ class RunContext(Generic[Deps]):
     """
 
     deps: Deps
-    user_id: str = "default"
+    user_id: str = DEFAULT_USER
     thread_id: str = ""
     run_id: str = ""
     agent_name: str = ""

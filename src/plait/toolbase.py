@@ -180,6 +180,17 @@ def check_name(name: object, where: str) -> None:
         raise ConfigurationError(msg)
 
 
+def check_description(name: str, description: object) -> None:
+    """Refuse a description that is no text.
+
+    Raises:
+        ConfigurationError: it is something else.
+    """
+    if not isinstance(description, str):
+        msg = f"the description of the tool {name!r} must be a text, not {type(description).__name__}"
+        raise ConfigurationError(msg)
+
+
 def prepare(tool: Tool) -> Prepared:
     """Give what is found out about a tool once; the second time this is an attribute.
 
@@ -192,6 +203,40 @@ def prepare(tool: Tool) -> Prepared:
         made = _prepare(tool)
         object.__setattr__(tool, "_prepared", made)
         return made
+
+
+class _Renamed(Tool):
+    """A tool under another name; in all else it is the one that it stands for."""
+
+    __slots__ = ("_tool", "description", "exclusive", "idempotent", "max_result", "name", "timeout")
+
+    def __init__(self, tool: Tool, definition: ToolDefinition) -> None:
+        self.name, self.description = definition.name, definition.description
+        self.timeout, self.idempotent, self.exclusive = tool.timeout, tool.idempotent, tool.exclusive
+        self.max_result = tool.max_result
+        self._tool = tool
+        self._prepared = msgspec.structs.replace(prepare(tool), definition=definition)
+
+    @override
+    def execute(self, *args: Any, **kwargs: Any) -> Any:
+        """Do what the tool does."""
+        return self._tool.execute(*args, **kwargs)
+
+    @override
+    def get_definition(self) -> ToolDefinition:
+        """Give what the model is told."""
+        return self._prepared.definition
+
+
+def renamed(tool: Tool, name: str, description: str) -> Tool:
+    """Give a tool under another name and description: its schema, its checks and its options stay.
+
+    Raises:
+        ConfigurationError: it is no name for a tool, or the description is no text.
+    """
+    check_name(name, tool.name)
+    check_description(name, description)
+    return _Renamed(tool, replace(prepare(tool).definition, name=name, description=description))
 
 
 class Toolbox(msgspec.Struct, frozen=True, eq=False):

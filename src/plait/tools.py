@@ -31,8 +31,10 @@ from plait.toolbase import (
     Toolbox,
     by_hand,
     by_signature,
+    check_description,
     check_name,
     prepare,
+    renamed,
     same_name,
     source_of,
 )
@@ -143,6 +145,7 @@ def _function_tool(
     options: _Options,
 ) -> FunctionTool[..., Any]:
     check_name(name, function_name(function))
+    check_description(name, description)
     timeout = DEFAULT_TOOL_TIMEOUT if options.timeout is None else options.timeout
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
         msg = f"the timeout of the tool {name!r} must be seconds above 0, or None for 60, not {options.timeout!r}"
@@ -369,5 +372,6 @@ __all__ = [
     "find_tools",
     "read_definition",
     "register_tool",
+    "renamed",
     "tool",
 ]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,7 +25,6 @@ from plait.messages import (
     ToolResult,
     UserMessage,
 )
-from plait.plain import FrozenDict
 
 URL = "data:image/png;base64,aGk="
 
@@ -75,11 +75,12 @@ URL = "data:image/png;base64,aGk="
             UserMessage(parts=[FilePart(file_id="file-1", name="a.pdf")]),
         ),
         (
-            {
-                "role": "assistant",
-                "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"a": 1}'}}],
-            },
-            AssistantMessage(parts=[ToolCall(id="c1", name="look", arguments='{"a": 1}')]),
+            {"role": "assistant", "content": "", "images": [{"type": "image_url", "image_url": {"url": URL}}]},
+            AssistantMessage(parts=[ImagePart(url=URL)]),
+        ),
+        (
+            {"role": "user", "content": [{"type": "file", "file": {"file_data": URL}}]},
+            UserMessage(parts=[FilePart(url=URL)]),
         ),
         (
             {
@@ -108,43 +109,84 @@ def test_a_text_alone_is_what_the_user_says() -> None:
     assert read_messages("Hello", "openai") == (UserMessage(text="Hello"),)
 
 
-def test_the_results_of_one_turn_s_calls_are_one_message() -> None:
-    def result(call_id: str) -> dict[str, Any]:
-        return {"role": "tool", "tool_call_id": call_id, "content": f"of {call_id}"}
+def call(*ids: str) -> dict[str, Any]:
+    calls = [{"id": one, "type": "function", "function": {"name": "look", "arguments": "{}"}} for one in ids]
+    return {"role": "assistant", "tool_calls": calls}
 
+
+def result(call_id: str) -> dict[str, Any]:
+    return {"role": "tool", "tool_call_id": call_id, "content": f"of {call_id}"}
+
+
+def called(*ids: str) -> AssistantMessage:
+    return AssistantMessage(parts=[ToolCall(id=one, name="look", arguments="{}") for one in ids])
+
+
+def test_the_results_of_one_turn_s_calls_are_one_message() -> None:
     first, second = ToolResult(call_id="a", text="of a"), ToolResult(call_id="b", text="of b")
-    assert read_messages([result("a"), result("b"), "And now?", result("a")], "openai") == (
+    given = [call("a", "b"), result("a"), result("b"), "And now?", call("c"), result("c")]
+    assert read_messages(given, "openai") == (
+        called("a", "b"),
         ToolMessage(parts=[first, second]),
         UserMessage(text="And now?"),
-        ToolMessage(parts=[first]),
+        called("c"),
+        ToolMessage(parts=[ToolResult(call_id="c", text="of c")]),
     )
 
 
-def test_an_answer_goes_back_as_it_came_also_as_a_dict() -> None:
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ([call("a")], "the call 'a' has no result: after a message with tool_calls, each of them needs a message"),
+        ([call("a", "b"), result("a")], "the call 'b' has no result"),
+        ([call("a"), "And now?", result("a")], "the call 'a' has no result"),
+        (["Hello", result("a")], "there is a result of the call 'a', and no such call in the message before it"),
+    ],
+)
+def test_each_call_has_exactly_one_result(given: list[Any], sentence: str) -> None:
+    with pytest.raises(ConfigurationError, match=sentence):
+        read_messages(given, "openai")
+
+
+CITED = {"type": "url_citation", "url_citation": {"url": "u", "title": "t", "start_index": 0, "end_index": 1}}
+ANSWERS = {
+    "plain": [ReasoningPart(text="Hm."), TextPart(text="Yes.")],
+    "signed thoughts": [ReasoningPart(text="Hm.", details={"signature": "s"}), TextPart(text="Yes.")],
+    "an image": [TextPart(text="Look."), ImagePart(data=b"hi", media_type="image/png")],
+    "text in pieces": [TextPart(text="One."), ReasoningPart(text="Hm."), TextPart(text="Two.")],
+}
+
+
+@pytest.mark.parametrize("parts", ANSWERS.values(), ids=ANSWERS)
+def test_an_answer_goes_back_as_it_came_also_as_a_dict(parts: list[Any]) -> None:
     details: dict[str, Any] = {
         "reasoning_details": [{"type": "reasoning.encrypted", "data": "secret"}],
-        "annotations": [
-            {"type": "url_citation", "url_citation": {"url": "u", "title": "t", "start_index": 0, "end_index": 1}},
-            {"type": "file", "file": {"hash": "h"}},
-        ],
+        "annotations": [CITED, {"type": "file", "file": {"hash": "h"}}],
     }
-    answer = AssistantMessage(
-        parts=[ReasoningPart(text="Hm.", details={"signature": "s"}), TextPart(text="Yes.")],
-        provider="openrouter",
-        model="m",
-        details=details,
-    )
+    answer = AssistantMessage(parts=parts, provider="openrouter", model="m", details=details)
     shown = answer_message(answer)
-    assert (shown.annotations, shown.details) == (
-        details["annotations"][:1],
-        {"annotations": details["annotations"][1:]},
+    assert shown.annotations == [CITED]
+    for given in (shown, shown.model_dump(), shown.to_dict(), json.loads(shown.model_dump_json())):
+        assert read_messages([given], "openrouter") == (answer,)
+
+
+def test_a_signature_of_a_call_goes_back_too() -> None:
+    signed = {"extra_content": {"google": {"thought_signature": "s"}}}
+    answer = AssistantMessage(parts=[ToolCall(id="a", name="look", arguments="{}", details=signed)], provider="openai")
+    shown = answer_message(answer)
+    assert read_messages([shown.model_dump(), result("a")], "openai")[0] == answer
+    assert read_messages([{"role": "assistant", "tool_calls": shown.tool_calls}, result("a")], "openai")[0] == called(
+        "a"
     )
-    assert read_messages([shown], "openrouter") == (answer,)
-    as_dict = AssistantMessage(
-        parts=[ReasoningPart(text="Hm."), TextPart(text="Yes.")], provider="openrouter", details=details
-    )
-    assert read_messages([shown.model_dump()], "openrouter") == (as_dict,)
-    assert read_messages([shown.to_dict()], "openrouter") == (as_dict,)
+    foreign = {**call("a")["tool_calls"][0], **signed}
+    (read, _) = read_messages([{"role": "assistant", "tool_calls": [foreign]}, result("a")], "openai")
+    assert read.tool_calls[0].details == signed
+
+
+def test_an_answer_that_the_caller_changed_is_the_caller_s() -> None:
+    answer = AssistantMessage(parts=[ReasoningPart(text="Hm.", details={"signature": "s"}), TextPart(text="Yes.")])
+    changed = {**answer_message(answer).model_dump(), "content": "No."}
+    assert read_messages([changed], "anthropic")[0].text == "No."
 
 
 def test_what_is_given_is_left_as_it_is() -> None:
@@ -155,6 +197,10 @@ def test_what_is_given_is_left_as_it_is() -> None:
 
 CALL = "{'id': ..., 'type': 'function', 'function': {'name', 'arguments'}}"
 PARTS = "parts are text, image_url, input_audio and file, as OpenAI has them, or those that plait.attachment makes"
+TAKEN = (
+    "a message of role 'assistant' has annotations, content, images, reasoning, reasoning_content, reasoning_details, "
+    "refusal, role, said, tool_calls"
+)
 MESSAGE = "a message is a dict such as {'role': 'user', 'content': 'Hello'}"
 
 
@@ -204,6 +250,32 @@ MESSAGE = "a message is a dict such as {'role': 'user', 'content': 'Hello'}"
             [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "u", "detail": "most"}}]}],
             "messages[0]: ",
         ),
+        (
+            [{"role": "user", "content": [{"type": "image_url", "image_url": URL, "cache_control": {}}]}],
+            "messages[0]['content'][0] has a field 'cache_control', which is not sent with a part of this type",
+        ),
+        (
+            [{"role": "user", "content": [{"type": "file", "file": {}}]}],
+            "messages[0]['content'][0] holds no file: it needs file_data or file_id",
+        ),
+        (
+            [{"role": "user", "content": [{"type": "file"}]}],
+            "messages[0]['content'][0] has no 'file', an object with what it is",
+        ),
+        ([{"role": "user", "content": [{"type": "text"}]}], "messages[0]: "),
+        (
+            [{"role": "tool", "tool_call_id": "a", "content": 0}],
+            "messages[0]['content'] is a text, or a list of parts, not int",
+        ),
+        ([{"role": "assistant", "tool_calls": 7}], "messages[0]['tool_calls'] is a list, not int"),
+        (
+            [{"role": "assistant", "reasoning_details": {"a": 1}}],
+            "messages[0]['reasoning_details'] is a list, not dict",
+        ),
+        (
+            [{"role": "assistant", "audio": {"id": "x"}}],
+            f"messages[0] has a field 'audio', which is not sent; {TAKEN}",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_said(given: Any, sentence: str) -> None:
@@ -211,9 +283,3 @@ def test_what_cannot_be_read_is_said(given: Any, sentence: str) -> None:
         read_messages(given, "openai")
     said = str(caught.value)
     assert said == sentence or (sentence.endswith(": ") and said.startswith(sentence))
-
-
-def test_details_of_an_answer_are_frozen_with_it() -> None:
-    (read,) = read_messages([{"role": "assistant", "content": "x", "details": {"a": [1]}}], "openrouter")
-    assert isinstance(read, AssistantMessage)
-    assert (read.details, type(read.details)) == ({"a": (1,)}, FrozenDict)

@@ -17,14 +17,17 @@ from pydantic import BaseModel
 from plait import (
     Agent,
     AsyncChatStream,
+    AsyncMCPClient,
     AsyncOpenRouterClient,
     AsyncToolClient,
     ChatStream,
     ConfigurationError,
+    MCPClient,
     OfflineProvider,
     OpenRouterClient,
     OpenRouterError,
     StopSignal,
+    TextDelta,
     ToolCall,
     ToolClient,
 )
@@ -36,9 +39,11 @@ if TYPE_CHECKING:
     from plait import Request
 
 PATIENCE = 10.0
+AWAITED = {"TextStream", "OutputStream[Output]", "AgentRun[Output]"}
 PAIRS: list[tuple[type, type]] = [
     (AsyncOpenRouterClient, OpenRouterClient),
     (AsyncToolClient, ToolClient),
+    (AsyncMCPClient, MCPClient),
     (AsyncChatStream, ChatStream),
 ]
 
@@ -51,7 +56,7 @@ def parameters(function: Callable[..., Any]) -> list[tuple[str, Any, Any]]:
     return [(one.name, one.kind, one.default) for one in inspect.signature(function).parameters.values()]
 
 
-ONLY_ASYNC = {"provider_for", "begun", "batches", "aclose"}
+ONLY_ASYNC = {"provider_for", "begun", "batches"}
 """How a client finds its provider, and how a stream begins and is handed on: these are left to the other."""
 
 
@@ -68,17 +73,69 @@ def test_both_sides_have_the_same_methods_with_the_same_parameters(of_async: typ
         assert parameters(here[name]) == parameters(there[name[1:]]), name
         assert inspect.iscoroutinefunction(here[name]), name
     if of_sync is not ChatStream:
-        assert awaited == {"acreate", "achat", "aparse"}
+        assert awaited - {"aregister_mcp_server"} == {"acreate", "achat", "aparse"}
 
 
-@pytest.mark.parametrize(("of_async", "of_sync"), PAIRS[:2])
+@pytest.mark.parametrize(("of_async", "of_sync"), PAIRS[:3])
 def test_both_sides_are_made_with_the_same_arguments(of_async: type, of_sync: type) -> None:
     assert parameters(of_async) == parameters(of_sync)
 
 
-@pytest.mark.parametrize("name", ["chat", "stream", "run", "resume"])
-def test_an_agent_s_methods_have_sync_forms_with_the_same_parameters(name: str) -> None:
-    assert parameters(getattr(Agent, f"{name}_sync")) == parameters(getattr(Agent, name))
+def test_an_agent_s_methods_have_sync_forms_with_the_same_parameters() -> None:
+    awaited = {
+        name
+        for name, method in public(Agent).items()
+        if inspect.isfunction(method)
+        if inspect.iscoroutinefunction(method) or inspect.signature(method).return_annotation in AWAITED
+    }
+    assert awaited == {"chat", "stream", "stream_output", "run", "resume", "log", "close"}
+    for name in awaited:
+        assert parameters(getattr(Agent, f"{name}_sync")) == parameters(getattr(Agent, name))
+
+
+def test_an_agent_s_other_sync_methods() -> None:
+    with Agent(role="You know.", provider=OfflineProvider(function=answer_to), output=City) as agent:
+        assert list(agent.stream_output_sync("Paris?"))[-1] == City(name="Paris", population=2)
+        assert [entry.body for entry in agent.log_sync()]
+        assert agent.resume_sync().output == City(name="Paris", population=2)
+
+
+def test_wrong_options_of_a_sync_stream_are_refused_at_once() -> None:
+    with pytest.raises(ConfigurationError, match="a run has no option 'stopp'"):
+        Agent(role="x", provider="offline").stream_sync("x", stopp=1)  # type: ignore[call-arg]  # to be seen refused
+
+
+@pytest.mark.parametrize("how", ["close", "break", "drop"])
+@pytest.mark.parametrize("tools", [False, True])
+def test_leaving_a_sync_stream_ends_its_request(how: str, tools: bool) -> None:
+    provider = Waiting()
+    client: Any = OpenRouterClient(provider=provider)
+    stream = (ToolClient(client) if tools else client).create("x", stream=True)
+    assert next(stream).choices[0].delta.content == "Wait"
+    if how == "close":
+        stream.close()
+    elif how == "break":
+        with stream:
+            pass
+    else:
+        del stream
+    assert provider.ended.wait(PATIENCE if how == "drop" else 0)  # the other ways wait for the end
+
+
+class Waiting:
+    """A provider that says one word and then nothing for ever."""
+
+    name = model = "waiting"
+
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+
+    async def stream(self, _request: Request) -> Any:
+        try:
+            yield [TextDelta("Wait")]
+            await asyncio.Event().wait()
+        finally:
+            self.ended.set()
 
 
 # --- all that a client does, by every kind of caller ------------------------------------------------------------------
@@ -136,6 +193,13 @@ def test_in_a_plain_function() -> None:
 
 async def test_under_a_running_event_loop() -> None:
     assert everything() == EXPECTED
+
+
+def test_one_client_serves_fifty_threads() -> None:
+    with FaultServer("ok") as server, ThreadPoolExecutor(50) as pool:
+        client = OpenRouterClient("sk-test", base_url=server.url)
+        said = pool.map(lambda _: client.create("x").choices[0].message.content, range(200))
+        assert list(said) == ["ok"] * 200
 
 
 def test_in_fifty_threads() -> None:
@@ -244,9 +308,7 @@ def test_properties_are_those_of_the_async_form() -> None:
     tools = ToolClient(client)
     tools.register_tool("look", "Look at a place", look)
     assert (list(tools.tools), [one["function"]["name"] for one in tools.get_tools()]) == (["look"], ["look"])
-    assert (
-        repr(tools) == "ToolClient(AsyncOpenRouterClient(model='vendor/model', provider='openrouter'), tools=['look'])"
-    )
+    assert repr(tools) == "ToolClient(OpenRouterClient(model='vendor/model', provider='openrouter'), tools=['look'])"
     with client, tools:
         pass
 

@@ -3,7 +3,9 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,6 +23,7 @@ from plait import (
     Secret,
     StopSignal,
     Tool,
+    ToolCall,
     tool,
 )
 from plait.errors import ProviderError
@@ -251,6 +254,49 @@ def test_a_tool_may_be_registered_under_another_name() -> None:
     assert list(client.tools) == ["look_there", "find"]
 
 
+async def test_a_tool_under_another_name_keeps_the_types_of_its_arguments() -> None:
+    seen = []
+
+    class Remind(Tool):
+        name = "remind"
+        description = "Remind"
+
+        def execute(self, at: datetime) -> str:
+            seen.append(at)
+            return "set"
+
+    called = ToolCall(id="c", name="alarm", arguments='{"at": "2026-01-02T03:04:05"}')
+    client = AsyncToolClient(AsyncOpenRouterClient(provider=OfflineProvider([called, "Done."])))
+    client.register_tool("alarm", "Set an alarm", Remind())
+    await client.chat("Remind me.")
+    assert seen == [datetime.fromisoformat("2026-01-02T03:04:05")]
+
+
+def test_tools_registered_by_many_threads_are_all_there() -> None:
+    client = tools_of()
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(lambda number: client.register_tool(f"t{number}", "One of many", get_weather), range(200)))
+    assert len(client.tools) == 200
+    with pytest.raises(TypeError):
+        client.tools["x"] = client.tools["t1"]  # type: ignore[index]  # to be seen refused
+    client.get_tools()[0]["function"]["parameters"]["evil"] = 1
+    assert "evil" not in client.get_tools()[0]["function"]["parameters"]
+
+
+async def test_a_tool_that_must_be_called_is_called_once() -> None:
+    with FaultServer(ASKED, "22 degrees.") as server:
+        completion = await client_of(server).chat(WEATHER, tool_choice="required")
+        assert [body.get("tool_choice") for body in server.requests] == ["required", None]
+    assert completion.stop_reason == "response"
+
+
+async def test_an_answer_that_was_cut_by_the_deadline_is_not_said_to_be_whole() -> None:
+    provider = OfflineProvider(["word " * 1000], delay=0.01)
+    client = AsyncToolClient(AsyncOpenRouterClient(provider=provider))
+    completion = await client.chat("Talk.", limits=RunLimits(deadline=0.2))
+    assert (completion.stop_reason, completion.choices[0].finish_reason) == ("deadline", "length")
+
+
 @pytest.mark.parametrize(
     ("name", "function", "schema", "sentence"),
     [
@@ -280,11 +326,13 @@ def test_it_takes_a_chat_client(given: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"tools": [{}]}, "register them with register_tool"),
+        ({"tools": [{}]}, "what takes its place is register_tool: a client with tools carries its tools out itself"),
         ({"n": 2}, "n=2 gives several answers"),
         ({"limits": 3}, "the option 'limits' takes a RunLimits"),
         ({"secrets": {"a": "b"}}, "the option 'secrets' takes"),
         ({"user_id": ""}, "user id"),
+        ({"max_turns": 3}, "limits=RunLimits(...) of a call with tools"),
+        ({"response_format": {"type": "json_object"}}, "parse(messages, response_format)"),
     ],
 )
 async def test_wrong_options_are_refused(options: dict[str, Any], sentence: str) -> None:

@@ -16,11 +16,12 @@ from plait.clients.completions import (
     Choice,
     ChoiceDelta,
     ChunkChoice,
+    CompletionTokensDetails,
     DeltaFunctionCall,
     DeltaToolCall,
     FunctionCall,
     MessageToolCall,
-    TokenDetails,
+    PromptTokensDetails,
     TokenUsage,
 )
 from plait.events import (
@@ -35,7 +36,7 @@ from plait.events import (
     ToolCallDelta,
 )
 from plait.ids import new_id
-from plait.messages import AssistantMessage, ImagePart, Message, TextPart
+from plait.messages import AssistantMessage, ImagePart, Message, ReasoningPart, TextPart
 from plait.plain import thaw
 from plait.providers.wire import data_url
 
@@ -56,25 +57,26 @@ def token_usage(usage: Usage | None) -> TokenUsage | None:
     """Give tokens in OpenAI's words; None where the provider did not report any."""
     if usage is None:
         return None
-    cached = TokenDetails(cached_tokens=usage.cache_read_tokens, cache_write_tokens=usage.cache_write_tokens)
+    of_prompt = PromptTokensDetails(cached_tokens=usage.cache_read_tokens, cache_write_tokens=usage.cache_write_tokens)
     return TokenUsage(
         prompt_tokens=usage.input_tokens,
         completion_tokens=usage.output_tokens,
         total_tokens=usage.total_tokens,
-        completion_tokens_details=TokenDetails(reasoning_tokens=usage.reasoning_tokens),
-        prompt_tokens_details=cached,
+        completion_tokens_details=CompletionTokensDetails(reasoning_tokens=usage.reasoning_tokens),
+        prompt_tokens_details=of_prompt,
         cost=usage.cost,
     )
 
 
-def finish_reason(said: str | None, *, calls: bool) -> FinishReason:
+def finish_reason(said: str | None, *, calls: bool, cut: bool = False) -> FinishReason:
     """Give why a model stopped, in OpenAI's words.
 
     Args:
         said: the provider's own.
         calls: whether it stopped in order to call tools.
+        cut: whether it was stopped before its answer was whole.
     """
-    if said in CUT:
+    if said in CUT or (cut and not calls):
         return "length"
     if said in DECLINED:
         return "content_filter"
@@ -85,24 +87,18 @@ def answer_message(said: Message, parsed: Any = None) -> ChatCompletionMessage[A
     """Give an answer in OpenAI's shape; ``parsed`` is the value that was read from it."""
     calls, text, refusal = said.tool_calls, said.text, said.refusal
     details: dict[str, Any] = thaw(said.details) if isinstance(said, AssistantMessage) else {}
-    details.pop("logprobs", None)
-    annotations = details.pop("annotations", [])
-    if others := [item for item in annotations if not _is_citation(item)]:
-        details["annotations"] = others
-        annotations = [item for item in annotations if _is_citation(item)]
     return ChatCompletionMessage(
         content=text if text or not (calls or refusal) else None,
         refusal=refusal or None,
-        annotations=annotations or None,
+        annotations=[item for item in details.get("annotations", ()) if _is_citation(item)] or None,
         tool_calls=[
             MessageToolCall(id=call.id, function=FunctionCall(name=call.name, arguments=call.arguments))
             for call in calls
         ]
         or None,
         reasoning=said.reasoning or None,
-        reasoning_details=details.pop("reasoning_details", None),
+        reasoning_details=details.get("reasoning_details"),
         images=[_drawn(part) for part in said.parts if isinstance(part, ImagePart)] or None,
-        details=details or None,
         parsed=parsed,
         said=said if isinstance(said, AssistantMessage) else None,
     )
@@ -158,7 +154,7 @@ def completion_of_run(result: RunResult[Any], model: str, *, parsed: bool) -> Ch
     said = next((m for m in reversed(result.messages) if m.role == "assistant" and answered), AssistantMessage())
     calls = bool(said.tool_calls)
     choice = Choice(
-        finish_reason=finish_reason(result.finish_reason, calls=calls),
+        finish_reason=finish_reason(result.finish_reason, calls=calls, cut=result.stop_reason != "response"),
         index=0,
         message=answer_message(said, result.output if parsed else None),
         logprobs=_logprobs(said),
@@ -192,6 +188,7 @@ class Chunks:
         self._calls = calls
         self._begun: set[int] = set()  # choices of which something came
         self._told: set[int] = set()  # choices of whose open text pieces came
+        self._thought: set[int] = set()  # and of whose open thoughts
         self._spoken: set[int] = set()  # choices of which text came
         self._between = False  # whether the next text parts answers
 
@@ -216,8 +213,10 @@ class Chunks:
                 else:
                     self._between = True
             elif kind is ReasoningDelta:
+                self._thought.add(event.choice)  # type: ignore[union-attr]
                 made.append(self._chunk(event.choice, reasoning=event.text))  # type: ignore[union-attr]
             elif kind is RefusalDelta:
+                self._told.add(event.choice)  # type: ignore[union-attr]
                 made.append(self._chunk(event.choice, refusal=event.text))  # type: ignore[union-attr]
             elif kind is PartDelta:
                 made += self._part(event)  # type: ignore[arg-type]
@@ -287,10 +286,13 @@ class Chunks:
     def _part(self, delta: PartDelta) -> list[ChatCompletionChunk]:
         """Tell a whole part, unless its text came in pieces before."""
         part, choice = delta.part, delta.choice
-        if type(part) is TextPart:
-            told = choice in self._told
-            self._told.discard(choice)
-            if told or not part.text:
-                return []
-            return [self._chunk(choice, refusal=part.text) if part.refusal else self._text(part.text, choice)]
-        return [self._chunk(choice, images=[_drawn(part)])] if type(part) is ImagePart else []
+        if type(part) is ImagePart:
+            return [self._chunk(choice, images=[_drawn(part)])]
+        told = choice in (self._told if type(part) is TextPart else self._thought)
+        self._told.discard(choice)
+        self._thought.discard(choice)
+        if told or not isinstance(part, TextPart | ReasoningPart) or not part.text:
+            return []
+        if isinstance(part, ReasoningPart):
+            return [self._chunk(choice, reasoning=part.text)]
+        return [self._chunk(choice, refusal=part.text) if part.refusal else self._text(part.text, choice)]

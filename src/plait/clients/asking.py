@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, TypeVar
 
 from plait.errors import ConfigurationError, excerpt
-from plait.plain import FrozenDict
+from plait.plain import FrozenDict, freeze
 from plait.providers.base import DEFAULT_SETTINGS, Settings, ToolDefinition
+from plait.schema import output_schema
 from plait.tools import read_definition
 
 if TYPE_CHECKING:
     from plait.providers.base import OutputMode
+    from plait.schema import OutputSchema
+
+Output = TypeVar("Output")
 
 
 class ChatOptions(TypedDict, total=False):
@@ -54,38 +58,70 @@ class ChatOptions(TypedDict, total=False):
 
 
 _KNOWN: Final = frozenset(item.name for item in fields(Settings)) - {"extra"}
-_ELSEWHERE: Final = {
+_NOT_EXTRA: Final = _KNOWN | {"model", "messages", "stream", "max_completion_tokens", "response_format"}
+
+_LIMITS: Final = "ToolClient(..., max_turns=..., max_tool_calls=...), or limits=RunLimits(...) of a call with tools"
+_WITH_TOOLS: Final = "the same option of a ToolClient: a plain client carries out no tool"
+ELSEWHERE: Final = {
     "timeout": "limits=TransportLimits(...) of the client",
     "extra_headers": "default_headers=... of the client",
     "extra_query": "base_url=... of the client",
+    "max_retries": "max_retries=... of the client",
     "stream_options": "nothing: a stream always tells its tokens",
     "functions": "tools=[...]",
     "function_call": "tool_choice=...",
+    "audio": "nothing: answers that are sound cannot be read",
+    "modalities": "nothing: answers are text, and images where the model makes them by itself",
+    "max_turns": _LIMITS,
+    "max_tool_calls": _LIMITS,
+    "thread": "Agent, which keeps threads; a chat client's caller keeps the messages",
 }
-"""Where users may have been used to say something that has another place here."""
+"""What has another place than the options of a call, with that place."""
+OF_PLAIN_CLIENTS: Final = ELSEWHERE | dict.fromkeys(("user_id", "deps", "secrets", "limits"), _WITH_TOOLS)
+OF_PARSE: Final = OF_PLAIN_CLIENTS | {
+    "stream": "Agent(output=...).stream_output, which gives the value while it grows",
+    "tools": "parse of a ToolClient, which carries its tools out",
+    "tool_choice": "parse of a ToolClient",
+}
+OF_TOOL_CLIENTS: Final = ELSEWHERE | {
+    "tools": "register_tool: a client with tools carries its tools out itself",
+    "response_format": "parse(messages, response_format)",
+}
+
+
+def check_place(options: Mapping[str, Any], elsewhere: Mapping[str, str]) -> None:
+    """Refuse options that have another place: passed on, they would do nothing, and nobody would see it.
+
+    Raises:
+        ConfigurationError: it names the option, and the place.
+    """
+    for name, place in elsewhere.items():
+        if options.get(name) is not None:
+            msg = f"{name!r} is no option of this call; what takes its place is {place}"
+            raise ConfigurationError(msg)
 
 
 def read_options(options: Mapping[str, Any]) -> Settings:
     """Give the settings that a call's options mean.
 
     Raises:
-        ConfigurationError: an option has another place here, or a value that no provider could take.
+        ConfigurationError: an option has a value that no provider could take, or is given twice.
     """
     given = {name: value for name, value in options.items() if value is not None}
     if not given:
         return DEFAULT_SETTINGS
-    for name, place in _ELSEWHERE.items():
-        if name in given:
-            msg = f"{name!r} is no option of a single call here; what takes its place is {place}"
-            raise ConfigurationError(msg)
     limit = given.pop("max_completion_tokens", None)
-    if limit is not None:
-        given.setdefault("max_tokens", limit)
+    if limit is not None and given.setdefault("max_tokens", limit) != limit:
+        msg = "max_tokens and max_completion_tokens say the same; give one of them"
+        raise ConfigurationError(msg)
     if "tool_choice" in given:
         given["tool_choice"] = _tool_choice(given["tool_choice"])
     extra = given.pop("extra_body", {})
     if not isinstance(extra, Mapping):
         msg = f"extra_body takes a dict of fields for the request, not {type(extra).__name__}"
+        raise ConfigurationError(msg)
+    if twice := [name for name in extra if name in _NOT_EXTRA or name in given]:
+        msg = f"{twice[0]!r} in extra_body has a place of its own: give {twice[0]}=..."
         raise ConfigurationError(msg)
     known = {name: value for name, value in given.items() if name in _KNOWN}
     more = {name: value for name, value in given.items() if name not in _KNOWN}
@@ -131,7 +167,21 @@ def _definition(item: Any, number: int) -> ToolDefinition:
             "provider offers goes into extra_body={'tools': [...]}"
         )
         raise ConfigurationError(msg)
+    freeze(read.parameters)
     return read
+
+
+def read_output(response_format: type[Output]) -> OutputSchema[Output]:
+    """Give the schema of the type that an answer shall have.
+
+    Raises:
+        ConfigurationError: it is no type that has a form in JSON.
+    """
+    if response_format is None or isinstance(response_format, Mapping):
+        shown = "None" if response_format is None else "a dict, which is an option of create"
+        msg = f"parse takes a type, such as a pydantic model, as its response_format, not {shown}"
+        raise ConfigurationError(msg)
+    return output_schema(response_format)
 
 
 _SAID_AS: Final = "a type, such as a pydantic model, is given to parse(messages, response_format)"

@@ -6,21 +6,30 @@ client of this one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, Unpack, overload
 
-from plait.clients.asking import check_response_format, read_options, read_tools
+from plait.clients.asking import (
+    OF_PARSE,
+    OF_PLAIN_CLIENTS,
+    check_place,
+    check_response_format,
+    read_options,
+    read_output,
+    read_tools,
+)
 from plait.clients.conversation import read_messages
 from plait.clients.speaking import Asking, Running
 from plait.clients.streams import AsyncChatStream
+from plait.errors import ConfigurationError, excerpt
 from plait.providers.base import Request
-from plait.providers.catalog import get_provider
+from plait.providers.catalog import REPLAY, get_provider
 from plait.providers.models import OpenRouterModel, list_models, model_named, register_model
 from plait.providers.retry import RetryPolicy
-from plait.schema import output_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from plait.clients.asking import ChatOptions
     from plait.clients.completions import ChatCompletion
@@ -53,8 +62,9 @@ class AsyncOpenRouterClient:
         max_retries: the most further requests after one that failed: 0 sends exactly one.
         retry_initial_delay: seconds before the first of them; the next ones wait longer.
         retry_max_delay: the most seconds before one of them. What a server asks for with Retry-After comes first.
-        provider: another provider: ``"anthropic"``, ``"ollama"``, ..., ``"anthropic:claude-sonnet-4-5"``, or a provider
-            object, which is asked as it is.
+        provider: another provider: ``"anthropic"``, ``"ollama"``, ..., ``"anthropic:claude-sonnet-4-5"``; a list of
+            these, each asked when the one before it fails; or a provider object, which is asked as it is, and has its
+            own model, key and retries.
         limits: how long and how much a request may take.
 
     Raises:
@@ -73,14 +83,17 @@ class AsyncOpenRouterClient:
         retry_initial_delay: float = RETRY_INITIAL_DELAY,
         retry_max_delay: float = RETRY_MAX_DELAY,
         *,
-        provider: str | Provider = "openrouter",
+        provider: str | Provider | Sequence[str | Provider] = "openrouter",
         limits: TransportLimits | None = None,
     ) -> None:
         self._retry = RetryPolicy(max_retries=max_retries, initial_delay=retry_initial_delay, max_delay=retry_max_delay)
         self._given = _Given(token, base_url, default_headers, provider, limits)
         self._others: dict[str, Provider] = {}
-        usual = model is OpenRouterModel.GPT35_TURBO and provider != "openrouter"
-        self._provider = self._made(None if usual else model)
+        own = model is not OpenRouterModel.GPT35_TURBO  # which is OpenRouter's name of a model
+        if not isinstance(provider, str | Sequence) and self._retry != _USUAL:
+            msg = "retries of a provider object are its own: wrap it in Retrying, or give get_provider(..., retry=...)"
+            raise ConfigurationError(msg)
+        self._provider = self._made(provider, _checked(model) if own or provider == "openrouter" else None)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(model={self.model!r}, provider={self._provider.name!r})"
@@ -171,6 +184,7 @@ class AsyncOpenRouterClient:
             ModelError: the model could not be asked, or its answer was no good; also named OpenRouterError.
         """
         check_response_format(response_format)
+        check_place(options, OF_PLAIN_CLIENTS)
         provider = self.provider_for(model)
         settings = read_options({**options, "response_format": response_format})
         said = read_messages(messages, provider.name)
@@ -205,8 +219,9 @@ class AsyncOpenRouterClient:
             ModelError: the model could not be asked.
         """
         provider = self.provider_for(model)
+        check_place(options, OF_PARSE)
         said, settings = read_messages(messages, provider.name), read_options(options)
-        return await Running(provider, said, settings, output=output_schema(response_format)).whole()
+        return await Running(provider, said, settings, output=read_output(response_format)).whole()
 
     async def __aenter__(self) -> Self:
         return self
@@ -220,24 +235,30 @@ class AsyncOpenRouterClient:
         Raises:
             ConfigurationError: the client was given a provider object, which has a model already.
         """
-        if model is None or model_named(model) == self.model:
+        if model is None:
             return self._provider
-        found = self._others.get(model)
+        named = model_named(_checked(model))
+        if named == self.model:
+            return self._provider
+        found = self._others.get(named)
         if found is None:
+            provider = self._given.provider
+            if isinstance(provider, str) and not provider.startswith(f"{REPLAY}:"):
+                provider = provider.partition(":")[0]  # the model named there is another one
             if len(self._others) >= _MODELS_KEPT:
                 self._others.clear()
-            found = self._others[model] = self._made(model)
+            found = self._others[named] = self._made(provider, named)
         return found
 
-    def _made(self, model: str | None) -> Provider:
+    def _made(self, provider: str | Provider | Sequence[str | Provider], model: str | None) -> Provider:
         given = self._given
         options: dict[str, Any] = {"headers": given.default_headers, "limits": given.limits}
         return get_provider(
-            given.provider,
+            provider,
             model=model,
             api_key=given.token,
             base_url=given.base_url,
-            retry=self._retry if isinstance(given.provider, str) else None,
+            retry=self._retry if isinstance(provider, str | Sequence) else None,
             **{name: value for name, value in options.items() if value is not None},
         )
 
@@ -249,8 +270,18 @@ class _Given:
     token: str | None = field(repr=False)
     base_url: str | None
     default_headers: Mapping[str, str] | None = field(repr=False)
-    provider: str | Provider
+    provider: str | Provider | Sequence[str | Provider]
     limits: TransportLimits | None
+
+
+_USUAL: Final = RetryPolicy(max_retries=MAX_RETRIES, initial_delay=RETRY_INITIAL_DELAY, max_delay=RETRY_MAX_DELAY)
+
+
+def _checked(model: object) -> str:
+    if not isinstance(model, str) or not model.strip():
+        msg = f"model must be a model's name, not {excerpt(repr(model), 60)}"
+        raise ConfigurationError(msg)
+    return model
 
 
 def _earlier(messages: Sequence[Message]) -> int:

@@ -7,15 +7,14 @@ one chunk for each piece of an answer, so these are msgspec structs. Pure values
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Generic, Literal
+from typing import Any, Final, Generic, Literal
 
 import msgspec
-from pydantic_core import to_jsonable_python
+from pydantic_core import SchemaSerializer, core_schema
 from typing_extensions import TypeVar
 
 from plait.events import StopReason
-from plait.messages import AssistantMessage
+from plait.messages import AssistantMessage, Message, ReasoningPart, TextPart, ToolCall
 from plait.plain import thaw, to_json
 
 Parsed = TypeVar("Parsed", default=None)
@@ -51,30 +50,45 @@ class _Shaped(msgspec.Struct, frozen=True, kw_only=True):
         return self.model_dump_json(indent=2, exclude_none=True)
 
     def __repr__(self) -> str:
-        shown = ((name, getattr(self, name)) for name in self.__struct_fields__ if name not in _HIDDEN)
+        shown = ((name, getattr(self, name)) for name in self.__struct_fields__ if name != _SAID)
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown if value is not None)})"
 
 
-_HIDDEN = frozenset({"said"})
+_SAID: Final = "said"
+_PARSED: Final = "parsed"
+_ANYTHING: Final = SchemaSerializer(core_schema.any_schema())
 
 
 def _dumped(value: Any, *, exclude_none: bool, as_json: bool) -> Any:
     if isinstance(value, _Shaped):
-        fields = ((name, getattr(value, name)) for name in value.__struct_fields__ if name not in _HIDDEN)
-        return {
-            name: _dumped(item, exclude_none=exclude_none, as_json=as_json)
-            for name, item in fields
-            if not (exclude_none and item is None)
-        }
+        made = {}
+        for name in value.__struct_fields__:
+            item = getattr(value, name)
+            if name == _PARSED and item is not None:
+                made[name] = _ANYTHING.to_python(item, mode="json" if as_json else "python")
+            elif name == _SAID:
+                if item is not None and not shows_all(item):
+                    made[name] = item.to_json()
+            elif item is not None or not exclude_none:
+                made[name] = _dumped(item, exclude_none=exclude_none, as_json=as_json)
+        return made
     if type(value) is list:
         return [_dumped(item, exclude_none=exclude_none, as_json=as_json) for item in value]
-    if isinstance(value, Mapping | tuple):
-        return thaw(value)
-    if value is None or isinstance(value, str | int | float):
-        return value
-    if as_json:
-        return to_jsonable_python(value)
-    return value.model_dump() if hasattr(value, "model_dump") else value
+    return thaw(value)
+
+
+def shows_all(said: Message) -> bool:
+    """Whether text, calls and reasoning, in this order, are all of an answer, so that a dict of them is the answer."""
+    if isinstance(said, AssistantMessage) and not said.details.keys() <= _SHOWN_DETAILS:
+        return False
+    kinds = [type(part) for part in said.parts]
+    plain = sorted(kinds, key=_ORDER.index) == kinds if all(kind in _ORDER for kind in kinds) else False
+    once = kinds.count(TextPart) <= 1 and kinds.count(ReasoningPart) <= 1
+    return plain and once and not any(getattr(part, "details", None) for part in said.parts)
+
+
+_ORDER: Final[list[type]] = [ReasoningPart, TextPart, ToolCall]
+_SHOWN_DETAILS: Final = frozenset({"reasoning_details", "logprobs"})
 
 
 class FunctionCall(_Shaped, frozen=True):
@@ -105,9 +119,9 @@ class ChatCompletionMessage(_Shaped, Generic[Parsed], frozen=True):
         annotations: what the text refers to, as the provider says it.
         reasoning: what the model thought.
         images: images that the model made, each ``{"type": "image_url", "image_url": {"url": ...}}``.
-        details: what else the provider said of it, in its own fields; it goes back to the provider unchanged.
         parsed: the value of the type that ``parse`` was asked for.
-        said: the answer as a `Message`; no part of the plain data.
+        said: the answer as a `Message`. It is part of the plain data, as ``Message.to_json`` gives it, only where the
+            other fields do not show all of it.
     """
 
     content: str | None = None
@@ -120,15 +134,19 @@ class ChatCompletionMessage(_Shaped, Generic[Parsed], frozen=True):
     reasoning: str | None = None
     reasoning_details: list[Any] | None = None
     images: list[dict[str, Any]] | None = None
-    details: dict[str, Any] | None = None
     parsed: Parsed | None = None
     said: AssistantMessage | None = None
 
 
-class TokenDetails(_Shaped, frozen=True):
-    """Parts of a number of tokens: the reasoning in an output, what came from the cache in an input."""
+class CompletionTokensDetails(_Shaped, frozen=True):
+    """What is part of the tokens that came out."""
 
     reasoning_tokens: int | None = None
+
+
+class PromptTokensDetails(_Shaped, frozen=True):
+    """What is part of the tokens that went in: what came from the provider's cache, and what was written to it."""
+
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
 
@@ -142,8 +160,8 @@ class TokenUsage(_Shaped, frozen=True):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     total_tokens: int = 0
-    completion_tokens_details: TokenDetails | None = None
-    prompt_tokens_details: TokenDetails | None = None
+    completion_tokens_details: CompletionTokensDetails | None = None
+    prompt_tokens_details: PromptTokensDetails | None = None
     cost: float | None = None
 
 

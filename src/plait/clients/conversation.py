@@ -37,11 +37,13 @@ ChatMessage = str | Message | Mapping[str, Any] | ChatCompletionMessage[Any]
 """What may stand among messages: OpenAI's dicts, answers as they came, `Message`s, and text, which is a user's."""
 
 _PLAIN: Final = frozenset({"role", "content"})
+_LISTS: Final = ("tool_calls", "reasoning_details", "annotations", "images")
+_OF_ANSWERS: Final = {"refusal", "reasoning", "reasoning_content", "said", *_LISTS}
 _TAKEN: Final = {
     "system": _PLAIN,
     "developer": _PLAIN,
     "user": _PLAIN,
-    "assistant": _PLAIN | {"tool_calls", "refusal", "reasoning", "reasoning_details", "annotations", "details"},
+    "assistant": _PLAIN | _OF_ANSWERS,
     "tool": _PLAIN | {"tool_call_id", "name"},
 }
 _OF_TEXT: Final[dict[str, type[Message]]] = {
@@ -50,10 +52,15 @@ _OF_TEXT: Final[dict[str, type[Message]]] = {
     "developer": SystemMessage,
     "assistant": AssistantMessage,
 }
-_SAY_NOTHING: Final = frozenset({"parsed", "images", "audio", "function_call", "reasoning_content", "said"})
-"""Fields of answers that are not sent back."""
+_REPEATED: Final = frozenset({"parsed"})
+"""Fields of answers that say again what another one says."""
 
+_OF_CALLS: Final = frozenset({"id", "type", "function", "index"})
 _MEDIA: Final = {"wav": "audio/wav", "mp3": "audio/mpeg"}
+_FLAT: Final = ("text", "refusal")
+_PARTS: Final = (*_FLAT, "image_url", "input_audio", "file")
+_OF_PARTS: Final = frozenset({"type", "index"})
+_OF_FILES: Final = {"file_data": "url", "file_id": "file_id", "filename": "name"}
 _DETAILS: Final = ("reasoning_details", "annotations")
 
 
@@ -72,7 +79,9 @@ def read_messages(given: str | Sequence[Any], provider: str) -> tuple[Message, .
         what = "there are none" if isinstance(items, Sequence) else f"not {type(items).__name__}"
         msg = f"messages must be a list such as [{{'role': 'user', 'content': 'Hello'}}]; {what}"
         raise ConfigurationError(msg)
-    return _with_results_together([_read(item, number, provider) for number, item in enumerate(items)])
+    read = _with_results_together([_read(item, number, provider) for number, item in enumerate(items)])
+    _check_results(read)
+    return read
 
 
 def _with_results_together(messages: Iterable[Message]) -> tuple[Message, ...]:
@@ -86,6 +95,32 @@ def _with_results_together(messages: Iterable[Message]) -> tuple[Message, ...]:
     return tuple(made)
 
 
+def _check_results(messages: Sequence[Message]) -> None:
+    """Refuse calls without results, and results without calls: providers do, and a call is carried out once."""
+    wanted: set[str] = set()
+    for message in messages:
+        given = {result.call_id for result in message.tool_results}
+        if given - wanted:
+            name = excerpt(repr(min(given - wanted)), 60)
+            msg = f"there is a result of the call {name}, and no such call in the message before it"
+            raise ConfigurationError(msg)
+        if wanted - given:
+            name = excerpt(repr(min(wanted - given)), 60)
+            msg = (
+                f"the call {name} has no result: after a message with tool_calls, each of them needs a message "
+                "{'role': 'tool', 'tool_call_id': ..., 'content': ...}"
+            )
+            raise ConfigurationError(msg)
+        wanted = {call.id for call in message.tool_calls}
+    if wanted:
+        _check_results([*messages, UserMessage(text="-")])  # what follows would not be their results either
+
+
+def _as_mapping(item: Any) -> Any:
+    """Give an object of OpenAI's SDK, or one of ours, as the dict that it stands for."""
+    return item if isinstance(item, Mapping) or not hasattr(item, "model_dump") else item.model_dump()
+
+
 def _read(item: Any, number: int, provider: str) -> Message:
     if type(item) is dict and len(item) == len(_PLAIN):  # nearly all of them
         role, text = item.get("role"), item.get("content")
@@ -93,12 +128,9 @@ def _read(item: Any, number: int, provider: str) -> Message:
             return assemble(_OF_TEXT[role], {"parts": (assemble(TextPart, {"text": text}),)})
     if isinstance(item, str | Message):
         return as_message(item)
-    if isinstance(item, ChatCompletionMessage):
-        if item.said is not None:
-            return item.said
-        item = item.model_dump()
-    elif not isinstance(item, Mapping) and hasattr(item, "model_dump"):
-        item = item.model_dump()  # an object of OpenAI's SDK
+    if isinstance(item, ChatCompletionMessage) and item.said is not None:
+        return item.said
+    item = _as_mapping(item)
     where = f"messages[{number}]"
     if not isinstance(item, Mapping):
         msg = f"{where} is a {type(item).__name__}; a message is a dict such as {{'role': 'user', 'content': 'Hello'}}"
@@ -108,7 +140,7 @@ def _read(item: Any, number: int, provider: str) -> Message:
     if taken is None:
         msg = f"{where} has the role {excerpt(repr(role), 60)}; the roles are {', '.join(_TAKEN)}"
         raise ConfigurationError(msg)
-    said = {key: value for key, value in item.items() if value is not None and key not in _SAY_NOTHING}
+    said = {key: value for key, value in item.items() if value is not None and key not in _REPEATED}
     if unknown := [key for key in said if key not in taken]:
         msg = (
             f"{where} has a field {excerpt(repr(unknown[0]), 60)}, which is not sent; a message of role {role!r} has "
@@ -131,7 +163,7 @@ def _message(role: str, said: Mapping[str, Any], where: str, provider: str) -> M
         if not isinstance(call_id, str) or not call_id:
             msg = f"{where} has no tool_call_id; a message of role 'tool' names the call whose result it is"
             raise ConfigurationError(msg)
-        result = ToolResult(call_id=call_id, name=said.get("name", ""), parts=_parts(content or "", where))
+        result = ToolResult(call_id=call_id, name=said.get("name", ""), parts=_parts(content, where))
         return ToolMessage(parts=[result])
     if role == "assistant":
         return _answer(said, where, provider)
@@ -143,21 +175,39 @@ def _message(role: str, said: Mapping[str, Any], where: str, provider: str) -> M
 
 
 def _answer(said: Mapping[str, Any], where: str, provider: str) -> AssistantMessage:
+    for name in _LISTS:
+        if not isinstance(said.get(name, []), list | tuple):
+            msg = f"{where}[{name!r}] is a list, not {type(said[name]).__name__}"
+            raise ConfigurationError(msg)
     parts: list[Any] = []
-    if reasoning := said.get("reasoning"):
+    reasoning = said.get("reasoning") or said.get("reasoning_content")
+    if reasoning:
         parts.append(ReasoningPart(text=reasoning))
-    parts += _parts(said["content"], where) if said.get("content") else ()
+    parts += _parts(said.get("content"), where)
     if refusal := said.get("refusal"):
         parts.append(TextPart(text=refusal, refusal=True))
-    calls = said.get("tool_calls") or ()
+    parts += [_part(image, f"{where}['images'][{number}]") for number, image in enumerate(said.get("images", ()))]
+    calls = said.get("tool_calls", ())
     parts += [_call(call, f"{where}['tool_calls'][{number}]") for number, call in enumerate(calls)]
-    details = dict(said.get("details", {}))
-    details |= {name: [*said[name], *details.get(name, ())] for name in _DETAILS if said.get(name)}
+    details = {name: said[name] for name in _DETAILS if said.get(name)}
     own = provider if details or reasoning else None
-    return AssistantMessage(parts=parts, details=details, provider=own)
+    made = AssistantMessage(parts=parts, details=details, provider=own)
+    whole = Message.from_json(said["said"]) if isinstance(said.get("said"), Mapping) else None
+    if isinstance(whole, AssistantMessage) and _says_the_same(whole, made):
+        return whole  # else the caller has changed it, and the other fields say how
+    return made
+
+
+def _says_the_same(whole: AssistantMessage, shown: AssistantMessage) -> bool:
+    def of(message: Message) -> tuple[Any, ...]:
+        calls = [(call.id, call.name, call.arguments) for call in message.tool_calls]
+        return message.text, message.refusal, calls
+
+    return of(whole) == of(shown)
 
 
 def _call(call: Any, where: str) -> ToolCall:
+    call = _as_mapping(call)
     function = call.get("function") if isinstance(call, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
         msg = f"{where} is no call: it must be {{'id': ..., 'type': 'function', 'function': {{'name', 'arguments'}}}}"
@@ -166,12 +216,15 @@ def _call(call: Any, where: str) -> ToolCall:
     if arguments is not None and not isinstance(arguments, str):
         msg = f"{where}['function']['arguments'] is the text of a JSON object, not {type(arguments).__name__}"
         raise ConfigurationError(msg)
-    return ToolCall(id=str(call.get("id") or ""), name=function["name"], arguments=arguments or "")
+    details = {name: item for name, item in call.items() if name not in _OF_CALLS and item is not None}
+    return ToolCall(id=str(call.get("id") or ""), name=function["name"], arguments=arguments or "", details=details)
 
 
 def _parts(content: Any, where: str) -> list[ContentPart]:
+    if content is None:
+        return []
     if isinstance(content, str):
-        return [TextPart(text=content)]
+        return [TextPart(text=content)] if content else []
     if not isinstance(content, Sequence):
         msg = f"{where}['content'] is a text, or a list of parts, not {type(content).__name__}"
         raise ConfigurationError(msg)
@@ -179,35 +232,52 @@ def _parts(content: Any, where: str) -> list[ContentPart]:
 
 
 def _part(part: Any, where: str) -> ContentPart:
-    match part:
-        case str():
-            return TextPart(text=part)
-        case TextPart() | ImagePart() | AudioPart() | FilePart():
-            return part
-        case {"type": "text", "text": str(text)}:
-            return TextPart(text=text, details={key: part[key] for key in part if key not in {"type", "text"}})
-        case {"type": "refusal", "refusal": str(text)}:
-            return TextPart(text=text, refusal=True)
-        case {"type": "image_url", "image_url": str(url)}:
-            return ImagePart(url=url)
-        case {"type": "image_url", "image_url": {"url": str(url), **more}}:
-            return ImagePart(url=url, detail=more.get("detail"))  # type: ignore[arg-type]  # the part says what it takes
-        case {"type": "input_audio", "input_audio": {"data": str(sound), "format": str(form)}}:
-            kind = _MEDIA.get(form, f"audio/{form}")
-            return AudioPart(data=_bytes(f"data:{kind};base64,{sound}", where), media_type=kind)
-        case {"type": "file", "file": {**file}}:
-            return FilePart(**_file(file))
+    if isinstance(part, TextPart | ImagePart | AudioPart | FilePart):
+        return part
+    if isinstance(part, str):
+        return TextPart(text=part)
+    part = _as_mapping(part)
+    kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
+    said = _said_in(part, kind, where)
+    match kind:
+        case "text":
+            return TextPart(text=said.pop("text", None), details=said)
+        case "refusal":
+            made: ContentPart = TextPart(text=said.pop("refusal", None), refusal=True)
+        case "image_url":
+            made = ImagePart(url=said.pop("url", None), detail=said.pop("detail", None))
+        case "input_audio":
+            form = said.pop("format", "wav")
+            media_type = _MEDIA.get(form, f"audio/{form}")
+            sound = _bytes(f"data:{media_type};base64,{said.pop('data', '')}", where)
+            made = AudioPart(data=sound, media_type=media_type)
         case _:
-            found = part.get("type") if isinstance(part, Mapping) else type(part).__name__
-            msg = (
-                f"{where} cannot be read ({excerpt(repr(found), 60)}); parts are text, image_url, input_audio and "
-                "file, as OpenAI has them, or those that plait.attachment makes"
-            )
-            raise ConfigurationError(msg)
+            made = FilePart(**{ours: said.pop(theirs, None) for theirs, ours in _OF_FILES.items()})
+            if made.url is None and made.file_id is None:
+                msg = f"{where} holds no file: it needs file_data or file_id"
+                raise ConfigurationError(msg)
+    if said:
+        msg = f"{where} has a field {excerpt(repr(min(said)), 60)}, which is not sent with a part of this type"
+        raise ConfigurationError(msg)
+    return made
 
 
-def _file(said: Mapping[Any, Any]) -> dict[str, Any]:
-    return {"url": said.get("file_data"), "file_id": said.get("file_id"), "name": said.get("filename")}
+def _said_in(part: Any, kind: object, where: str) -> dict[str, Any]:
+    """Give all that a part says, with what stands in its inner object; what is None says nothing."""
+    if kind not in _PARTS:
+        msg = (
+            f"{where} cannot be read ({excerpt(repr(kind), 60)}); parts are text, image_url, input_audio and file, as "
+            "OpenAI has them, or those that plait.attachment makes"
+        )
+        raise ConfigurationError(msg)
+    said = {str(name): value for name, value in part.items() if value is not None and name not in _OF_PARTS}
+    inner = said.pop(str(kind), None) if kind not in _FLAT else None
+    if isinstance(inner, str) and kind == "image_url":
+        inner = {"url": inner}
+    if kind not in _FLAT and not isinstance(inner, Mapping):
+        msg = f"{where} has no {kind!r}, an object with what it is"
+        raise ConfigurationError(msg)
+    return said | {str(name): value for name, value in (inner or {}).items() if value is not None}
 
 
 def _bytes(url: str, where: str) -> bytes:

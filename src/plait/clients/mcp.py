@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Self
 
 from typing_extensions import override
@@ -63,13 +64,13 @@ class AsyncMCPClient(AsyncToolClient):
             ConfigurationError: a server of this name is there already, or a tool of its would take another's name.
             PlaitError: it cannot be reached, is no MCP server, or has no tool that can be used; see `MCPConnection`.
         """
-        if name in self._connections:
+        connection = _connection(name, base_url, token)
+        if self._connections.setdefault(name, connection) is not connection:
             msg = f"an MCP server {excerpt(repr(name), 60)} is registered already; give this one another name"
             raise ConfigurationError(msg)
-        connection = self._connections[name] = _connection(name, base_url, token)
         try:
             tools = await connection.open()
-            self._toolbox = self._toolbox.joined(tools.values())
+            self._add(tools.values())
         except BaseException:
             del self._connections[name]
             await connection.close()
@@ -77,10 +78,13 @@ class AsyncMCPClient(AsyncToolClient):
         return tools
 
     async def close(self) -> None:
-        """End the connections. Their tools stay registered, and connect anew when they are called."""
-        connections = list(self._connections.values())
-        for connection in connections:
-            await connection.close()
+        """End the connections, and take their tools back; the servers may be registered anew."""
+        connections, self._connections = list(self._connections.values()), {}
+        self._take_back(tool for connection in connections for tool in connection.tools.values())
+        ended = await asyncio.gather(*(connection.close() for connection in connections), return_exceptions=True)
+        for error in ended:
+            if error is not None:
+                raise error
 
     @override
     async def __aexit__(self, *_exception: object) -> None:
@@ -122,8 +126,8 @@ class MCPClient(ToolClient):
     async def aregister_mcp_server(
         self, name: str, base_url: MCPServerForm, token: str | Secret | None = None
     ) -> Mapping[str, Tool]:
-        """See `AsyncMCPClient.register_mcp_server`."""
-        return await self._client.register_mcp_server(name, base_url, token)
+        """See `AsyncMCPClient.register_mcp_server`. The session is the portal's, as for every other method here."""
+        return await PORTAL.bring(lambda: self._client.register_mcp_server(name, base_url, token))
 
     def close(self) -> None:
         """See `AsyncMCPClient.close`."""
@@ -136,4 +140,4 @@ class MCPClient(ToolClient):
         return self
 
     async def __aexit__(self, *_exception: object) -> None:
-        await self._client.close()
+        await PORTAL.bring(self._client.close)

@@ -6,8 +6,7 @@ Each gives its completion whole, or its chunks and then the completion; what the
 from __future__ import annotations
 
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from plait.clients.answers import Chunks, completion_of_answers, completion_of_run
 from plait.errors import ConfigurationError
@@ -15,36 +14,21 @@ from plait.events import Fold
 from plait.ids import new_id
 from plait.loop import Run, whole_answer
 from plait.plain import EMPTY
-from plait.run import DEFAULT_LIMITS, RunContext
+from plait.run import DEFAULT_LIMITS, DEFAULT_USER, RunContext
 from plait.streams import result_of
 from plait.threads import Thread
 from plait.tools import NO_TOOLS
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
     from plait.clients.completions import ChatCompletion, ChatCompletionChunk
-    from plait.interrupts import Secret
     from plait.messages import Message
+    from plait.options import RunOptions
     from plait.providers.base import Provider, Request, Settings
-    from plait.run import RunLimits, StopSignal
+    from plait.run import RunLimits
     from plait.schema import OutputSchema
     from plait.tools import Toolbox
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What a run may be given beside what it answers; see `ToolChatOptions`."""
-
-    user_id: str = "default"
-    deps: Any = None
-    secrets: Mapping[str, Secret] = EMPTY
-    limits: RunLimits = DEFAULT_LIMITS
-    stop: StopSignal | asyncio.Event | None = None
-
-
-NO_OPTIONS: Final = Options()
 
 
 class Asking:
@@ -108,7 +92,9 @@ class Running:
         toolbox: Toolbox = NO_TOOLS,
         output: OutputSchema[Any] | None = None,
         stream: bool = False,
-        options: Options = NO_OPTIONS,
+        limits: RunLimits = DEFAULT_LIMITS,
+        user_id: str = DEFAULT_USER,
+        options: RunOptions | None = None,
     ) -> None:
         """Make the run.
 
@@ -119,7 +105,9 @@ class Running:
             toolbox: the tools that are carried out.
             output: the type of the answer, if it is no text.
             stream: whether the chunks will be read.
-            options: what else a run may be given.
+            limits: of the run, if the options name no others.
+            user_id: for whom it is.
+            options: what a run may be given.
 
         Raises:
             ConfigurationError: several answers are asked for, of which a run takes one; or there is nothing to answer.
@@ -130,25 +118,24 @@ class Running:
         if messages[-1].role == "assistant":
             msg = "the last message is the model's own, so there is nothing to answer; end with what the user says"
             raise ConfigurationError(msg)
+        given: RunOptions = {} if options is None else options
         self.completion: ChatCompletion[Any] | None = None
         self._run: Run[Any] = Run(
-            thread=Thread.for_one_run(new_id("thr"), options.user_id),
+            thread=Thread.for_one_run(new_id("thr"), user_id),
             context=RunContext(
-                deps=options.deps,
-                user_id=options.user_id,
+                deps=given.get("deps"),
+                user_id=user_id,
                 run_id=new_id("run"),
                 agent_name="chat client",
-                secrets=options.secrets,
+                secrets=given.get("secrets", EMPTY),
             ),
             provider=provider,
             prompt=tuple(messages),
             toolbox=toolbox,
             output=output,
             settings=settings,
-            limits=options.limits,
-            stop=options.stop,
-            # A run that may be stopped in the middle of an answer streams it, to have the text so far.
-            stream=stream or options.stop is not None or options.limits.deadline is not None,
+            limits=given.get("limits", limits),
+            stop=given.get("stop"),
             observed=stream,
         )
 

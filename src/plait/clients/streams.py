@@ -56,8 +56,12 @@ class AsyncChatStream:
             ModelError: the model could not be asked.
         """
         stream = cls(speaking)
-        async for _ in stream._promise:  # its own; what this reader sees, the other sees too
-            break
+        try:
+            async for _ in stream._promise:  # what this reader sees, the other sees too
+                break
+        except BaseException:
+            await stream.close()
+            raise
         return stream
 
     def __aiter__(self) -> Self:
@@ -73,8 +77,6 @@ class AsyncChatStream:
     async def close(self) -> None:
         """End it, and wait until it ended."""
         await self._reader.aclose()
-
-    aclose = close
 
     async def __aenter__(self) -> Self:
         return self
@@ -104,7 +106,6 @@ class ChatStream:
             return held[0].batches()
 
         self._pieces = PORTAL.iterate(opened)
-        self._pieces.begin()
 
     def __iter__(self) -> Self:
         return self

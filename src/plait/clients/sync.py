@@ -45,7 +45,7 @@ class OpenRouterClient:
         retry_initial_delay: float = RETRY_INITIAL_DELAY,
         retry_max_delay: float = RETRY_MAX_DELAY,
         *,
-        provider: str | Provider = "openrouter",
+        provider: str | Provider | Sequence[str | Provider] = "openrouter",
         limits: TransportLimits | None = None,
     ) -> None:
         self._client = AsyncOpenRouterClient(
@@ -228,7 +228,8 @@ class ToolClient:
         self._client = AsyncToolClient(client, max_turns=max_turns, max_tool_calls=max_tool_calls)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}{repr(self._client).removeprefix(type(self._client).__name__)}"
+        inside = repr(self._client).removeprefix(type(self._client).__name__)
+        return f"{type(self).__name__}{inside.replace('(Async', '(', 1)}"
 
     @property
     def tools(self) -> Mapping[str, Tool]:

@@ -7,25 +7,28 @@ caller keeps the messages.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, Unpack, overload
+from copy import deepcopy
+from threading import Lock
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, Unpack, cast, overload
 
-from plait.clients.asking import ChatOptions, read_options
+from plait.clients.asking import OF_TOOL_CLIENTS, ChatOptions, check_place, read_options, read_output
 from plait.clients.chat import AsyncOpenRouterClient
 from plait.clients.conversation import read_messages
-from plait.clients.speaking import Options, Running
+from plait.clients.speaking import Running
 from plait.clients.streams import AsyncChatStream
 from plait.errors import ConfigurationError
 from plait.options import check_options
-from plait.run import DEFAULT_LIMITS, RunLimits, StopSignal
-from plait.schema import output_schema
+from plait.run import DEFAULT_LIMITS, DEFAULT_USER, RunLimits, StopSignal
 from plait.store.base import check_name
-from plait.tools import NO_TOOLS, FunctionTool, Tool, as_tool
+from plait.tools import NO_TOOLS, Tool, Toolbox, as_tool, renamed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from plait.clients.completions import ChatCompletion
     from plait.interrupts import Secret
+    from plait.options import RunOptions
     from plait.schema import OutputSchema
     from plait.tools import ToolDefinition
 
@@ -43,10 +46,10 @@ class ToolChatOptions(ChatOptions, total=False):
         stop: a `StopSignal` ends the run when it is set; a text, or several, are where the model ends its answer.
     """
 
-    user_id: str
+    user_id: str | None
     deps: Any
-    secrets: Mapping[str, Secret]
-    limits: RunLimits
+    secrets: Mapping[str, Secret] | None
+    limits: RunLimits | None
     stop: str | Sequence[str] | StopSignal | asyncio.Event | None  # type: ignore[misc]  # wider than without tools
 
 
@@ -64,7 +67,7 @@ class AsyncToolClient:
         ConfigurationError: it is no chat client, or a limit is no whole number.
     """
 
-    __slots__ = ("_client", "_limits", "_toolbox")
+    __slots__ = ("_adding", "_client", "_limits", "_toolbox")
 
     def __init__(
         self,
@@ -80,6 +83,7 @@ class AsyncToolClient:
         self._client = openrouter_client
         self._limits = RunLimits(max_turns=max_turns, max_tool_calls=max_tool_calls)
         self._toolbox = NO_TOOLS
+        self._adding = Lock()  # one client may serve many threads
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._client!r}, tools={list(self.tools)})"
@@ -87,7 +91,7 @@ class AsyncToolClient:
     @property
     def tools(self) -> Mapping[str, Tool]:
         """The tools by name."""
-        return self._toolbox.tools
+        return MappingProxyType(self._toolbox.tools)
 
     def register_tool(
         self,
@@ -111,17 +115,22 @@ class AsyncToolClient:
         Raises:
             ConfigurationError: another tool has this name, or the function cannot be offered; the other tools stay.
         """
-        form: dict[str, Any] = {"name": name, "description": description, "func": function}
-        if isinstance(function, Tool):
-            form |= {
-                option: getattr(function, option) for option in ("timeout", "idempotent", "exclusive", "max_result")
-            }
-            if not isinstance(function, FunctionTool):
-                form["func"] = function.execute
-                schema = schema or function.get_definition().parameters
-        tool = as_tool(form if schema is None else {**form, "function_schema": schema})
-        self._toolbox = self._toolbox.joined([tool])
+        if schema is None and isinstance(function, Tool):
+            tool = renamed(as_tool(function), name, description)
+        else:
+            form = {"name": name, "description": description, "func": function}
+            tool = as_tool(form if schema is None else {**form, "function_schema": schema})
+        self._add([tool])
         return tool
+
+    def _add(self, tools: Iterable[Tool]) -> None:
+        with self._adding:
+            self._toolbox = self._toolbox.joined(tools)
+
+    def _take_back(self, tools: Iterable[Tool]) -> None:
+        with self._adding:
+            gone = set(map(id, tools))
+            self._toolbox = Toolbox.of({n: tool for n, tool in self._toolbox.tools.items() if id(tool) not in gone})
 
     def get_tools(self) -> list[dict[str, Any]]:
         """Give what the model is told of the tools, in OpenAI's form."""
@@ -191,7 +200,7 @@ class AsyncToolClient:
             OutputInvalid: the answer does not fit the type, even after it was asked for again.
             Refused: the model declined.
         """
-        return await self._running(messages, model, options, output=output_schema(response_format)).whole()
+        return await self._running(messages, model, options, output=read_output(response_format)).whole()
 
     async def __aenter__(self) -> Self:
         return self
@@ -210,9 +219,6 @@ class AsyncToolClient:
     ) -> Running:
         provider = self._client.provider_for(model)
         of_run, of_model = _parted(options)
-        if of_model.get("tools") is not None:
-            msg = "a client with tools carries its tools out itself: register them with register_tool, not tools=..."
-            raise ConfigurationError(msg)
         return Running(
             provider,
             read_messages(messages, provider.name),
@@ -220,28 +226,34 @@ class AsyncToolClient:
             toolbox=self._toolbox,
             output=output,
             stream=stream,
-            options=Options(**{"limits": self._limits, **of_run}),
+            limits=self._limits,
+            user_id=options.get("user_id") or DEFAULT_USER,
+            options=of_run,
         )
 
 
 _OF_RUN: Final = frozenset({"deps", "secrets", "limits"})
 
 
-def _parted(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Part what a run takes from what is said to the model.
+def _parted(options: ToolChatOptions) -> tuple[RunOptions, dict[str, Any]]:
+    """Part what a run takes from what is said to the model; None says nothing.
 
     Raises:
-        ConfigurationError: an option of the run has the wrong type.
+        ConfigurationError: an option of the run has the wrong type, or has another place.
     """
-    of_run = {name: value for name, value in options.items() if name in _OF_RUN}
-    if isinstance(options.get("stop"), StopSignal | asyncio.Event):
-        of_run["stop"] = options["stop"]
-    check_options(of_run)  # type: ignore[arg-type]  # it checks what a type checker could not
-    if "user_id" in options:
-        of_run["user_id"] = check_name(options["user_id"], "user id")
-    return of_run, {name: value for name, value in options.items() if name not in of_run}
+    given = {name: value for name, value in options.items() if value is not None}
+    of_run: dict[str, Any] = {name: value for name, value in given.items() if name in _OF_RUN}
+    if isinstance(given.get("stop"), StopSignal | asyncio.Event):
+        of_run["stop"] = given["stop"]
+    check_options(cast("RunOptions", of_run))
+    if "user_id" in given:
+        check_name(cast("str", given["user_id"]), "user id")
+    of_model = {name: value for name, value in given.items() if name not in of_run and name != "user_id"}
+    check_place(of_model, OF_TOOL_CLIENTS)
+    return cast("RunOptions", of_run), of_model
 
 
 def _as_openai(definition: ToolDefinition) -> dict[str, Any]:
-    function = {"name": definition.name, "description": definition.description, "parameters": definition.parameters}
+    parameters = deepcopy(definition.parameters)
+    function = {"name": definition.name, "description": definition.description, "parameters": parameters}
     return {"type": "function", "function": {**function, "strict": True} if definition.strict else function}

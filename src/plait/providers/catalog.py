@@ -27,6 +27,9 @@ OFFLINE: Final = "offline"
 REPLAY: Final = "replay"
 """The name of the provider that answers from a recording; what follows its colon is the file."""
 
+_SECRET: Final = frozenset({"api_key", "headers"})
+"""Arguments whose values no error shows."""
+
 ProviderMaker = Callable[..., "Provider"]
 """Makes a provider: called with ``model`` and with whatever else was given to `get_provider`."""
 
@@ -146,7 +149,7 @@ def _as_given(provider: Any, given: Mapping[str, Any]) -> Provider:
 def _first_of(given: Mapping[str, Any]) -> tuple[str, str]:
     """Give the name of the first argument, and how to show it with its value."""
     what, value = next(iter(given.items()))
-    return what, f"{what}={'...' if what == 'api_key' else excerpt(repr(value), 60)}"
+    return what, f"{what}={'...' if what in _SECRET else excerpt(repr(value), 60)}"
 
 
 def _checked(made: Any) -> Provider:
