@@ -31,6 +31,7 @@ from plait.errors import (
     TransportError,
 )
 from plait.providers.http import Endpoint, TransportLimits, address_of
+from plait.providers.http.connections import Pace
 from plait.providers.status import Service
 from plait.testing import FaultServer, certificate
 
@@ -890,3 +891,10 @@ def test_limits_are_plain_values() -> None:
     limits = TransportLimits(connect=1.0)
     assert pickle.loads(pickle.dumps(limits)) == limits  # noqa: S301  # our own bytes
     assert json.dumps(limits.silence) == "60.0"
+
+
+def test_connections_are_begun_a_few_at_once_and_then_in_turn() -> None:
+    pace = Pace()
+    assert [round(pace.delay(100.0), 6) for _ in range(7)] == [0, 0, 0, 0, 0, 0.002, 0.004]
+    assert [round(pace.delay(100.003), 6) for _ in range(2)] == [0.003, 0.005]
+    assert [round(pace.delay(200.0), 6) for _ in range(6)] == [0, 0, 0, 0, 0, 0.002]

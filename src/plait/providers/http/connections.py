@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import select
-from asyncio import CancelledError
+from asyncio import CancelledError, sleep
 from base64 import b64encode
 from contextvars import Context
 from typing import TYPE_CHECKING, Final
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _KEEP_ALIVE: Final = 30.0  # seconds an idle connection is kept
 _MOST_KEPT: Final = 1000  # idle connections to one address
+_MOST_PACES: Final = 256  # addresses whose last openings are remembered
 _PER_REQUEST: Final = frozenset({"content-length", "transfer-encoding"})  # what the head of a request says of its body
 
 
@@ -86,6 +87,29 @@ class Line:
         self._connection.close()
 
 
+class Pace:
+    """How fast connections to one address are begun: a few at once, then one every two milliseconds.
+
+    A server takes new connections one after the other, and small ones keep only five waiting; what comes beyond is
+    dropped, and the system tries again after one second, then two, and so on, up to minutes. Many clients that begin
+    together would wait for that; so they begin in turn.
+    """
+
+    __slots__ = ("_next",)
+
+    AT_ONCE: Final = 5
+    GAP: Final = 0.002
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def delay(self, now: float) -> float:
+        """Take a turn; say how many seconds to wait for it."""
+        turn = max(self._next, now - (self.AT_ONCE - 1) * self.GAP)
+        self._next = turn + self.GAP
+        return max(0.0, turn - now)
+
+
 class Connections:
     """What one event loop has open.
 
@@ -94,13 +118,14 @@ class Connections:
         lookout: watches the deadlines of what is asked here.
     """
 
-    __slots__ = ("_connector", "_kept", "_timer", "lookout", "loop")
+    __slots__ = ("_connector", "_kept", "_paces", "_timer", "lookout", "loop")
 
     def __init__(self, loop: AbstractEventLoop) -> None:
         self.loop = loop
         self.lookout = Lookout(loop)
         self._connector = aiohttp.TCPConnector(limit=0)
         self._kept: dict[ConnectionKey, list[Line]] = {}
+        self._paces: dict[ConnectionKey, Pace] = {}
         self._timer: TimerHandle | None = None
 
     @property
@@ -137,6 +162,13 @@ class Connections:
         In a context of its own: aiohttp looks up a name once for all who wait for it, in the context of the first, and
         a connection keeps the one it was opened in. Neither may belong to a run, nor end with what a tool left behind.
         """
+        pace = self._paces.get(key)
+        if pace is None:
+            if len(self._paces) >= _MOST_PACES:
+                self._paces.clear()
+            pace = self._paces[key] = Pace()
+        if delay := pace.delay(self.loop.time()):
+            await sleep(delay)
         opening = self.loop.create_task(self._connector.connect(request, [], timeout), context=Context())
         try:
             return Line(await opening, self, key)
