@@ -285,6 +285,16 @@ async def test_a_hundred_clients_as_recorded(shared: Path, form: tuple[str, ...]
     assert sent == {f"I am person {person}. {recorded.question}": 1 for person in range(100)}
 
 
+async def test_a_hundred_clients_at_once_at_a_server_that_keeps_few_waiting(
+    shared: Path, servers: dict[str, str]
+) -> None:
+    recorded = Recorded(shared, "openai-chat", "caching-system-message-openai-gpt-4o")
+    variables = addresses(servers["as recorded"])
+    code, said, errors = await run("batch.py", "--async", "openai:gpt-4o", "Hello there.", **variables)
+    assert (code, errors) == (0, b"")
+    assert said == [f"{person}: {recorded.text(0)}" for person in range(100)]
+
+
 @pytest.mark.parametrize("program", SAID)
 async def test_a_missing_key_is_one_line(program: str) -> None:
     form = FORMS[len(program) % 2]
