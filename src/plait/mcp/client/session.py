@@ -115,6 +115,7 @@ class Session:
         self._context = Context()
         self._context.run(_ours.set, True)  # noqa: FBT003  # a context variable takes its value so
         self._task = loop.create_task(self._own(), name=f"plait: MCP server {name}", context=self._context)
+        self._task.add_done_callback(lambda _: self._gone(None))  # one cancelled before its first step runs no line
 
     # --- the owner ---
 
@@ -130,9 +131,12 @@ class Session:
                 if not found.foreign:
                     break
         finally:
-            self._finish()
-            if not self._ready.done():
-                self._ready.set_result(trouble or CannotReach("it was closed"))
+            self._gone(trouble)
+
+    def _gone(self, trouble: CannotReach | None) -> None:
+        self._finish()
+        if not self._ready.done():
+            self._ready.set_result(trouble or CannotReach("it was closed"))
 
     async def _session(self, way: Way) -> CannotReach | None:
         """Keep a session until it is to end; give why there was none."""
@@ -318,9 +322,11 @@ class Session:
         return self._task.done()
 
     def abandon(self) -> None:
-        """End what outlives an event loop that was closed too early."""
+        """End from another thread what outlives an event loop that does not run; the rest ends when it runs again."""
         if self._child is not None:
             self._child.kill()
+        with suppress(RuntimeError):  # it is closed
+            self.loop.call_soon_threadsafe(self._finish)
 
 
 @asynccontextmanager
