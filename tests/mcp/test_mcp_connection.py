@@ -169,7 +169,7 @@ def test_a_session_whose_event_loop_stands_still_is_not_taken_by_another() -> No
     with asyncio.Runner() as runner:
         runner.run(raw_server.open())
         with pytest.raises(
-            MCPError, match="is open on another event loop, and its event loop does not run: .*close it there"
+            MCPError, match=r"is open on another event loop, and its event loop does not run: .*close it there"
         ):
             asyncio.run(raw_server.open())
         assert runner.run(call(raw_server.tools, "raw_act")).text == "act done"

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mcp_servers import WITHIN, call, gone, is_alive, noted, open_files, pids, raw, until
+from mcp_servers import TOOL, WITHIN, Talk, call, gone, is_alive, noted, open_files, pids, raw, saying, until
 from plait import ConfigurationError, ToolError
 from plait.errors import MCPError
 from plait.mcp.client.connection import MCPConnection
+from plait.mcp.client.listing import MAX_REFUSED, judge_all
 from plait.toolbase import prepare
 
 if TYPE_CHECKING:
@@ -267,6 +268,16 @@ def nested(depth: int) -> dict[str, Any]:
     return schema
 
 
+def doubling(depth: int) -> dict[str, Any]:
+    """Give a schema of a few lines that stands for 2 to the power of the depth."""
+    steps = {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(depth)}
+    return {
+        "type": "object",
+        "properties": {"a": {"$ref": "#/$defs/d0"}},
+        "$defs": {**steps, f"d{depth}": {"type": "string"}},
+    }
+
+
 TREE = {
     "type": "object",
     "properties": {"tree": {"$ref": "#/$defs/Tree"}},
@@ -295,6 +306,26 @@ BAD: Mapping[str, tuple[Any, str]] = {
         "its schema has 1,000,037 bytes; at most 100,000 are taken",
     ),
     "deep": (nested(60), "its schema is nested deeper than 50 levels"),
+    "doubling": (doubling(30), "its schema stands for more than 10,000 values, once its references are followed"),
+    "wide": (
+        {"type": "object", "allOf": [{} for _ in range(5_000)]},
+        "its schema holds 5,003 values; at most 5,000 are taken",
+    ),
+    "address": ({"type": "object", "$schema": "http://["}, "its schema cannot be checked (ValueError)"),
+    "address of the wrong kind": ({"type": "object", "$schema": {}}, "its schema cannot be checked (TypeError)"),
+    "pattern": (
+        {"type": "object", "properties": {"a": {"pattern": "a{99999999999}"}}},
+        "its schema cannot be checked (OverflowError)",
+    ),
+    "required": (
+        {"type": "object", "required": "abc"},
+        "its schema is no JSON Schema, at 'required': 'abc' is not of type 'array'",
+    ),
+}
+CHAIN = {
+    "type": "object",
+    "properties": {"a": {"$ref": "#/$defs/d0"}},
+    "$defs": {**{f"d{n}": {"$ref": f"#/$defs/d{n + 1}"} for n in range(1_500)}, "d1500": {"type": "string"}},
 }
 
 
@@ -302,14 +333,53 @@ BAD: Mapping[str, tuple[Any, str]] = {
 async def test_a_tool_that_no_model_could_use_is_refused_with_the_reason_and_the_others_kept() -> None:
     tools = [{"name": name, "inputSchema": schema} for name, (schema, _) in BAD.items()]
     good = [{"name": "good", "inputSchema": SHARED}, {"name": "good", "inputSchema": SCHEMA}, {"description": "x"}]
-    async with MCPConnection("raw", raw(pages=[tools[:4], [*tools[4:], *good]])) as raw_server:
-        assert list(raw_server.tools) == ["raw_good"]
+    chain = {"name": "chain", "inputSchema": CHAIN}
+    async with MCPConnection("raw", raw(pages=[tools[:4], [*tools[4:], *good, chain]])) as raw_server:
+        assert list(raw_server.tools) == ["raw_good", "raw_chain"]
         assert raw_server.refused == {
             **{name: reason for name, (_, reason) in BAD.items()},
             "good": "another tool of this server has the same name",
             "{'description': 'x'}": "it has no name",
         }
         assert (await call(raw_server.tools, "raw_good")).text == "good done"
+
+
+@pytest.mark.fault("M11", "S17")
+def test_all_schemas_of_a_server_have_a_bound_together_and_judging_ends_when_nobody_waits() -> None:
+    wide = {"type": "object", "enum": list(range(4_000))}
+    found = [(f"t{n}", "", wide) for n in range(200)]
+    usable, refused = judge_all(found, {}, lambda: False)
+    assert list(usable) == [f"t{n}" for n in range(24)]
+    assert set(refused.values()) == {"with it, the schemas of this server hold more than 100,000 values"}
+    assert len(refused) == MAX_REFUSED
+    assert judge_all(found, {}, lambda: True) == ({}, {})
+
+
+@pytest.mark.fault("M11")
+async def test_a_list_too_long_is_cut_and_its_refused_tools_are_one_record(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # a plan this long is a file there
+    pages = [[TOOL, *({"name": f"bad{page}_{n}"} for n in range(600))] for page in range(3)]
+    async with MCPConnection("raw", raw(pages=pages)) as raw_server:
+        assert list(raw_server.tools) == ["raw_act"]
+        assert len(raw_server.refused) == MAX_REFUSED
+    first = "; ".join(f"'bad0_{n}': its schema is missing" for n in range(5))
+    assert warnings(caplog) == [f"1201 tools that the MCP server 'raw' lists are not used; {first}"]
+
+
+@pytest.mark.fault("M11")
+async def test_a_list_whose_pages_lead_in_a_circle_ends() -> None:
+    def handle(talk: Talk) -> None:
+        if talk.rpc != "tools/list":
+            talk.usual()
+            return
+        cursor = (talk.asked.body.get("params") or {}).get("cursor")
+        talk.result({"tools": [{**TOOL, "name": cursor or "first"}], "nextCursor": "b" if cursor == "a" else "a"})
+
+    async with saying(handle) as (url, seen), MCPConnection("raw", url) as raw_server:
+        assert (list(raw_server.tools), dict(raw_server.refused)) == (["raw_first", "raw_a", "raw_b"], {})
+        assert sum(asked.body["method"] == "tools/list" for asked in seen if asked.body) == 3
 
 
 async def test_a_server_without_a_usable_tool_is_an_error(log: Path) -> None:
@@ -651,6 +721,31 @@ async def test_a_person_is_asked_and_defaults_fill_what_they_leave_out(
     assert answer["result"] == expected
     assert asked == [("Who?", FORM)]
     assert "k-secret" not in caplog.text
+
+
+@pytest.mark.fault("M13", "S17")
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {**doubling(18), "type": "object"},
+        {"type": "object", "properties": {"a": {"type": "object"}}},
+        {"type": "object", "properties": {"a": {"type": "string", "oneOf": [{"oneOf": []}]}}},
+        {"type": "object", "properties": {"a": {"type": "string", "pattern": "("}}},
+        {"type": "object", "properties": 5},
+    ],
+)
+async def test_nobody_is_asked_what_is_not_flat(schema: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    asked: list[str] = []
+
+    async def person(message: str, _: Mapping[str, Any]) -> Mapping[str, Any]:
+        asked.append(message)
+        return {}
+
+    ask = {"message": "What?", "requestedSchema": schema}
+    async with MCPConnection("raw", raw(call="ask", ask=ask), on_elicitation=person) as raw_server:
+        answer = (await call(raw_server.tools, "raw_act")).text
+    assert (asked, "accept" in answer) == ([], False)
+    assert "Traceback" not in caplog.text
 
 
 @pytest.mark.fault("M13")

@@ -246,8 +246,12 @@ class MCPConnection:
             if isinstance(error, Unsent | Broken):
                 self._leave(link)
             raise
-        judged = await WORKERS.run(partial(judge_all, found, dict(link.tap.refused)))
-        self._toolset.take(*judged)
+        over = threading.Event()
+        try:
+            judged = await WORKERS.run(partial(judge_all, found, link.tap.refused, over.is_set))
+        finally:
+            over.set()
+        self._toolset.take(*judged, listed=link.tap.listed)
 
     def _current_or_new(self, closings: int) -> Session:
         from plait.mcp.client.session import Session

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from plait.mcp.client.listing import Unusable, judge_question
 from plait.shape import faults
 
 if TYPE_CHECKING:
@@ -68,6 +69,11 @@ class Questions:
             logger.warning("the MCP server %r asked for a visit to an address; declined", self._server)
             return ElicitResult(action="decline")
         schema = params.requested_schema
+        try:
+            judge_question(schema)
+        except Unusable as error:
+            logger.warning("the MCP server %r asked what cannot be answered (%s); declined", self._server, error)
+            return ElicitResult(action="decline")
         try:
             with self._open():
                 given = await self.on_elicitation(params.message, schema)

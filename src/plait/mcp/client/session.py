@@ -35,6 +35,7 @@ from plait.errors import excerpt
 from plait.mcp.client.exchanges import BROKEN
 from plait.mcp.client.failures import Broken, CannotReach, Declined, NoAnswer, Unsent
 from plait.mcp.client.http import GONE, MAX_BODY, UNSENT, Wire
+from plait.mcp.client.listing import MAX_TOOLS
 from plait.mcp.client.stdio import ChildStreams
 from plait.mcp.client.tap import Tap, tapped
 from plait.mcp.client.targets import Command
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MAX_TOOLS: Final = 1_000
 MAX_PAGES: Final = 100
 _ACKNOWLEDGED: Final = 2.0
 """Seconds for a server to agree to tell of changes; some never do."""
@@ -233,9 +233,10 @@ class Session:
         return await self._run(self._list(), seconds)
 
     async def _list(self) -> list[tuple[str, str, dict[str, Any]]]:
-        found: list[tuple[str, str, dict[str, Any]]] = []
+        kept: set[str] = set()
         cursor: str | None = None
-        self.tap.refused.clear()
+        seen: set[str] = set()
+        self.tap.begin_listing()
         for _ in range(MAX_PAGES):
             try:
                 page = await self._client.list_tools(cursor=cursor)
@@ -243,11 +244,12 @@ class Session:
                 if error.error.code == METHOD_NOT_FOUND:
                     break
                 raise
-            found += [(tool.name, tool.description or "", tool.input_schema) for tool in page.tools]
-            if not page.next_cursor or page.next_cursor == cursor or len(found) > MAX_TOOLS:
-                break
+            kept.update(tool.name for tool in page.tools)
             cursor = page.next_cursor
-        return found[:MAX_TOOLS]
+            if not cursor or cursor in seen or self.tap.listed >= MAX_TOOLS:
+                break
+            seen.add(cursor)
+        return [tool for tool in self.tap.tools if tool[0] in kept]
 
     async def call(self, name: str, arguments: dict[str, Any], seconds: float) -> CallToolResult:
         """Call a tool.
