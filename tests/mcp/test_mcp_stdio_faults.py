@@ -21,7 +21,7 @@ from mcp_servers import TOOL, WITHIN, Talk, call, gone, is_alive, noted, open_fi
 from plait import ConfigurationError, ToolError
 from plait.errors import MCPError
 from plait.mcp.client.connection import MCPConnection
-from plait.mcp.client.listing import MAX_REFUSED, judge_all
+from plait.mcp.client.listing import MAX_REFUSED, judge, judge_all
 from plait.toolbase import prepare
 
 if TYPE_CHECKING:
@@ -216,9 +216,12 @@ async def test_a_tool_that_changes_is_not_called_until_it_is_approved(later: dic
         assert prepare(tool).definition.description == "Act."
         with pytest.raises(ConfigurationError, match="has no such change at 'raw_act' to approve"):
             raw_server.approve(replace(shown, listed=replace(shown.listed, pin="of another moment")))
-        raw_server.approve(shown)
-        assert prepare(tool).definition.description == later["description"]
-        assert prepare(tool).definition.parameters == later["inputSchema"]
+        approved = raw_server.approve(shown)["raw_act"]
+        assert prepare(approved).definition.description == later["description"]
+        assert prepare(approved).definition.parameters == later["inputSchema"]
+        assert prepare(tool).definition.description == "Act."
+        with pytest.raises(ToolError, match=r"was approved anew, .* make the agent or client anew with the tools"):
+            await call({"raw_act": tool}, "raw_act")
         assert (await call(raw_server.tools, "raw_act")).text == "done"
         assert list(raw_server.approve()) == ["raw_act", "raw_new"]
         assert raw_server.changes == {}
@@ -243,6 +246,18 @@ async def test_a_tool_that_is_gone_is_not_called() -> None:
             await call(raw_server.tools, "raw_act")
         assert kinds(raw_server) == {"raw_act": "gone", "raw_other": "new"}
         assert list(raw_server.approve()) == ["raw_other"]
+
+
+@pytest.mark.fault("M04")
+async def test_after_all_tools_are_gone_the_next_ones_are_not_trusted_unseen(log: Path) -> None:
+    none = {"name": "unusable"}
+    async with MCPConnection("raw", raw(log=str(log), call="change", tools=[ACT], later=[none])) as raw_server:
+        await call(raw_server.tools, "raw_act")
+        with pytest.raises(ToolError, match="is no longer offered"):
+            await call(raw_server.tools, "raw_act")
+        assert raw_server.approve() == {}
+        raw_server._toolset.take({"rm": judge("rm", "Remove.", SCHEMA)}, {}, listed=1)  # noqa: SLF001  # as it may list later
+        assert (dict(raw_server.tools), kinds(raw_server)) == ({}, {"raw_rm": "new"})
 
 
 @pytest.mark.fault("M04", "M05")

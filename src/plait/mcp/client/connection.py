@@ -201,7 +201,8 @@ class MCPConnection:
             which: names, or values of `changes`, which are taken only as they were shown; without one, all `changes`.
 
         Returns:
-            The tools, as in `tools`. Tools that had changed are the same objects.
+            The tools, as in `tools`. One that had changed is a new object, for the old one says what it said before:
+            an agent made with ``tools=`` must be made anew, one made with ``mcp_servers=`` has it in its next run.
 
         Raises:
             ConfigurationError: there is no such change, or not any more.

@@ -117,8 +117,6 @@ class Toolset:
                 raise ConfigurationError(msg)
             if change.listed is None:
                 del self.tools[name]
-            elif change.kind == "changed":
-                self.tools[name].take(change.listed)
             else:
                 self._add(name, change.listed)
 
@@ -134,7 +132,14 @@ class Toolset:
             what = f"cannot be used any more: {why}" if why else "is no longer offered"
             msg = f"the tool {tool.name!r} of the MCP server {self._server!r} {what}; do without it"
             raise ToolError(msg)
-        if listed.pin != tool.pin or self.tools.get(tool.name) is not tool:
+        current = self.tools.get(tool.name)
+        if current is not None and current is not tool:
+            msg = (
+                f"the tool {tool.name!r} of the MCP server {self._server!r} was approved anew, and who calls it knows "
+                "only what it was before; make the agent or client anew with the tools that the connection has now"
+            )
+            raise ToolError(msg)
+        if listed.pin != tool.pin or current is None:
             msg = (
                 f"the MCP server {self._server!r} changed the tool {tool.name!r} after it was approved; it is not "
                 "called until a person approves it again; do without it"
