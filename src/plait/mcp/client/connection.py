@@ -17,6 +17,7 @@ from plait.errors import ConfigurationError, MCPError, MissingExtra, ToolError, 
 from plait.mcp.client.elsewhere import elsewhere
 from plait.mcp.client.failures import Broken, Declined, Elsewhere, NoAnswer, Unheard, Unsent
 from plait.mcp.client.listing import judge_all
+from plait.mcp.client.names import whole_characters
 from plait.mcp.client.questions import Questions
 from plait.mcp.client.results import to_result
 from plait.mcp.client.targets import read_target
@@ -333,7 +334,7 @@ class MCPConnection:
                 link = await self._linked(closings)
                 self._toolset.check(tool)
                 sent = True
-                given = await link.call(tool.original, arguments, self._timeout)
+                given = await link.call(tool.original, whole_characters(arguments), self._timeout)
             except Elsewhere as there:
                 return await self._carried_there(there.loop, tool, arguments, closings)
             except MCPError as error:

@@ -5,21 +5,34 @@ Pure. A name depends on the server's tools alone, never on their order.
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections import Counter
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
+
+T = TypeVar("T")
 
 MAX_NAME: Final = 64
 MAX_DESCRIPTION: Final = 4_000
 """Characters of a description that the model and the person who approves get."""
 _MARK: Final = 8
+_HALF: Final = r"[\ud800-\udfff]"
 _HIDDEN: Final = frozenset(("Cc", "Cf", "Co", "Cs", "Cn", "Zl", "Zp"))
 _SHOWN: Final = frozenset("\n\t\u200d")  # the last joins emoji and letters of Indic scripts
+
+
+def whole_characters(data: T) -> T:
+    """Give plain data whose texts can be sent: half a character, as models write, becomes U+FFFD."""
+    text = json.dumps(data, ensure_ascii=False)
+    if not re.search(_HALF, text):
+        return data
+    whole: T = json.loads(re.sub(_HALF, "\ufffd", text))
+    return whole
 
 
 def plain_name(name: str) -> str:

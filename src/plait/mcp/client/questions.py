@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from plait.mcp.client.listing import Unusable, judge_question
+from plait.mcp.client.names import whole_characters
 from plait.shape import faults
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class Questions:
         if next(faults(content, schema), None) is not None:
             logger.warning("the answer for the MCP server %r does not fit what it asked; declined", self._server)
             return ElicitResult(action="cancel")
-        return ElicitResult(action="accept", content=content)
+        return ElicitResult(action="accept", content=whole_characters(content))
 
     async def sample(
         self,
@@ -105,7 +106,7 @@ class Questions:
             text = None
         if text is None:
             return ErrorData(code=INVALID_REQUEST, message="declined")
-        content = TextContent(type="text", text=text)
+        content = TextContent(type="text", text=whole_characters(text))
         return CreateMessageResult(role="assistant", content=content, model="unknown", stop_reason="endTurn")
 
 

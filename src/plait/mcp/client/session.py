@@ -36,9 +36,10 @@ from plait.mcp.client.exchanges import BROKEN
 from plait.mcp.client.failures import Broken, CannotReach, Declined, NoAnswer, Unsent
 from plait.mcp.client.http import GONE, MAX_BODY, UNSENT, Wire
 from plait.mcp.client.listing import MAX_TOOLS
+from plait.mcp.client.redact import Redactor
 from plait.mcp.client.stdio import ChildStreams
 from plait.mcp.client.tap import Tap, tapped
-from plait.mcp.client.targets import Command
+from plait.mcp.client.targets import Command, secrets_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
@@ -52,6 +53,8 @@ T = TypeVar("T")
 MAX_PAGES: Final = 100
 _ACKNOWLEDGED: Final = 2.0
 """Seconds for a server to agree to tell of changes; some never do."""
+_SAID: Final = 500
+"""Characters of what went wrong, an address among it."""
 _BROKEN_OFF: Final = ("Connection closed", "SSE stream")
 """How the SDK's own word begins that a session ended; servers use the same number for anything."""
 
@@ -161,11 +164,12 @@ class Session:
     def _opened(self, way: Way, mode: str) -> Client:
         self.tap = tap = Tap(self._name, ended=self._finish, changed=self._changed)
         self._child = self._wire = None
+        self._redact = redact = Redactor(secrets_of(way))
         transport: AbstractAsyncContextManager[Any]
         if isinstance(way, Command):
-            transport = self._child = ChildStreams(way, tap.warn)
+            transport = self._child = ChildStreams(way, tap.warn, redact)
         else:
-            self._wire = Wire(way, self._connect_timeout, self._lost)
+            self._wire = Wire(way, self._connect_timeout, self._lost, redact)
             transport = _over_http(way, self._wire)
         questions = self._questions
         return Client(
@@ -192,7 +196,7 @@ class Session:
             return CannotReach(msg, retryable=True)
         refused = next((leaf for leaf in leaves if isinstance(leaf, ProtocolError)), None)
         if refused is not None and refused.error.code != CONNECTION_CLOSED:
-            return CannotReach(f"it refuses a session: {excerpt(refused.error.message)}{ending}")
+            return CannotReach(f"it refuses a session: {excerpt(self._redact(refused.error.message))}{ending}")
         if self._child is not None:
             return CannotReach(f"the program ended before there was a session{ending}", retryable=True)
         return CannotReach(f"its answer is not what the protocol says ({type(leaves[0]).__name__})", foreign=True)
@@ -296,7 +300,7 @@ class Session:
         if not isinstance(error, ProtocolError):
             msg = f"what it answered is no result ({type(next(_leaves(error))).__name__})"
             raise Declined(msg)
-        code, said = error.error.code, error.error.message
+        code, said = error.error.code, excerpt(self._redact(error.error.message), _SAID)
         if code in {UNSENT, GONE}:
             raise Unsent(said)
         if code in {BROKEN, PARSE_ERROR} or (code == CONNECTION_CLOSED and (self.over or said.startswith(_BROKEN_OFF))):

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from types import TracebackType
 
+    from plait.mcp.client.redact import Redactor
     from plait.mcp.client.targets import Command
 
 MAX_LINE: Final = 16_000_000
@@ -55,11 +56,13 @@ class ChildStreams:
     Args:
         command: the program.
         warn: told what the child did wrong.
+        redact: takes secrets out of what it says.
     """
 
-    def __init__(self, command: Command, warn: Callable[[str], None]) -> None:
+    def __init__(self, command: Command, warn: Callable[[str], None], redact: Redactor) -> None:
         self._command = command
         self._warn = warn
+        self._redact = redact
         self._child: Child | None = None
 
     @property
@@ -77,7 +80,7 @@ class ChildStreams:
         env = {**get_default_environment(), **{name: value.reveal() for name, value in command.env.items()}}
         try:
             transport, child = await loop.subprocess_exec(
-                lambda: Child(command, self._warn), *command.argv, env=env, cwd=command.cwd, start_new_session=True
+                lambda: Child(self._warn, self._redact), *command.argv, env=env, cwd=command.cwd, start_new_session=True
             )
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
@@ -116,11 +119,11 @@ class Child(asyncio.SubprocessProtocol):
         output, input: what the SDK reads and writes.
     """
 
-    def __init__(self, command: Command, warn: Callable[[str], None]) -> None:
+    def __init__(self, warn: Callable[[str], None], redact: Redactor) -> None:
         self.output = ChildOutput(self)
         self.input = ChildInput(self)
-        self._secrets = [secret.reveal() for secret in command.env.values()]
         self._warn = warn
+        self._redact = redact
         self._line = bytearray()
         self._edges: tuple[bytes, bytes] | None = None
         self._said = b""
@@ -138,10 +141,8 @@ class Child(asyncio.SubprocessProtocol):
     @property
     def last_words(self) -> str:
         """What it wrote last to its standard error, for an error sentence."""
-        text = self._said.decode("utf-8", "replace").strip().rpartition("\n")[2]
-        for secret in self._secrets:
-            text = text.replace(secret, "***") if secret else text
-        return excerpt(text)
+        text = self._redact(self._said.decode("utf-8", "replace"), is_tail=len(self._said) == _TAIL)
+        return excerpt(text.strip().rpartition("\n")[2])
 
     @override
     def pipe_data_received(self, fd: int, data: bytes) -> None:
