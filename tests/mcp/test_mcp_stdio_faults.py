@@ -16,12 +16,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from mcp_types import CreateMessageRequestParams
 
 from mcp_servers import TOOL, WITHIN, Talk, call, gone, is_alive, noted, open_files, pids, raw, saying, until
 from plait import ConfigurationError, ToolError
 from plait.errors import MCPError
 from plait.mcp.client.connection import MCPConnection
 from plait.mcp.client.listing import MAX_REFUSED, judge, judge_all
+from plait.mcp.client.questions import Questions
+from plait.mcp.client.tap import MAX_UNANSWERED
 from plait.toolbase import prepare
 
 if TYPE_CHECKING:
@@ -583,6 +586,14 @@ async def test_the_whole_process_group_is_killed(log: Path) -> None:
     assert [gone(pid) for pid in pids(log)] == [True, True]
 
 
+@pytest.mark.fault("M12")
+async def test_nobody_of_the_group_is_left_when_closing_returns(log: Path) -> None:
+    for _ in range(20):
+        async with MCPConnection("raw", raw(log=str(log), start="grandchild")):
+            pass
+        assert [is_alive(pid) for pid in pids(log)] == [False] * len(pids(log))
+
+
 @pytest.mark.fault("M01", "M12")
 async def test_a_grandchild_that_holds_the_pipe_does_not_hide_the_servers_death(log: Path) -> None:
     async with MCPConnection("raw", raw(log=str(log), start="grandchild", call="die")) as raw_server:
@@ -782,6 +793,118 @@ async def test_a_model_that_cannot_be_asked_declines(caplog: pytest.LogCaptureFi
         answer = json.loads((await call(raw_server.tools, "raw_act")).text)
     assert answer["error"]["message"] == "declined"
     assert warnings(caplog) == ["sampling for the MCP server 'raw' raised ValueError; declined"]
+
+
+ASKS_ON = """
+import json, sys
+
+def say(**message):
+    print(json.dumps({"jsonrpc": "2.0", **message}), flush=True)
+
+def ask(number):
+    messages = [{"role": "user", "content": {"type": "text", "text": "spend"}}]
+    say(id=f"q{number}", method="sampling/createMessage", params={"messages": messages, "maxTokens": 9})
+
+refused = 0
+for line in sys.stdin:
+    match json.loads(line):
+        case {"method": "initialize", "id": number, "params": params}:
+            info = {"name": "raw", "version": "1"}
+            version = params["protocolVersion"]
+            say(id=number, result={"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": info})
+        case {"method": "tools/list", "id": number}:
+            say(id=number, result={"tools": [{"name": "act", "inputSchema": {}}]})
+        case {"method": "tools/call", "id": called, "params": {"arguments": {"n": asking}}}:
+            refused = answered = 0
+            for number in range(asking):
+                ask(number)
+        case {"id": str(), **said}:
+            refused += "error" in said
+            answered += 1
+            if "result" in said:
+                ask(answered)
+            if refused == asking - 4 + 1:
+                say(id=called, result={"content": [{"type": "text", "text": str(refused)}]})
+"""
+
+
+@pytest.mark.fault("M13", "S17")
+async def test_the_model_is_asked_a_few_times_at_once_and_for_each_call(caplog: pytest.LogCaptureFixture) -> None:
+    open_now: list[int] = [0, 0, 0]  # now, the most, all
+    full = asyncio.Event()
+
+    async def model(_: Mapping[str, Any]) -> str:
+        open_now[0] += 1
+        open_now[2] += 1
+        open_now[1] = max(open_now[:2])
+        if open_now[0] == 4:
+            full.set()
+        await full.wait()
+        open_now[0] -= 1
+        return "Hi."
+
+    program = [sys.executable, "-S", "-c", ASKS_ON]
+    async with MCPConnection("raw", program, on_sampling=model, timeout=WITHIN) as raw_server:
+        assert (await call(raw_server.tools, "raw_act", n=300)).text == "297"
+        assert open_now == [0, 4, 10]
+    assert warnings(caplog) == [
+        "the MCP server 'raw' asks too much: more than 4 at once or 10 within a call is refused"
+    ]
+
+
+@pytest.mark.fault("M13", "S17")
+async def test_with_each_call_the_model_may_be_asked_again() -> None:
+    async def model(_: Mapping[str, Any]) -> str:
+        return "Hi."
+
+    questions = Questions("raw", None, model)
+    params = CreateMessageRequestParams.model_validate(SAMPLE)
+    answers: list[str] = []
+    for is_only in (True, True, False):
+        questions.call_begins(is_only=is_only)
+        answers += [type(await questions.sample(None, params)).__name__ for _ in range(11)]  # type: ignore[arg-type]
+    assert answers == [*["CreateMessageResult"] * 10, "ErrorData"] * 3
+
+
+PINGS = """
+import json, sys, threading
+
+def say(**message):
+    print(json.dumps({"jsonrpc": "2.0", **message}), flush=True)
+
+for line in sys.stdin:
+    match json.loads(line):
+        case {"method": "initialize", "id": number, "params": params}:
+            info = {"name": "raw", "version": "1"}
+            version = params["protocolVersion"]
+            say(id=number, result={"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": info})
+        case {"method": "tools/list", "id": number}:
+            say(id=number, result={"tools": [{"name": "act", "inputSchema": {}}]})
+        case {"method": "tools/call"}:
+            while True:
+                say(id="ping", method="ping")
+"""
+
+
+@pytest.mark.fault("S17")
+async def test_a_server_that_asks_and_takes_no_answer_is_read_no_more() -> None:
+    async with MCPConnection("raw", [sys.executable, "-S", "-c", PINGS], timeout=1.0) as raw_server:
+        with pytest.raises(ToolError, match="gave no answer to the call of 'raw_act'"):
+            await call(raw_server.tools, "raw_act")
+        assert len(asyncio.all_tasks()) < MAX_UNANSWERED + 20
+
+
+@pytest.mark.fault("M13", "S17")
+async def test_the_time_of_a_call_runs_while_the_model_is_asked(log: Path) -> None:
+    async def model(_: Mapping[str, Any]) -> str:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    connection = MCPConnection("raw", raw(log=str(log), call="sample", ask=SAMPLE), on_sampling=model, timeout=0.3)
+    async with connection:
+        with pytest.raises(ToolError, match=r"gave no answer to the call of 'raw_act' within 0.3 seconds"):
+            async with asyncio.timeout(WITHIN):
+                await call(connection.tools, "raw_act")
 
 
 @pytest.mark.fault("M13")

@@ -89,6 +89,9 @@ class Wire(httpx2.AsyncBaseTransport):
 
     Attributes:
         trouble: why the server cannot be used, as far as its first answers tell.
+
+    Raises:
+        CannotReach: the proxy that the environment names is none.
     """
 
     def __init__(self, address: Address, connect_timeout: float, lost: Callable[[str], None], redact: Redactor) -> None:
@@ -98,7 +101,14 @@ class Wire(httpx2.AsyncBaseTransport):
         self._lost = lost
         self._redact = redact
         # Certificates take 20 ms to load, and are of no use without TLS.
-        self._inner = httpx2.AsyncHTTPTransport(verify=self._url.scheme == "https", proxy=_proxy(self._url))
+        try:
+            self._inner = httpx2.AsyncHTTPTransport(verify=self._url.scheme == "https", proxy=_proxy(self._url))
+        except (ImportError, ValueError, httpx2.InvalidURL):
+            msg = (
+                f"the proxy that {self._url.scheme}_proxy names cannot be used: only http:// and https:// are known; "
+                f"name another, or none for this server: no_proxy={self._url.host}"
+            )
+            raise CannotReach(msg) from None
         self._connect_timeout = connect_timeout
         self._open: dict[str, Exchange] = {}
         self._short = self._empty = 0

@@ -267,6 +267,7 @@ class Session:
         if self.over:
             request.close()
             raise Unsent
+        self._questions.call_begins(is_only=not self._calls)
         task = self.loop.create_task(request, name=f"plait: MCP call at {self._name}", context=self._context.copy())
         self._calls.add(task)
         task.add_done_callback(self._ended)

@@ -2,7 +2,9 @@
 
 The SDK's own stdio transport has no bound on a line and waits for the end of a pipe that a grandchild may hold. This
 one gives up a line beyond `MAX_LINE`, takes the end of the process for the end, and has the child lead a process group
-that is killed whole: on closing, at the end of the event loop, and at the end of this process. Loaded with the SDK.
+that is killed whole: on closing, at the end of the event loop, and when Python ends this process. A process ended by a
+signal that Python does not see (SIGKILL, and SIGTERM unless somebody handles it) cannot kill it any more; its server
+finds its input ended, and what that started is up to it. Loaded with the SDK.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ _STAYS: Final = 0.5
 """Seconds for a child to end by itself once its input has ended,"""
 _ENDS: Final = 0.5
 """and after it was told to. The protocol asks for this order; the times are ours."""
+_LOOKS_AGAIN: Final = 0.005
 _DRAINS: Final = 0.2
 """Seconds in which what a dead child has written is still read."""
 _TAIL: Final = 2_000
@@ -245,9 +248,18 @@ class Child(asyncio.SubprocessProtocol):
             await self._exits(_ENDS)
         self.kill()
         await self._exits(_ENDS)
+        await self._group_ends()
         self.output.end()
         self._transport.close()
         await asyncio.sleep(0)  # the pipes are closed in the next turn of the loop
+
+    async def _group_ends(self) -> None:
+        """Wait until nobody of the group is left; those who were killed take a moment to go."""
+        with suppress(ProcessLookupError, PermissionError, TimeoutError):
+            async with asyncio.timeout(_ENDS):
+                while True:
+                    os.killpg(self._transport.get_pid(), 0)
+                    await asyncio.sleep(_LOOKS_AGAIN)
 
     async def _exits(self, seconds: float) -> bool:
         with suppress(TimeoutError):

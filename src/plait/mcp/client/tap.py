@@ -7,9 +7,11 @@ it without a word; here is where that is said. Loaded with the SDK.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections import Counter
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("plait.mcp")
 
 Item = SessionMessage | Exception
+
+MAX_UNANSWERED: Final = 64
+"""Requests of a server that wait for their answer to be written; before it takes some, no more is read from it."""
 
 
 class Tap:
@@ -53,6 +58,9 @@ class Tap:
         self._asked: dict[str, str] = {}
         self._given_up: set[str] = set()
         self._warned: set[str] = set()
+        self._unanswered: Counter[str] = Counter()
+        self._room = asyncio.Event()
+        self._room.set()
 
     def begin_listing(self) -> None:
         """Forget the last listing."""
@@ -77,6 +85,22 @@ class Tap:
             case _:
                 pass
 
+    async def may_read(self) -> None:
+        """Wait until a server that asks faster than it takes answers has taken some."""
+        await self._room.wait()
+
+    def written(self, item: SessionMessage) -> None:
+        """Note what has gone out."""
+        if isinstance(item.message, JSONRPCResponse | JSONRPCError):
+            self._settled(str(item.message.id))
+
+    def _settled(self, number: str) -> None:
+        if self._unanswered[number] > 0:
+            self._unanswered[number] -= 1
+        self._unanswered += Counter()  # without those that are answered
+        if self._unanswered.total() < MAX_UNANSWERED:
+            self._room.set()
+
     def heard(self, item: Item) -> None:
         """Look at what comes in, and make it readable."""
         if isinstance(item, ValueError):  # other exceptions tell that the connection ends
@@ -86,6 +110,12 @@ class Tap:
         message = item.message
         if isinstance(message, JSONRPCNotification) and message.method == "notifications/tools/list_changed":
             self._changed()
+        if isinstance(message, JSONRPCNotification) and message.method == "notifications/cancelled":
+            self._settled(str((message.params or {}).get("requestId")))  # the SDK answers it no more
+        if isinstance(message, JSONRPCRequest):
+            self._unanswered[str(message.id)] += 1
+            if self._unanswered.total() >= MAX_UNANSWERED:
+                self._room.clear()
         if not isinstance(message, JSONRPCResponse | JSONRPCError):
             return
         number = str(message.id)
@@ -165,6 +195,7 @@ class _Read:
         return getattr(self._stream, "last_context", None)
 
     async def receive(self) -> Item:
+        await self._tap.may_read()
         item = await self._stream.receive()
         self._tap.heard(item)
         return item
@@ -176,6 +207,7 @@ class _Read:
         return self
 
     async def __anext__(self) -> Item:
+        await self._tap.may_read()
         try:
             item = await self._stream.__anext__()
         except StopAsyncIteration:
@@ -203,7 +235,10 @@ class _Write:
 
     async def send(self, item: SessionMessage, /) -> None:
         self._tap.sent(item)
-        await self._stream.send(item)
+        try:
+            await self._stream.send(item)
+        finally:
+            self._tap.written(item)
 
     async def aclose(self) -> None:
         await self._stream.aclose()
