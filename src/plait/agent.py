@@ -413,8 +413,9 @@ class Agent(Generic[Deps, Output]):
     async def _made(
         self, prompt: tuple[Message, ...], thread: Thread, options: RunOptions, *, observed: bool = True
     ) -> Run[Output]:
-        if self._servers is not None and (more := await self._servers.new_tools()):
-            self._toolbox = self._toolbox.joined(more)
+        if self._servers is not None:
+            await self._servers.open()
+            self._toolbox = self._servers.renewed(self._toolbox)
         return Run(
             thread=thread,
             context=RunContext(

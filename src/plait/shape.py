@@ -14,7 +14,7 @@ import msgspec
 from plait.errors import excerpt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 Json = dict[str, Any] | list[Any] | str | int | float | bool | None
 
@@ -22,6 +22,8 @@ MAX_TEXT: Final = 500_000
 """Characters of JSON that one tool call may carry; about as much as a model can write in one answer."""
 MAX_DEPTH: Final = 100
 """How deep lists and objects may be nested."""
+MAX_STEPS: Final = 300_000
+"""Parts of data and schema that are compared for one value; about as many as `MAX_TEXT` characters hold values."""
 _SHOWN: Final = 60
 _decode: Final = msgspec.json.Decoder().decode
 ALTERNATIVES: Final = ("anyOf", "oneOf")
@@ -153,17 +155,41 @@ def faults(value: Any, schema: Mapping[str, Any]) -> Iterator[str]:
         schema: the schema.
 
     Yields:
-        One sentence for each fault, such as ``"'city' is missing"``.
+        One sentence for each fault, such as ``"'city' is missing"``; the last may be that it takes too long to look
+        at more, for a schema can stand for far more than its text.
     """
-    yield from _faults(value, schema, schema, "", 0)
+    try:
+        yield from _faults(value, schema, _Root(schema), "", 0)
+    except _TooMuch:
+        yield f"the value cannot be checked against its schema within {MAX_STEPS:,} steps; a smaller one may be"
 
 
-def _faults(value: Any, node: Any, root: Mapping[str, Any], path: str, hops: int) -> Iterator[str]:
+class _TooMuch(Exception):
+    """The steps are used up."""
+
+
+class _Root:
+    """The whole schema, and how many steps are left."""
+
+    __slots__ = ("left", "schema")
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        self.schema = schema
+        self.left = MAX_STEPS
+
+    def step(self, steps: int) -> None:
+        self.left -= steps
+        if self.left < 0:
+            raise _TooMuch
+
+
+def _faults(value: Any, node: Any, root: _Root, path: str, hops: int) -> Iterator[str]:
+    root.step(1)
     if not isinstance(node, dict) or hops > MAX_DEPTH:
         return
     here = repr(path) if path else "the value"
     if isinstance(node.get("$ref"), str):
-        yield from _faults(value, resolve(node["$ref"], root), root, path, hops + 1)
+        yield from _faults(value, resolve(node["$ref"], root.schema), root, path, hops + 1)
     for part in node.get("allOf", ()):
         yield from _faults(value, part, root, path, hops + 1)
     for word in ALTERNATIVES:
@@ -176,7 +202,7 @@ def _faults(value: Any, node: Any, root: Mapping[str, Any], path: str, hops: int
         if not any(_is(value, kind) for kind in allowed):
             yield f"{here} should be {' or '.join(allowed)}, got {shown(value)}"
             return
-    if "enum" in node and not any(_same(value, choice) for choice in node["enum"]):
+    if "enum" in node and not _among(value, node["enum"], root):
         yield f"{here} should be one of {', '.join(shown(choice) for choice in node['enum'])}, got {shown(value)}"
     if "const" in node and not _same(value, node["const"]):
         yield f"{here} should be {shown(node['const'])}, got {shown(value)}"
@@ -187,7 +213,12 @@ def _faults(value: Any, node: Any, root: Mapping[str, Any], path: str, hops: int
             yield from _faults(item, node["items"], root, f"{path}[{index}]", 0)
 
 
-def _object_faults(value: dict[str, Any], node: Mapping[str, Any], root: Mapping[str, Any], path: str) -> Iterator[str]:
+def _among(value: Any, choices: Sequence[Any], root: _Root) -> bool:
+    root.step(len(choices))
+    return any(_same(value, choice) for choice in choices)
+
+
+def _object_faults(value: dict[str, Any], node: Mapping[str, Any], root: _Root, path: str) -> Iterator[str]:
     known, others = node.get("properties", {}), node.get("additionalProperties", True)
     for name in node.get("required", ()):
         if name not in value:

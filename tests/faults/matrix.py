@@ -142,7 +142,7 @@ ROWS: Final = tuple(
         ("M09", "closed by another task; two at once", "one task owns each session; nothing left"),
         ("M10", "streams that keep ending", "opened again a few times, not for ever"),
         ("M11", "schemas that are invalid, recursive, 1 MB", "the tool refused with the reason, the others kept"),
-        ("M12", "the server's own child processes", "its process group is killed, however the program ends"),
+        ("M12", "the server's own child processes", "its process group is killed, whenever Python ends the program"),
         ("M13", "it asks for the model or for a person", "denied unless somebody was named to answer"),
     )
 )

@@ -101,6 +101,45 @@ async def test_a_server_that_is_none_fails_the_run_and_says_so() -> None:
         await agent.chat("Act.")
 
 
+@pytest.mark.fault("M01")
+async def test_servers_that_open_beside_one_that_is_none_are_nobodys_task(tmp_path: Path) -> None:
+    before = asyncio.all_tasks()
+    servers = MCPServers({"hangs": raw(log=str(tmp_path / "log"), start="hang"), "none": [sys.executable, "-c", "0"]})
+    with pytest.raises(MCPError, match="the MCP server 'none' cannot be used"):
+        await servers.open()
+    await servers.close()
+    assert asyncio.all_tasks() == before
+    assert all(map(gone, pids(tmp_path / "log")))
+
+
+@pytest.mark.fault("M05")
+async def test_a_name_that_is_taken_fails_every_run_and_never_leaves_the_tools_out() -> None:
+    def raw_act() -> str:
+        """Act."""
+        return "own"
+
+    async with Agent(provider=OfflineProvider(["one", "two"]), tools=[raw_act], mcp_servers={"raw": raw()}) as agent:
+        for _ in range(2):
+            with pytest.raises(ConfigurationError, match="two tools are named 'raw_act'"):
+                await agent.chat("Go.")
+
+
+@pytest.mark.fault("M04")
+async def test_an_agent_is_told_of_a_tool_as_it_was_approved_last() -> None:
+    act = {"name": "act", "description": "Act.", "inputSchema": {"type": "object"}}
+    changed = {**act, "description": "Act otherwise."}
+    connection = MCPConnection("raw", raw(call="change", tools=[act], later=[changed]))
+    script: list[ToolCall | str] = [ToolCall(id="1", name="raw_act", arguments="{}")] * 2
+    provider = OfflineProvider([*script, "One.", script[0], "Two."])
+    async with Agent(provider=provider, mcp_servers=[connection]) as agent:
+        assert await agent.chat("Go.") == "One."
+        assert "changed the tool 'raw_act' after" in provider.requests[-1].messages[-1].tool_results[0].text
+        connection.approve()
+        assert await agent.chat("Go.") == "Two."
+        assert [tool.description for tool in provider.requests[-1].tools] == ["Act otherwise."]
+        assert provider.requests[-1].messages[-1].tool_results[0].text == "done"
+
+
 async def test_a_tool_of_a_server_never_takes_the_place_of_another() -> None:
     def demo_add(a: int, b: int) -> int:
         """Add."""

@@ -13,6 +13,7 @@ from mcp_servers import call, free_port, listening, official, raw
 from plait import Agent, ConfigurationError, OfflineProvider, ToolCall, tool
 from plait.errors import MCPError, MissingExtra
 from plait.mcp.client.connection import MCPConnection
+from plait.mcp.client.results import to_result
 from plait.messages import AudioPart, ImagePart, TextPart
 from plait.tools import find_tools
 
@@ -66,12 +67,25 @@ async def test_every_kind_of_result_arrives(transport: str, port: int) -> None:
         )
 
 
-async def test_structured_content_is_said_where_no_text_says_it() -> None:
-    result = {"content": [], "structuredContent": {"x": 1, "y": [2]}}
-    async with MCPConnection("raw", raw(call="result", result=result)) as raw_server:
-        assert (await call(raw_server.tools, "raw_act")).text == '{"x":1,"y":[2]}'
-    async with MCPConnection("raw", raw(call="result", result={"content": []})) as raw_server:
-        assert (await call(raw_server.tools, "raw_act")).text == "[no content]"
+@pytest.mark.parametrize(
+    ("texts", "structured", "expected"),
+    [
+        ([], {"x": 1, "y": [2]}, ['{"x":1,"y":[2]}']),
+        (["2 rows found"], {"rows": [1, 2]}, ["2 rows found", '{"rows":[1,2]}']),
+        (['{"y": [2], "x": 1}'], {"x": 1, "y": [2]}, ['{"y": [2], "x": 1}']),
+        (["3"], {"result": 3}, ["3"]),
+        (["three"], {"result": "three"}, ["three"]),
+        (["1", "b"], {"result": [1, "b"]}, ["1", "b"]),
+        ([], None, ["[no content]"]),
+        (["[" * 100_000], {"a": 1}, ["[" * 100_000, '{"a":1}']),
+    ],
+)
+def test_structured_content_is_said_where_no_text_says_it(
+    texts: list[str], structured: Any, expected: list[str]
+) -> None:
+    content = [{"type": "text", "text": text} for text in texts]
+    found = to_result("act", content, structured, 1_000_000, is_error=False)
+    assert found.parts == tuple(TextPart(text=text) for text in expected)
 
 
 @pytest.mark.parametrize("transport", ["stdio", "http"])
@@ -168,7 +182,9 @@ def test_a_session_whose_event_loop_stands_still_is_not_taken_by_another() -> No
     raw_server = MCPConnection("raw", raw())
     with asyncio.Runner() as runner:
         runner.run(raw_server.open())
-        with pytest.raises(MCPError, match="the MCP server 'raw' is open on another event loop; close it there first"):
+        with pytest.raises(
+            MCPError, match=r"is open on another event loop, and its event loop does not run: .*close it there"
+        ):
             asyncio.run(raw_server.open())
         assert runner.run(call(raw_server.tools, "raw_act")).text == "act done"
         runner.run(raw_server.close())
@@ -189,6 +205,18 @@ asyncio.run(main(), debug=True)
     command = [sys.executable, "-W", "default", "-c", program]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
     assert (ran.stdout, ran.stderr) == ("3\n", "")
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "ftp://127.0.0.1:1"])
+async def test_a_proxy_that_is_none_is_one_clear_error(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", proxy)
+    said = (
+        "the MCP server 'web' cannot be used: the proxy that http_proxy names cannot be used: only http:// and "
+        "https:// are known; name another, or none for this server: no_proxy=example.invalid"
+    )
+    with pytest.raises(MCPError) as caught:
+        await MCPConnection("web", "http://example.invalid/mcp").open()
+    assert str(caught.value) == said
 
 
 def test_the_sdk_is_not_imported_before_a_connection_is_opened() -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import logging
 import ssl
 import time
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SOON = 1.0
+GONE = b'{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"Session not found"}}'
 DONE = {"content": [{"type": "text", "text": "done"}]}
 
 
@@ -143,8 +147,19 @@ async def test_a_message_that_the_older_transport_cannot_deliver_fails_its_call_
 
 
 @pytest.mark.fault("M08")
-@pytest.mark.parametrize("status", [404, 400])
-async def test_a_forgotten_session_is_opened_anew_once_and_then_the_call_made(status: int) -> None:
+@pytest.mark.parametrize(
+    ("status", "body", "headers"),
+    [
+        (404, GONE, {}),
+        (400, GONE, {}),
+        (404, b"<html>" + b"x" * 100_000, {"content_type": "text/html"}),
+        (404, b"\x1f\x8b\x00", {"content_encoding": "gzip"}),
+        (400, GONE + b" " * 100_000, {}),
+    ],
+)
+async def test_a_forgotten_session_is_opened_anew_once_and_then_the_call_made(
+    status: int, body: bytes, headers: dict[str, str]
+) -> None:
     sessions: list[str] = []
     known: set[str] = set()
 
@@ -154,7 +169,7 @@ async def test_a_forgotten_session_is_opened_anew_once_and_then_the_call_made(st
             known.add(sessions[-1])
             talk.usual(mcp_session_id=sessions[-1])
         elif talk.asked.headers.get("mcp-session-id") not in known:
-            talk.answer(status, b'{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"Session not found"}}')
+            talk.answer(status, body, **headers)
         elif not talk.usual():
             talk.result(DONE)
 
@@ -260,6 +275,27 @@ async def test_a_stream_that_keeps_ending_is_not_opened_for_ever(retry: bytes, m
         assert (await call(web.tools, "web_act")).text == "done"
         await asyncio.sleep(0.5)  # twice the time between two of them
         assert streams() == 5
+
+
+@pytest.mark.fault("M10")
+@pytest.mark.parametrize(
+    "event", [b'data: {"jsonrpc":"2.0","method":"notifications/nothing"}\n\n', b"data: {\n\n", b": {\n\n"]
+)
+async def test_streams_that_say_something_and_end_are_opened_ever_more_seldom(event: bytes) -> None:
+    opened: list[float] = []
+
+    def ending(talk: Talk) -> None:
+        if talk.rpc == "GET":
+            opened.append(time.monotonic())
+            talk.events(b"retry: 0\n" + event)
+        elif not talk.usual(mcp_session_id="s"):
+            talk.result(DONE)
+
+    async with saying(ending) as (url, _), MCPConnection("web", url) as web:
+        await until(lambda: len(opened) == 5)
+        assert (await call(web.tools, "web_act")).text == "done"
+    waited = [later - earlier for earlier, later in pairwise(opened)]
+    assert [seconds > least for seconds, least in zip(waited, (0.09, 0.19, 0.39, 0.79), strict=True)] == [True] * 4
 
 
 @pytest.mark.fault("M10")
@@ -437,6 +473,56 @@ async def test_token_and_query_go_to_the_server_alone_and_are_never_shown(caplog
     }
     assert "k-secret" not in caplog.text
     assert "k-session" not in caplog.text
+
+
+@pytest.mark.fault("S01")
+@pytest.mark.parametrize("status", [200, 400])
+async def test_what_a_server_repeats_of_its_secrets_reaches_nobody(status: int) -> None:
+    secret = 'pa"ss\\word'
+
+    def repeating(talk: Talk) -> None:
+        password = base64.b64decode(talk.asked.headers["authorization"].removeprefix("Basic ")).decode()
+        said = f"no: {password} {talk.asked.headers['authorization']} {talk.asked.path} {talk.asked.headers['x-key']}"
+        error = {"jsonrpc": "2.0", "id": talk.id, "error": {"code": -32_000, "message": said}}
+        talk.answer(status, json.dumps(error).encode())
+
+    def handle(talk: Talk) -> None:
+        if talk.asked.body and (status == 400 or talk.rpc == "tools/call"):
+            repeating(talk)
+        else:
+            talk.usual()
+
+    async with saying(handle) as (url, _):
+        target = url.replace("//", f"//user:{quote(secret)}@") + "?key=a%20query%20key"
+        connection = MCPConnection("web", target, headers={"x-key": "one-header"})
+        try:
+            with pytest.raises((ToolError, MCPError)) as caught:
+                await call(await connection.open(), "web_act")
+        finally:
+            await connection.close()
+    assert str(caught.value).endswith("no: user:*** *** /mcp?*** ***")
+
+
+@pytest.mark.fault("S13")
+async def test_half_a_character_in_an_argument_breaks_neither_the_session_nor_other_calls() -> None:
+    whole = asyncio.Event()
+
+    async def handle(talk: Talk) -> None:
+        if talk.usual():
+            return
+        arguments = talk.asked.body["params"]["arguments"]
+        if arguments == {"wait": True}:
+            await whole.wait()
+        else:
+            whole.set()
+        talk.result({"content": [{"type": "text", "text": json.dumps(arguments)}]})
+
+    async with saying(handle) as (url, _), MCPConnection("web", url) as web:
+        waiting = asyncio.create_task(call(web.tools, "web_act", wait=True))
+        assert (
+            await call(web.tools, "web_act", x="\ud83d!", y="👩")
+        ).text == '{"x": "\\ufffd!", "y": "\\ud83d\\udc69"}'
+        assert (await waiting).text == '{"wait": true}'
 
 
 async def test_a_redirect_within_the_origin_is_followed() -> None:

@@ -63,6 +63,9 @@ def test_names_that_were_given_stay() -> None:
         ("\x1b[31mred\x07", "[31mred"),
         ("a\u202eb\u2066c\u200bd\ufefff", "abcdf"),
         ("tag" + "".join(chr(0xE0000 + ord(c)) for c in "obey"), "tag"),
+        ("Nice." + "".join(chr(0xE0100 + ord(c)) for c in "obey") + "\u3164\u115f\uffa0\u034f", "Nice."),
+        ("a\ufe0f\ufe0fb\u200d\u200dc", "abc"),
+        ("❤\ufe0f\ufe0f ❤\ufe0f\u200d🔥 क\u094d\u200dष", "❤\ufe0f ❤\ufe0f\u200d🔥 क\u094d\u200dष"),
         ("half \ud800 pair", "half  pair"),
         ("👩\u200d👩\u200d👧 नमस्ते", "👩\u200d👩\u200d👧 नमस्ते"),
         ("x" * 5000, "x" * MAX_DESCRIPTION + "…"),
@@ -73,16 +76,25 @@ def test_a_text_is_what_a_person_sees_of_it(text: str, expected: str) -> None:
     assert visible(text) == expected
 
 
-def test_a_schema_is_as_given_but_for_hidden_signs_in_its_texts() -> None:
+@pytest.mark.fault("M06")
+def test_a_schema_is_as_given_but_for_hidden_signs_and_what_only_people_note() -> None:
+    tag = "".join(chr(0xE0000 + ord(c)) for c in "obey")
     schema: dict[str, Any] = {
         "type": "object",
         "title": "T\u200b",
         "properties": {"description": {"type": "string", "description": "a\x1bb", "enum": ["\x1b", "b"]}},
         "anyOf": [{"title": "\u202ex"}],
+        "$comment": "obey",
+        "x-note": "obey",
+        "examples": ["obey"],
+        "$defs": {"x-named": {"const": f"v{tag}"}, f"a{tag}": {"default": {"b": [f"d{tag}", 1]}}},
+        "required": ["description"],
     }
     assert visible_schema(schema) == {
         "type": "object",
         "title": "T",
-        "properties": {"description": {"type": "string", "description": "ab", "enum": ["\x1b", "b"]}},
+        "properties": {"description": {"type": "string", "description": "ab", "enum": ["", "b"]}},
         "anyOf": [{"title": "x"}],
+        "$defs": {"x-named": {"const": "v"}, "a": {"default": {"b": ["d", 1]}}},
+        "required": ["description"],
     }

@@ -16,11 +16,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from mcp_types import CreateMessageRequestParams
 
-from mcp_servers import WITHIN, call, gone, is_alive, noted, open_files, pids, raw, until
+from mcp_servers import TOOL, WITHIN, Talk, call, gone, is_alive, noted, open_files, pids, raw, saying, until
 from plait import ConfigurationError, ToolError
 from plait.errors import MCPError
 from plait.mcp.client.connection import MCPConnection
+from plait.mcp.client.listing import MAX_REFUSED, judge, judge_all
+from plait.mcp.client.questions import Questions
+from plait.mcp.client.tap import MAX_UNANSWERED
 from plait.toolbase import prepare
 
 if TYPE_CHECKING:
@@ -215,9 +219,12 @@ async def test_a_tool_that_changes_is_not_called_until_it_is_approved(later: dic
         assert prepare(tool).definition.description == "Act."
         with pytest.raises(ConfigurationError, match="has no such change at 'raw_act' to approve"):
             raw_server.approve(replace(shown, listed=replace(shown.listed, pin="of another moment")))
-        raw_server.approve(shown)
-        assert prepare(tool).definition.description == later["description"]
-        assert prepare(tool).definition.parameters == later["inputSchema"]
+        approved = raw_server.approve(shown)["raw_act"]
+        assert prepare(approved).definition.description == later["description"]
+        assert prepare(approved).definition.parameters == later["inputSchema"]
+        assert prepare(tool).definition.description == "Act."
+        with pytest.raises(ToolError, match=r"was approved anew, .* make the agent or client anew with the tools"):
+            await call({"raw_act": tool}, "raw_act")
         assert (await call(raw_server.tools, "raw_act")).text == "done"
         assert list(raw_server.approve()) == ["raw_act", "raw_new"]
         assert raw_server.changes == {}
@@ -244,6 +251,18 @@ async def test_a_tool_that_is_gone_is_not_called() -> None:
         assert list(raw_server.approve()) == ["raw_other"]
 
 
+@pytest.mark.fault("M04")
+async def test_after_all_tools_are_gone_the_next_ones_are_not_trusted_unseen(log: Path) -> None:
+    none = {"name": "unusable"}
+    async with MCPConnection("raw", raw(log=str(log), call="change", tools=[ACT], later=[none])) as raw_server:
+        await call(raw_server.tools, "raw_act")
+        with pytest.raises(ToolError, match="is no longer offered"):
+            await call(raw_server.tools, "raw_act")
+        assert raw_server.approve() == {}
+        raw_server._toolset.take({"rm": judge("rm", "Remove.", SCHEMA)}, {}, listed=1)  # noqa: SLF001  # as it may list later
+        assert (dict(raw_server.tools), kinds(raw_server)) == ({}, {"raw_rm": "new"})
+
+
 @pytest.mark.fault("M04", "M05")
 async def test_a_new_tool_never_gets_the_name_of_an_approved_one() -> None:
     dotted = {**ACT, "name": "a.b"}
@@ -265,6 +284,16 @@ def nested(depth: int) -> dict[str, Any]:
     for _ in range(depth):
         schema = {"type": "object", "properties": {"a": schema}}
     return schema
+
+
+def doubling(depth: int) -> dict[str, Any]:
+    """Give a schema of a few lines that stands for 2 to the power of the depth."""
+    steps = {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(depth)}
+    return {
+        "type": "object",
+        "properties": {"a": {"$ref": "#/$defs/d0"}},
+        "$defs": {**steps, f"d{depth}": {"type": "string"}},
+    }
 
 
 TREE = {
@@ -295,6 +324,26 @@ BAD: Mapping[str, tuple[Any, str]] = {
         "its schema has 1,000,037 bytes; at most 100,000 are taken",
     ),
     "deep": (nested(60), "its schema is nested deeper than 50 levels"),
+    "doubling": (doubling(30), "its schema stands for more than 10,000 values, once its references are followed"),
+    "wide": (
+        {"type": "object", "allOf": [{} for _ in range(5_000)]},
+        "its schema holds 5,003 values; at most 5,000 are taken",
+    ),
+    "address": ({"type": "object", "$schema": "http://["}, "its schema cannot be checked (ValueError)"),
+    "address of the wrong kind": ({"type": "object", "$schema": {}}, "its schema cannot be checked (TypeError)"),
+    "pattern": (
+        {"type": "object", "properties": {"a": {"pattern": "a{99999999999}"}}},
+        "its schema cannot be checked (OverflowError)",
+    ),
+    "required": (
+        {"type": "object", "required": "abc"},
+        "its schema is no JSON Schema, at 'required': 'abc' is not of type 'array'",
+    ),
+}
+CHAIN = {
+    "type": "object",
+    "properties": {"a": {"$ref": "#/$defs/d0"}},
+    "$defs": {**{f"d{n}": {"$ref": f"#/$defs/d{n + 1}"} for n in range(1_500)}, "d1500": {"type": "string"}},
 }
 
 
@@ -302,14 +351,53 @@ BAD: Mapping[str, tuple[Any, str]] = {
 async def test_a_tool_that_no_model_could_use_is_refused_with_the_reason_and_the_others_kept() -> None:
     tools = [{"name": name, "inputSchema": schema} for name, (schema, _) in BAD.items()]
     good = [{"name": "good", "inputSchema": SHARED}, {"name": "good", "inputSchema": SCHEMA}, {"description": "x"}]
-    async with MCPConnection("raw", raw(pages=[tools[:4], [*tools[4:], *good]])) as raw_server:
-        assert list(raw_server.tools) == ["raw_good"]
+    chain = {"name": "chain", "inputSchema": CHAIN}
+    async with MCPConnection("raw", raw(pages=[tools[:4], [*tools[4:], *good, chain]])) as raw_server:
+        assert list(raw_server.tools) == ["raw_good", "raw_chain"]
         assert raw_server.refused == {
             **{name: reason for name, (_, reason) in BAD.items()},
             "good": "another tool of this server has the same name",
             "{'description': 'x'}": "it has no name",
         }
         assert (await call(raw_server.tools, "raw_good")).text == "good done"
+
+
+@pytest.mark.fault("M11", "S17")
+def test_all_schemas_of_a_server_have_a_bound_together_and_judging_ends_when_nobody_waits() -> None:
+    wide = {"type": "object", "enum": list(range(4_000))}
+    found = [(f"t{n}", "", wide) for n in range(200)]
+    usable, refused = judge_all(found, {}, lambda: False)
+    assert list(usable) == [f"t{n}" for n in range(24)]
+    assert set(refused.values()) == {"with it, the schemas of this server hold more than 100,000 values"}
+    assert len(refused) == MAX_REFUSED
+    assert judge_all(found, {}, lambda: True) == ({}, {})
+
+
+@pytest.mark.fault("M11")
+async def test_a_list_too_long_is_cut_and_its_refused_tools_are_one_record(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # a plan this long is a file there
+    pages = [[TOOL, *({"name": f"bad{page}_{n}"} for n in range(600))] for page in range(3)]
+    async with MCPConnection("raw", raw(pages=pages)) as raw_server:
+        assert list(raw_server.tools) == ["raw_act"]
+        assert len(raw_server.refused) == MAX_REFUSED
+    first = "; ".join(f"'bad0_{n}': its schema is missing" for n in range(5))
+    assert warnings(caplog) == [f"1201 tools that the MCP server 'raw' lists are not used; {first}"]
+
+
+@pytest.mark.fault("M11")
+async def test_a_list_whose_pages_lead_in_a_circle_ends() -> None:
+    def handle(talk: Talk) -> None:
+        if talk.rpc != "tools/list":
+            talk.usual()
+            return
+        cursor = (talk.asked.body.get("params") or {}).get("cursor")
+        talk.result({"tools": [{**TOOL, "name": cursor or "first"}], "nextCursor": "b" if cursor == "a" else "a"})
+
+    async with saying(handle) as (url, seen), MCPConnection("raw", url) as raw_server:
+        assert (list(raw_server.tools), dict(raw_server.refused)) == (["raw_first", "raw_a", "raw_b"], {})
+        assert sum(asked.body["method"] == "tools/list" for asked in seen if asked.body) == 3
 
 
 async def test_a_server_without_a_usable_tool_is_an_error(log: Path) -> None:
@@ -498,6 +586,14 @@ async def test_the_whole_process_group_is_killed(log: Path) -> None:
     assert [gone(pid) for pid in pids(log)] == [True, True]
 
 
+@pytest.mark.fault("M12")
+async def test_nobody_of_the_group_is_left_when_closing_returns(log: Path) -> None:
+    for _ in range(20):
+        async with MCPConnection("raw", raw(log=str(log), start="grandchild")):
+            pass
+        assert [is_alive(pid) for pid in pids(log)] == [False] * len(pids(log))
+
+
 @pytest.mark.fault("M01", "M12")
 async def test_a_grandchild_that_holds_the_pipe_does_not_hide_the_servers_death(log: Path) -> None:
     async with MCPConnection("raw", raw(log=str(log), start="grandchild", call="die")) as raw_server:
@@ -653,6 +749,31 @@ async def test_a_person_is_asked_and_defaults_fill_what_they_leave_out(
     assert "k-secret" not in caplog.text
 
 
+@pytest.mark.fault("M13", "S17")
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {**doubling(18), "type": "object"},
+        {"type": "object", "properties": {"a": {"type": "object"}}},
+        {"type": "object", "properties": {"a": {"type": "string", "oneOf": [{"oneOf": []}]}}},
+        {"type": "object", "properties": {"a": {"type": "string", "pattern": "("}}},
+        {"type": "object", "properties": 5},
+    ],
+)
+async def test_nobody_is_asked_what_is_not_flat(schema: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    asked: list[str] = []
+
+    async def person(message: str, _: Mapping[str, Any]) -> Mapping[str, Any]:
+        asked.append(message)
+        return {}
+
+    ask = {"message": "What?", "requestedSchema": schema}
+    async with MCPConnection("raw", raw(call="ask", ask=ask), on_elicitation=person) as raw_server:
+        answer = (await call(raw_server.tools, "raw_act")).text
+    assert (asked, "accept" in answer) == ([], False)
+    assert "Traceback" not in caplog.text
+
+
 @pytest.mark.fault("M13")
 async def test_nobody_is_sent_to_an_address() -> None:
     async def person(message: str, schema: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -672,6 +793,118 @@ async def test_a_model_that_cannot_be_asked_declines(caplog: pytest.LogCaptureFi
         answer = json.loads((await call(raw_server.tools, "raw_act")).text)
     assert answer["error"]["message"] == "declined"
     assert warnings(caplog) == ["sampling for the MCP server 'raw' raised ValueError; declined"]
+
+
+ASKS_ON = """
+import json, sys
+
+def say(**message):
+    print(json.dumps({"jsonrpc": "2.0", **message}), flush=True)
+
+def ask(number):
+    messages = [{"role": "user", "content": {"type": "text", "text": "spend"}}]
+    say(id=f"q{number}", method="sampling/createMessage", params={"messages": messages, "maxTokens": 9})
+
+refused = 0
+for line in sys.stdin:
+    match json.loads(line):
+        case {"method": "initialize", "id": number, "params": params}:
+            info = {"name": "raw", "version": "1"}
+            version = params["protocolVersion"]
+            say(id=number, result={"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": info})
+        case {"method": "tools/list", "id": number}:
+            say(id=number, result={"tools": [{"name": "act", "inputSchema": {}}]})
+        case {"method": "tools/call", "id": called, "params": {"arguments": {"n": asking}}}:
+            refused = answered = 0
+            for number in range(asking):
+                ask(number)
+        case {"id": str(), **said}:
+            refused += "error" in said
+            answered += 1
+            if "result" in said:
+                ask(answered)
+            if refused == asking - 4 + 1:
+                say(id=called, result={"content": [{"type": "text", "text": str(refused)}]})
+"""
+
+
+@pytest.mark.fault("M13", "S17")
+async def test_the_model_is_asked_a_few_times_at_once_and_for_each_call(caplog: pytest.LogCaptureFixture) -> None:
+    open_now: list[int] = [0, 0, 0]  # now, the most, all
+    full = asyncio.Event()
+
+    async def model(_: Mapping[str, Any]) -> str:
+        open_now[0] += 1
+        open_now[2] += 1
+        open_now[1] = max(open_now[:2])
+        if open_now[0] == 4:
+            full.set()
+        await full.wait()
+        open_now[0] -= 1
+        return "Hi."
+
+    program = [sys.executable, "-S", "-c", ASKS_ON]
+    async with MCPConnection("raw", program, on_sampling=model, timeout=WITHIN) as raw_server:
+        assert (await call(raw_server.tools, "raw_act", n=300)).text == "297"
+        assert open_now == [0, 4, 10]
+    assert warnings(caplog) == [
+        "the MCP server 'raw' asks too much: more than 4 at once or 10 within a call is refused"
+    ]
+
+
+@pytest.mark.fault("M13", "S17")
+async def test_with_each_call_the_model_may_be_asked_again() -> None:
+    async def model(_: Mapping[str, Any]) -> str:
+        return "Hi."
+
+    questions = Questions("raw", None, model)
+    params = CreateMessageRequestParams.model_validate(SAMPLE)
+    answers: list[str] = []
+    for is_only in (True, True, False):
+        questions.call_begins(is_only=is_only)
+        answers += [type(await questions.sample(None, params)).__name__ for _ in range(11)]  # type: ignore[arg-type]
+    assert answers == [*["CreateMessageResult"] * 10, "ErrorData"] * 3
+
+
+PINGS = """
+import json, sys, threading
+
+def say(**message):
+    print(json.dumps({"jsonrpc": "2.0", **message}), flush=True)
+
+for line in sys.stdin:
+    match json.loads(line):
+        case {"method": "initialize", "id": number, "params": params}:
+            info = {"name": "raw", "version": "1"}
+            version = params["protocolVersion"]
+            say(id=number, result={"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": info})
+        case {"method": "tools/list", "id": number}:
+            say(id=number, result={"tools": [{"name": "act", "inputSchema": {}}]})
+        case {"method": "tools/call"}:
+            while True:
+                say(id="ping", method="ping")
+"""
+
+
+@pytest.mark.fault("S17")
+async def test_a_server_that_asks_and_takes_no_answer_is_read_no_more() -> None:
+    async with MCPConnection("raw", [sys.executable, "-S", "-c", PINGS], timeout=1.0) as raw_server:
+        with pytest.raises(ToolError, match="gave no answer to the call of 'raw_act'"):
+            await call(raw_server.tools, "raw_act")
+        assert len(asyncio.all_tasks()) < MAX_UNANSWERED + 20
+
+
+@pytest.mark.fault("M13", "S17")
+async def test_the_time_of_a_call_runs_while_the_model_is_asked(log: Path) -> None:
+    async def model(_: Mapping[str, Any]) -> str:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    connection = MCPConnection("raw", raw(log=str(log), call="sample", ask=SAMPLE), on_sampling=model, timeout=0.3)
+    async with connection:
+        with pytest.raises(ToolError, match=r"gave no answer to the call of 'raw_act' within 0.3 seconds"):
+            async with asyncio.timeout(WITHIN):
+                await call(connection.tools, "raw_act")
 
 
 @pytest.mark.fault("M13")

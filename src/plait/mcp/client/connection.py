@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from plait.errors import ConfigurationError, MCPError, MissingExtra, ToolError, excerpt
-from plait.mcp.client.failures import Broken, Declined, NoAnswer, Unsent
+from plait.mcp.client.elsewhere import elsewhere
+from plait.mcp.client.failures import Broken, Declined, Elsewhere, NoAnswer, Unheard, Unsent
 from plait.mcp.client.listing import judge_all
+from plait.mcp.client.names import whole_characters
 from plait.mcp.client.questions import Questions
 from plait.mcp.client.results import to_result
 from plait.mcp.client.targets import read_target
@@ -22,7 +25,7 @@ from plait.mcp.client.toolset import Toolset
 from plait.workers import WORKERS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
     from types import TracebackType
 
     from plait.interrupts import Secret
@@ -108,7 +111,9 @@ class MCPConnection:
         self._connect_timeout = connect_timeout
         self._questions = Questions(name, on_elicitation, on_sampling)
         self._toolset = Toolset(name, name if prefix is None else prefix, idempotent, self._carry)
+        self._lock = threading.Lock()  # sessions are looked for, made and given up by several threads
         self._closed = False
+        self._closings = 0
         self._link: Session | None = None
         self._retired: set[Session] = set()
         self._failures = 0
@@ -137,10 +142,13 @@ class MCPConnection:
             MissingExtra: the SDK is not installed.
         """
         self._closed = False
-        if home := self._elsewhere():
-            return await self._there(home, self.open())
+        return await self._open(self._closings)
+
+    async def _open(self, closings: int) -> Mapping[str, Tool]:
         try:
-            await self._linked()
+            await self._linked(closings)
+        except Elsewhere as there:
+            return await self._there(there.loop, lambda: self._open(closings))
         except (Unsent, Broken, NoAnswer, Declined) as error:
             msg = f"the MCP server {self.name!r} does not list its tools: {str(error) or 'no answer in time'}"
             raise MCPError(msg, server=self.name, retryable=not isinstance(error, Declined)) from None
@@ -153,16 +161,21 @@ class MCPConnection:
 
     async def close(self) -> None:
         """End the session, from any task and any event loop; a server that was started here ends with it."""
-        self._closed = True
-        link, self._link = self._link, None
-        for one in (*self._retired, *([link] if link else [])):
-            self._retired.discard(one)
+        with self._lock:
+            self._closed = True
+            self._closings += 1
+            if self._link is not None:
+                self._retired.add(self._link)
+                self._link = None
+        for one in tuple(self._retired):
             if one.loop is asyncio.get_running_loop():
                 await one.close()
-            elif one.loop.is_closed():
-                one.abandon()
             elif not one.is_gone:
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(one.close(), one.loop))
+                try:
+                    await elsewhere(one.loop, one.close, self._connect_timeout)
+                except Unheard:
+                    one.abandon()
+            self._retired.discard(one)
 
     async def __aenter__(self) -> Self:
         try:
@@ -189,7 +202,8 @@ class MCPConnection:
             which: names, or values of `changes`, which are taken only as they were shown; without one, all `changes`.
 
         Returns:
-            The tools, as in `tools`. Tools that had changed are the same objects.
+            The tools, as in `tools`. One that had changed is a new object, for the old one says what it said before:
+            an agent made with ``tools=`` must be made anew, one made with ``mcp_servers=`` has it in its next run.
 
         Raises:
             ConfigurationError: there is no such change, or not any more.
@@ -199,18 +213,20 @@ class MCPConnection:
 
     # --- the session ---
 
-    async def _linked(self) -> Session:
+    async def _linked(self, closings: int) -> Session:
         """Give a session whose tools are known.
+
+        Args:
+            closings: how often the connection had been closed when somebody began to need one.
 
         Raises:
             MCPError: there is none.
+            Elsewhere: it is to be used in another event loop.
             Unsent, Broken, NoAnswer, Declined: it does not list its tools.
         """
         await _load()
-        link = self._current()
-        if link is None:
-            await self._back_off()
-            link = self._current() or self._opened()
+        await self._back_off()
+        link = self._current_or_new(closings)
         trouble = await link.ready()
         if trouble is not None:
             self._leave(link)
@@ -220,37 +236,44 @@ class MCPConnection:
         if link.stale or link.listing.locked():
             async with link.listing:
                 if link.stale:
-                    link.stale = False  # before it is asked: a change meanwhile makes it stale again
-                    try:
-                        found = await link.list_tools(self._timeout)
-                    except BaseException:
-                        link.stale = True
-                        raise
-                    judged = await WORKERS.run(partial(judge_all, found, dict(link.tap.refused)))
-                    self._toolset.take(*judged)
+                    await self._list(link)
         return link
 
-    def _current(self) -> Session | None:
-        link = self._link
-        if link is None or link.over:
-            return None
-        if link.loop is asyncio.get_running_loop():
-            return link
-        if not link.loop.is_closed():
-            msg = f"the MCP server {self.name!r} is open on another event loop; close it there first"
-            raise MCPError(msg, server=self.name)
-        link.abandon()
-        self._link = None
-        return None
+    async def _list(self, link: Session) -> None:
+        link.stale = False  # before it is asked: a change meanwhile makes it stale again
+        try:
+            found = await link.list_tools(self._timeout)
+        except BaseException as error:
+            link.stale = True
+            if isinstance(error, Unsent | Broken):
+                self._leave(link)
+            raise
+        over = threading.Event()
+        try:
+            judged = await WORKERS.run(partial(judge_all, found, link.tap.refused, over.is_set))
+        finally:
+            over.set()
+        self._toolset.take(*judged, listed=link.tap.listed)
 
-    def _opened(self) -> Session:
+    def _current_or_new(self, closings: int) -> Session:
         from plait.mcp.client.session import Session
 
-        self._retired = {link for link in self._retired if not link.is_gone}
-        if self._link is not None and not self._link.is_gone:
-            self._retired.add(self._link)
-        self._link = Session(self.name, self._ways, self._questions, self._connect_timeout)
-        return self._link
+        with self._lock:
+            if self._closings != closings:
+                msg = f"the MCP server {self.name!r} was closed meanwhile"
+                raise MCPError(msg, server=self.name)
+            link = self._link
+            if link is not None and not link.over:
+                if link.loop is asyncio.get_running_loop():
+                    return link
+                if not link.loop.is_closed():
+                    raise Elsewhere(link.loop)
+                link.abandon()
+            elif link is not None and not link.is_gone:
+                self._retired.add(link)
+            self._retired = {link for link in self._retired if not link.is_gone}
+            self._link = Session(self.name, self._ways, self._questions, self._connect_timeout)
+            return self._link
 
     def _leave(self, link: Session) -> None:
         """Use a session no more, and let some time pass before the next if that was not the first to fail."""
@@ -265,65 +288,57 @@ class MCPConnection:
             self._not_before = asyncio.get_running_loop().time() + delay
 
     async def _back_off(self) -> None:
-        early = self._not_before - asyncio.get_running_loop().time() if self._failures > 1 else 0.0
+        if self._failures <= 1 or (self._link is not None and not self._link.over):
+            return
+        early = self._not_before - asyncio.get_running_loop().time()
         if early > _WAITED_OUT:
             msg = f"the MCP server {self.name!r} failed {self._failures} times; the next try is in {early:.0f} s"
             raise MCPError(msg, server=self.name, retryable=True)
         if early > 0:
             await asyncio.sleep(early)
 
-    # --- other event loops ---
-
-    def _elsewhere(self) -> asyncio.AbstractEventLoop | None:
-        """Give the event loop of the session, if that is another one: what is asked is then done there."""
-        link = self._link
-        if link is None or link.over or link.loop is asyncio.get_running_loop() or not link.loop.is_running():
-            return None
-        return link.loop
-
-    async def _there(self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
+    async def _there(self, loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Have something done in the session's event loop.
 
         Raises:
-            MCPError: that event loop ended meanwhile.
+            MCPError: that event loop has ended, or does not run.
         """
         try:
-            outcome = asyncio.run_coroutine_threadsafe(work, loop)
-        except RuntimeError:
-            work.close()
-        else:
-            try:
-                return await asyncio.wrap_future(outcome)
-            except asyncio.CancelledError:
-                task = asyncio.current_task()
-                if task is not None and task.cancelling():
-                    raise
-        msg = f"the event loop in which the MCP server {self.name!r} was open has ended"
-        raise MCPError(msg, server=self.name, retryable=True)
+            return await elsewhere(loop, work, self._timeout)
+        except Unheard as error:
+            msg = f"the event loop in which the MCP server {self.name!r} was open has ended"
+            if not error.ended:
+                msg = (
+                    f"the MCP server {self.name!r} is open on another event loop, and its event loop does not run: it "
+                    "was left, or a sync call blocks it; use the async form there, or close it there first"
+                )
+            raise MCPError(msg, server=self.name, retryable=error.ended) from None
 
     # --- calls ---
 
     async def _carry(self, tool: MCPTool, arguments: dict[str, Any]) -> ToolResult:
         """Call a tool; everything that goes wrong is a sentence for the model."""
-        server = f"the MCP server {self.name!r}"
         if self._closed:
-            msg = f"{server} was closed; open it again to call {tool.name!r}"
-            raise ToolError(msg)
-        if home := self._elsewhere():
-            try:
-                return await self._there(home, self._carry(tool, arguments))
-            except MCPError as error:
-                raise ToolError(str(error)) from None
+            raise self._was_closed(tool)
+        return await self._carried(tool, arguments, self._closings)
+
+    def _was_closed(self, tool: MCPTool) -> ToolError:
+        return ToolError(f"the MCP server {self.name!r} was closed; open it again to call {tool.name!r}")
+
+    async def _carried(self, tool: MCPTool, arguments: dict[str, Any], closings: int) -> ToolResult:
+        server = f"the MCP server {self.name!r}"
         for again in (True, False):
             link: Session | None = None
             sent = False
             try:
-                link = await self._linked()
+                link = await self._linked(closings)
                 self._toolset.check(tool)
                 sent = True
-                given = await link.call(tool.original, arguments, self._timeout)
+                given = await link.call(tool.original, whole_characters(arguments), self._timeout)
+            except Elsewhere as there:
+                return await self._carried_there(there.loop, tool, arguments, closings)
             except MCPError as error:
-                raise ToolError(str(error)) from None
+                raise (self._was_closed(tool) if self._closings != closings else ToolError(str(error))) from None
             except NoAnswer:
                 what = f"to the call of {tool.name!r}" if sent else "when asked for its tools"
                 msg = f"{server} gave no answer {what} within {self._timeout:g} seconds; it was told to stop"
@@ -332,8 +347,8 @@ class MCPConnection:
                 msg = f"{server} refused the call of {tool.name!r}: {error}"
                 raise ToolError(msg) from None
             except (Unsent, Broken) as error:
-                if failed := link or self._link:
-                    self._leave(failed)
+                if link is not None:
+                    self._leave(link)
                 happened = sent and isinstance(error, Broken)
                 if again and (tool.idempotent or not happened):
                     continue
@@ -348,6 +363,14 @@ class MCPConnection:
                 tool.name, data["content"], data.get("structuredContent"), tool.max_result, is_error=given.is_error
             )
         raise AssertionError  # the second round returns or raises
+
+    async def _carried_there(
+        self, loop: asyncio.AbstractEventLoop, tool: MCPTool, arguments: dict[str, Any], closings: int
+    ) -> ToolResult:
+        try:
+            return await self._there(loop, lambda: self._carried(tool, arguments, closings))
+        except MCPError as error:
+            raise ToolError(str(error)) from None
 
 
 async def _load() -> None:

@@ -140,6 +140,22 @@ async def whole(response: httpx2.Response, most: int) -> bytes:
     return bytes(body)
 
 
+async def beginning(response: httpx2.Response, most: int) -> bytes:
+    """Read as much of a body as tells why the status is what it is; nothing about it is an error of its own."""
+    body = bytearray()
+    try:
+        if most and response.headers.get("content-encoding", "identity") == "identity":
+            async for chunk in response.stream:  # type: ignore[union-attr]  # of an asynchronous transport
+                body += chunk
+                if len(body) > most:
+                    break
+    except httpx2.TransportError:
+        pass  # it broke off; the status has come
+    finally:
+        await response.aclose()
+    return bytes(body[:most])
+
+
 def why_of(error: BaseException) -> str:
     """Say in a few words what went wrong below HTTP."""
     cause: BaseException | None = error

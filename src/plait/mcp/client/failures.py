@@ -5,6 +5,11 @@ Knows nothing of the SDK: what it raises becomes one of these where it is called
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
+
 
 class CannotReach(Exception):
     """No session: the server cannot be started, reached or understood, or lets nobody in. The message says why.
@@ -34,3 +39,27 @@ class NoAnswer(Exception):
 
 class Declined(Exception):
     """The server answered with an error, or with what is no result. The message is its own."""
+
+
+class Elsewhere(Exception):
+    """The session lives in another event loop, where the work is to be done.
+
+    Attributes:
+        loop: that one.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self.loop = loop
+
+
+class Unheard(Exception):
+    """An event loop does not do what it is asked to.
+
+    Attributes:
+        ended: it never will; else it stands still.
+    """
+
+    def __init__(self, *, ended: bool) -> None:
+        super().__init__()
+        self.ended = ended

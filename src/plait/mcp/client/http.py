@@ -21,12 +21,13 @@ import msgspec
 from typing_extensions import override
 
 from plait.errors import excerpt
-from plait.mcp.client.exchanges import BROKEN, Events, Exchange, WireError, whole, why_of
+from plait.mcp.client.exchanges import BROKEN, Events, Exchange, WireError, beginning, whole, why_of
 from plait.mcp.client.failures import CannotReach
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from plait.mcp.client.redact import Redactor
     from plait.mcp.client.targets import Address
 
 UNSENT: Final = -32_950
@@ -43,9 +44,13 @@ MAX_BODY: Final = 16_000_000
 _ASIDE: Final = 2.0
 """Seconds for what nobody waits for: a notification, the end of a session."""
 _EMPTY_STREAMS: Final = 5
-"""Streams in a row that ended without a message; then no more are opened."""
-_BETWEEN: Final = 0.25
-"""Seconds between two of them, whatever the server asks for."""
+"""Short streams in a row that ended without a message; then no more are opened."""
+_LASTING: Final = 1.0
+"""Seconds from which on a stream is not short."""
+_BETWEEN: Final = 0.1
+"""Seconds from one short stream to the next, whatever the server asks for and whatever came on it; then twice that,"""
+_AT_MOST: Final = 30.0
+"""and so on up to this."""
 _SESSION: Final = "mcp-session-id"
 _SMALL: Final = 64_000
 _EVENT_STREAM: Final = "text/event-stream"
@@ -80,21 +85,33 @@ class Wire(httpx2.AsyncBaseTransport):
         address: the server.
         connect_timeout: seconds to connect.
         lost: called with the reason when a session over the older transport cannot go on.
+        redact: takes secrets out of what the server says.
 
     Attributes:
         trouble: why the server cannot be used, as far as its first answers tell.
+
+    Raises:
+        CannotReach: the proxy that the environment names is none.
     """
 
-    def __init__(self, address: Address, connect_timeout: float, lost: Callable[[str], None]) -> None:
+    def __init__(self, address: Address, connect_timeout: float, lost: Callable[[str], None], redact: Redactor) -> None:
         self.trouble: CannotReach | None = None
         self._address = address
         self._url = httpx2.URL(address.url)
         self._lost = lost
+        self._redact = redact
         # Certificates take 20 ms to load, and are of no use without TLS.
-        self._inner = httpx2.AsyncHTTPTransport(verify=self._url.scheme == "https", proxy=_proxy(self._url))
+        try:
+            self._inner = httpx2.AsyncHTTPTransport(verify=self._url.scheme == "https", proxy=_proxy(self._url))
+        except (ImportError, ValueError, httpx2.InvalidURL):
+            msg = (
+                f"the proxy that {self._url.scheme}_proxy names cannot be used: only http:// and https:// are known; "
+                f"name another, or none for this server: no_proxy={self._url.host}"
+            )
+            raise CannotReach(msg) from None
         self._connect_timeout = connect_timeout
         self._open: dict[str, Exchange] = {}
-        self._empty = 0
+        self._short = self._empty = 0
         self._last_stream = -1.0
 
     @override
@@ -204,7 +221,8 @@ class Wire(httpx2.AsyncBaseTransport):
             stream = Events(response, exchange, self._message_came, lambda: self._forget(exchange))
             return httpx2.Response(status, headers=_plain(response), stream=stream, request=request)
         await response.aclose()
-        what = f"answers with {excerpt(kind, 40) or 'no content type'} where an MCP server answers with JSON or events"
+        shown = excerpt(self._redact(kind), 40) or "no content type"
+        what = f"answers with {shown} where an MCP server answers with JSON or events"
         return self._no_use(request, exchange, f"{self._address.url} {what}; check the address, often it ends in /mcp")
 
     async def _redirect(
@@ -215,13 +233,13 @@ class Wire(httpx2.AsyncBaseTransport):
         if _stays(request, response):
             return httpx2.Response(response.status_code, headers=_plain(response), content=b"", request=request)
         target = request.url.join(response.headers["location"])
-        what = f"redirects to {_origin(target)}{excerpt(target.path, 100)}, which is not followed"
+        what = f"redirects to {_origin(target)}{excerpt(self._redact(target.path), 100)}, which is not followed"
         return self._no_use(request, exchange, f"{self._address.url} {what}; if that is the server, give its address")
 
     async def _refusal(self, request: httpx2.Request, response: httpx2.Response, exchange: Exchange) -> httpx2.Response:
         status, url = response.status_code, self._address.url
-        body = await whole(response, _SMALL)
         in_session = _SESSION in request.headers
+        body = await beginning(response, 0 if in_session and status == 404 else _SMALL)  # noqa: PLR2004
         if in_session and (status == 404 or (status == 400 and b"session" in body.lower())):  # noqa: PLR2004
             return exchange.failed(request, GONE, "it does not know the session any more")
         if status in {401, 403}:
@@ -233,7 +251,9 @@ class Wire(httpx2.AsyncBaseTransport):
             self.trouble = CannotReach(f"{url} answers with status {status}", retryable=True)
             return exchange.failed(request, FAILED, str(self.trouble))
         said = _error_message(body) if _kind(response) == "application/json" else None
-        why = excerpt(said) if said else "no MCP server is there; check the address, often it ends in /mcp"
+        why = (
+            excerpt(self._redact(said)) if said else "no MCP server is there; check the address, often it ends in /mcp"
+        )
         self.trouble = CannotReach(f"{url} answers with status {status}: {why}", foreign=True)
         if said is not None:  # the SDK reads more from it
             return httpx2.Response(status, headers=_plain(response), content=body, request=request)
@@ -250,9 +270,11 @@ class Wire(httpx2.AsyncBaseTransport):
         if not older and self._empty >= _EMPTY_STREAMS:
             return httpx2.Response(405, request=request)
         loop = asyncio.get_running_loop()
-        if self._empty and (early := self._last_stream + _BETWEEN - loop.time()) > 0:
+        delay = min(_BETWEEN * 2.0 ** min(self._short - 1, 10), _AT_MOST)
+        if self._short and (early := self._last_stream + delay - loop.time()) > 0:
             await asyncio.sleep(early)
-        self._last_stream = loop.time()
+        started = self._last_stream = loop.time()
+        self._short += 1
         self._empty += 1
         try:
             response = await self._send(request)
@@ -260,7 +282,7 @@ class Wire(httpx2.AsyncBaseTransport):
             self.trouble = CannotReach(f"{self._address.url} cannot be reached: {why_of(error)}", retryable=True)
             raise
         if response.is_success and _kind(response) == _EVENT_STREAM:
-            stream = Events(response, None, self._message_came)
+            stream = Events(response, None, self._message_came, lambda: self._stream_ended(loop.time() - started))
             return httpx2.Response(response.status_code, headers=_plain(response), stream=stream, request=request)
         await response.aclose()
         if response.has_redirect_location and _stays(request, response):
@@ -273,6 +295,10 @@ class Wire(httpx2.AsyncBaseTransport):
             self.trouble = CannotReach(f"{self._address.url} {why} (status {status}); {hint}", foreign=not denied)
             raise WireError(str(self.trouble))
         return httpx2.Response(405 if response.is_success else response.status_code, request=request)
+
+    def _stream_ended(self, lasted: float) -> None:
+        if lasted >= _LASTING:
+            self._short = self._empty = 0
 
     def _message_came(self) -> None:
         self._empty = 0

@@ -5,21 +5,42 @@ Pure. A name depends on the server's tools alone, never on their order.
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections import Counter
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
+
+T = TypeVar("T")
 
 MAX_NAME: Final = 64
 MAX_DESCRIPTION: Final = 4_000
 """Characters of a description that the model and the person who approves get."""
 _MARK: Final = 8
+_HALF: Final = r"[\ud800-\udfff]"
 _HIDDEN: Final = frozenset(("Cc", "Cf", "Co", "Cs", "Cn", "Zl", "Zp"))
-_SHOWN: Final = frozenset("\n\t\u200d")  # the last joins emoji and letters of Indic scripts
+_IGNORED: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+"""Default_Ignorable_Code_Point of Unicode, beyond the categories above: letters and marks without a form."""
+_JOINER: Final = "\u200d"
+_AS_EMOJI: Final = "\ufe0f"
+_NAMED: Final = frozenset(("properties", "patternProperties", "dependentSchemas", "$defs", "definitions"))
+"""Keywords whose keys are names, not keywords."""
+_UNUSED: Final = frozenset(("$comment", "examples"))
+
+
+def whole_characters(data: T) -> T:
+    """Give plain data whose texts can be sent: half a character, as models write, becomes U+FFFD."""
+    text = json.dumps(data, ensure_ascii=False)
+    if not re.search(_HALF, text):
+        return data
+    whole: T = json.loads(re.sub(_HALF, "\ufffd", text))
+    return whole
 
 
 def plain_name(name: str) -> str:
@@ -61,17 +82,47 @@ def _marked(plain: str, name: str) -> Iterator[str]:
 def visible(text: str, most: int = MAX_DESCRIPTION) -> str:
     """Give a text without signs that a model reads and a person does not see, and not longer than ``most``.
 
-    Control, formatting and private characters go, among them the tags and the marks of direction that hide text.
+    Control, formatting and private characters go, and those that are drawn as nothing, among them tags, variations and
+    marks of direction, which hide text. What joins emoji and letters of Indic scripts stays behind these.
     """
-    seen = "".join(c for c in text[: most * 2] if c in _SHOWN or unicodedata.category(c) not in _HIDDEN)
-    return seen if len(seen) <= most and len(text) <= most * 2 else f"{seen[:most]}…"
+    seen: list[str] = []
+    before = ""
+    for c in text[: most * 2]:
+        if _is_seen(c, before):
+            seen.append(c)
+            before = c
+    shown = "".join(seen)
+    return shown if len(shown) <= most and len(text) <= most * 2 else f"{shown[:most]}…"
 
 
-def visible_schema(schema: Any) -> Any:
-    """Give a JSON Schema whose titles and descriptions are `visible`, and which is else the same."""
-    if isinstance(schema, dict):
-        return {
-            key: visible(value) if key in {"title", "description"} and isinstance(value, str) else visible_schema(value)
-            for key, value in schema.items()
-        }
-    return [visible_schema(item) for item in schema] if isinstance(schema, list) else schema
+def _is_seen(c: str, before: str) -> bool:
+    if c.isascii():
+        return c.isprintable() or c in "\n\t"
+    behind = unicodedata.category(before) if before else ""
+    if c == _JOINER:
+        return behind in {"So", "Sk", "Mn"}  # also behind what makes an emoji of a sign
+    if c == _AS_EMOJI:
+        return behind == "So"
+    return unicodedata.category(c) not in _HIDDEN and not _IGNORED.match(c)
+
+
+def visible_schema(part: Any, *, named: bool = False) -> Any:
+    """Give a JSON Schema all of whose texts are `visible`, names and choices too, without what only people note in it.
+
+    Args:
+        part: the schema, or a part of it.
+        named: its keys are names.
+    """
+    if isinstance(part, str):
+        return visible(part, len(part))
+    if isinstance(part, list):
+        return [visible_schema(item) for item in part]
+    if not isinstance(part, dict):
+        return part
+    return {
+        visible(key, len(key)): visible(value)
+        if not named and key in {"title", "description"} and isinstance(value, str)
+        else visible_schema(value, named=not named and key in _NAMED)
+        for key, value in part.items()
+        if named or not (key in _UNUSED or key.startswith("x-"))
+    }

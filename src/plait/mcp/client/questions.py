@@ -8,8 +8,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from plait.mcp.client.listing import Unusable, judge_question
+from plait.mcp.client.names import whole_characters
 from plait.shape import faults
 
 if TYPE_CHECKING:
@@ -29,6 +31,11 @@ OnElicitation = Callable[[str, Mapping[str, Any]], Awaitable[Mapping[str, Any] |
 OnSampling = Callable[[Mapping[str, Any]], Awaitable[str | None]]
 """Asked with the request (``messages``, ``systemPrompt``, ``maxTokens`` ...); gives the text, or None to decline."""
 
+AT_ONCE: Final = 4
+"""Questions of a server that wait at once,"""
+PER_CALL: Final = 10
+"""and for each call; what is asked beyond is refused, for answers cost money and people's time."""
+
 logger = logging.getLogger("plait.mcp")
 
 
@@ -40,8 +47,8 @@ class Questions:
         on_elicitation, on_sampling: who answers; None for nobody.
 
     Attributes:
-        waiting: how many wait for an answer now.
-        asked: how many there were.
+        waiting: how many wait for a person now.
+        asked: how often a person was asked.
     """
 
     def __init__(self, server: str, on_elicitation: OnElicitation | None, on_sampling: OnSampling | None) -> None:
@@ -49,9 +56,38 @@ class Questions:
         self.on_elicitation = on_elicitation
         self.on_sampling = on_sampling
         self._server = server
+        self._open = 0
+        self._left = PER_CALL
+        self._refused = False
+
+    def call_begins(self, *, is_only: bool) -> None:
+        """Let the server ask as much as it may within one more call.
+
+        Args:
+            is_only: no other call is under way.
+        """
+        self._left = PER_CALL + (0 if is_only else self._left)
+        self._refused = False
 
     @contextmanager
-    def _open(self) -> Iterator[None]:
+    def _asking(self) -> Iterator[bool]:
+        """Say whether the server may ask now."""
+        if self._open >= AT_ONCE or self._left <= 0:
+            if not self._refused:
+                self._refused = True
+                said = "the MCP server %r asks too much: more than %d at once or %d within a call is refused"
+                logger.warning(said, self._server, AT_ONCE, PER_CALL)
+            yield False
+            return
+        self._left -= 1
+        self._open += 1
+        try:
+            yield True
+        finally:
+            self._open -= 1
+
+    @contextmanager
+    def _person(self) -> Iterator[None]:
         self.waiting += 1
         self.asked += 1
         try:
@@ -69,8 +105,16 @@ class Questions:
             return ElicitResult(action="decline")
         schema = params.requested_schema
         try:
-            with self._open():
-                given = await self.on_elicitation(params.message, schema)
+            judge_question(schema)
+        except Unusable as error:
+            logger.warning("the MCP server %r asked what cannot be answered (%s); declined", self._server, error)
+            return ElicitResult(action="decline")
+        try:
+            with self._asking() as may:
+                if not may:
+                    return ElicitResult(action="decline")
+                with self._person():
+                    given = await self.on_elicitation(params.message, schema)
         except Exception as error:  # noqa: BLE001  # the program's own code
             logger.warning("answering the MCP server %r raised %s; declined", self._server, type(error).__name__)
             return ElicitResult(action="cancel")
@@ -80,7 +124,7 @@ class Questions:
         if next(faults(content, schema), None) is not None:
             logger.warning("the answer for the MCP server %r does not fit what it asked; declined", self._server)
             return ElicitResult(action="cancel")
-        return ElicitResult(action="accept", content=content)
+        return ElicitResult(action="accept", content=whole_characters(content))
 
     async def sample(
         self,
@@ -92,14 +136,17 @@ class Questions:
 
         assert self.on_sampling is not None  # noqa: S101  # only then is it handed to the SDK
         try:
-            with self._open():
+            with self._asking() as may:
+                if not may:
+                    said = f"at most {AT_ONCE} such requests at once and {PER_CALL} within a call are answered"
+                    return ErrorData(code=INVALID_REQUEST, message=said)
                 text = await self.on_sampling(params.model_dump(by_alias=True, mode="json", exclude_none=True))
         except Exception as error:  # noqa: BLE001  # the program's own code
             logger.warning("sampling for the MCP server %r raised %s; declined", self._server, type(error).__name__)
             text = None
         if text is None:
             return ErrorData(code=INVALID_REQUEST, message="declined")
-        content = TextContent(type="text", text=text)
+        content = TextContent(type="text", text=whole_characters(text))
         return CreateMessageResult(role="assistant", content=content, model="unknown", stop_reason="endTurn")
 
 

@@ -9,7 +9,7 @@ resource with text      a text part that begins with the resource's address
 resource with a blob    an image, audio, file or text part, by its first bytes; else a placeholder
 resource_link           a text part: name, address, type
 anything else           a placeholder that names the type
-structuredContent       its JSON, where no text says it already
+structuredContent       its JSON, unless a text says the same
 ======================  ===============================================================================================
 
 A placeholder is a text in square brackets. Works on the protocol's plain JSON
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from plait.errors import ToolError, excerpt
 from plait.messages import AudioPart, TextPart, ToolResult
+from plait.plain import parse_json
 from plait.tool_results import MAX_BINARY, to_parts
 
 if TYPE_CHECKING:
@@ -89,9 +90,24 @@ def to_result(name: str, content: list[Any], structured: Any, most: int, *, is_e
             room -= len(getattr(part, "data", None) or b"")
     if len(content) > MAX_BLOCKS:
         parts.append(TextPart(text=f"[{len(content) - MAX_BLOCKS:,} more pieces of content left out]"))
-    if structured is not None and not any(isinstance(part, TextPart) for part in parts):
+    if structured is not None and not _is_said(structured, [part.text for part in parts if isinstance(part, TextPart)]):
         parts.append(TextPart(text=json.dumps(structured, ensure_ascii=False, separators=(",", ":"))))
     return ToolResult(call_id="", name=name, parts=parts or (TextPart(text="[no content]"),), is_error=is_error)
+
+
+def _is_said(structured: Any, texts: list[str]) -> bool:
+    """Whether texts say what the structured content says; what is no object is wrapped by many servers as a result."""
+    plain = isinstance(structured, dict) and structured.keys() == {"result"}
+    forms = [structured, structured["result"]] if plain else [structured]
+    read = [_read(text) for text in texts]
+    return any(form in read or form in texts or form in (read, texts) for form in forms)
+
+
+def _read(text: str) -> Any:
+    try:
+        return parse_json(text)
+    except ValueError:
+        return text
 
 
 def _parts(block: Any, most: int, room: int) -> tuple[ContentPart, ...]:

@@ -35,9 +35,11 @@ from plait.errors import excerpt
 from plait.mcp.client.exchanges import BROKEN
 from plait.mcp.client.failures import Broken, CannotReach, Declined, NoAnswer, Unsent
 from plait.mcp.client.http import GONE, MAX_BODY, UNSENT, Wire
+from plait.mcp.client.listing import MAX_TOOLS
+from plait.mcp.client.redact import Redactor
 from plait.mcp.client.stdio import ChildStreams
 from plait.mcp.client.tap import Tap, tapped
-from plait.mcp.client.targets import Command
+from plait.mcp.client.targets import Command, secrets_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
@@ -48,10 +50,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MAX_TOOLS: Final = 1_000
 MAX_PAGES: Final = 100
 _ACKNOWLEDGED: Final = 2.0
 """Seconds for a server to agree to tell of changes; some never do."""
+_SAID: Final = 500
+"""Characters of what went wrong, an address among it."""
 _BROKEN_OFF: Final = ("Connection closed", "SSE stream")
 """How the SDK's own word begins that a session ended; servers use the same number for anything."""
 
@@ -115,6 +118,7 @@ class Session:
         self._context = Context()
         self._context.run(_ours.set, True)  # noqa: FBT003  # a context variable takes its value so
         self._task = loop.create_task(self._own(), name=f"plait: MCP server {name}", context=self._context)
+        self._task.add_done_callback(lambda _: self._gone(None))  # one cancelled before its first step runs no line
 
     # --- the owner ---
 
@@ -130,9 +134,12 @@ class Session:
                 if not found.foreign:
                     break
         finally:
-            self._finish()
-            if not self._ready.done():
-                self._ready.set_result(trouble or CannotReach("it was closed"))
+            self._gone(trouble)
+
+    def _gone(self, trouble: CannotReach | None) -> None:
+        self._finish()
+        if not self._ready.done():
+            self._ready.set_result(trouble or CannotReach("it was closed"))
 
     async def _session(self, way: Way) -> CannotReach | None:
         """Keep a session until it is to end; give why there was none."""
@@ -157,11 +164,12 @@ class Session:
     def _opened(self, way: Way, mode: str) -> Client:
         self.tap = tap = Tap(self._name, ended=self._finish, changed=self._changed)
         self._child = self._wire = None
+        self._redact = redact = Redactor(secrets_of(way))
         transport: AbstractAsyncContextManager[Any]
         if isinstance(way, Command):
-            transport = self._child = ChildStreams(way, tap.warn)
+            transport = self._child = ChildStreams(way, tap.warn, redact)
         else:
-            self._wire = Wire(way, self._connect_timeout, self._lost)
+            self._wire = Wire(way, self._connect_timeout, self._lost, redact)
             transport = _over_http(way, self._wire)
         questions = self._questions
         return Client(
@@ -188,7 +196,7 @@ class Session:
             return CannotReach(msg, retryable=True)
         refused = next((leaf for leaf in leaves if isinstance(leaf, ProtocolError)), None)
         if refused is not None and refused.error.code != CONNECTION_CLOSED:
-            return CannotReach(f"it refuses a session: {excerpt(refused.error.message)}{ending}")
+            return CannotReach(f"it refuses a session: {excerpt(self._redact(refused.error.message))}{ending}")
         if self._child is not None:
             return CannotReach(f"the program ended before there was a session{ending}", retryable=True)
         return CannotReach(f"its answer is not what the protocol says ({type(leaves[0]).__name__})", foreign=True)
@@ -229,9 +237,10 @@ class Session:
         return await self._run(self._list(), seconds)
 
     async def _list(self) -> list[tuple[str, str, dict[str, Any]]]:
-        found: list[tuple[str, str, dict[str, Any]]] = []
+        kept: set[str] = set()
         cursor: str | None = None
-        self.tap.refused.clear()
+        seen: set[str] = set()
+        self.tap.begin_listing()
         for _ in range(MAX_PAGES):
             try:
                 page = await self._client.list_tools(cursor=cursor)
@@ -239,11 +248,12 @@ class Session:
                 if error.error.code == METHOD_NOT_FOUND:
                     break
                 raise
-            found += [(tool.name, tool.description or "", tool.input_schema) for tool in page.tools]
-            if not page.next_cursor or page.next_cursor == cursor or len(found) > MAX_TOOLS:
-                break
+            kept.update(tool.name for tool in page.tools)
             cursor = page.next_cursor
-        return found[:MAX_TOOLS]
+            if not cursor or cursor in seen or self.tap.listed >= MAX_TOOLS:
+                break
+            seen.add(cursor)
+        return [tool for tool in self.tap.tools if tool[0] in kept]
 
     async def call(self, name: str, arguments: dict[str, Any], seconds: float) -> CallToolResult:
         """Call a tool.
@@ -257,6 +267,7 @@ class Session:
         if self.over:
             request.close()
             raise Unsent
+        self._questions.call_begins(is_only=not self._calls)
         task = self.loop.create_task(request, name=f"plait: MCP call at {self._name}", context=self._context.copy())
         self._calls.add(task)
         task.add_done_callback(self._ended)
@@ -290,7 +301,7 @@ class Session:
         if not isinstance(error, ProtocolError):
             msg = f"what it answered is no result ({type(next(_leaves(error))).__name__})"
             raise Declined(msg)
-        code, said = error.error.code, error.error.message
+        code, said = error.error.code, excerpt(self._redact(error.error.message), _SAID)
         if code in {UNSENT, GONE}:
             raise Unsent(said)
         if code in {BROKEN, PARSE_ERROR} or (code == CONNECTION_CLOSED and (self.over or said.startswith(_BROKEN_OFF))):
@@ -318,9 +329,11 @@ class Session:
         return self._task.done()
 
     def abandon(self) -> None:
-        """End what outlives an event loop that was closed too early."""
+        """End from another thread what outlives an event loop that does not run; the rest ends when it runs again."""
         if self._child is not None:
             self._child.kill()
+        with suppress(RuntimeError):  # it is closed
+            self.loop.call_soon_threadsafe(self._finish)
 
 
 @asynccontextmanager

@@ -11,9 +11,10 @@ from urllib.parse import urlsplit
 
 from plait.errors import ConfigurationError, excerpt
 from plait.mcp.client.connection import MCPConnection
+from plait.toolbase import Toolbox
 
 if TYPE_CHECKING:
-    from plait.tools import Tool
+    from plait.toolbase import Tool
 
 MCPServerForm = MCPConnection | str | Sequence[str] | Mapping[str, Any]
 """A connection; a URL; a command as a list; or an entry of the usual ``mcpServers`` JSON, with or without a name."""
@@ -30,7 +31,7 @@ class MCPServers:
         ConfigurationError: one of them is no server, or two have the same name.
     """
 
-    __slots__ = ("_connected", "_connections")
+    __slots__ = ("_connections", "_given", "_opened")
 
     def __init__(self, servers: Sequence[MCPServerForm] | Mapping[str, MCPServerForm]) -> None:
         if isinstance(servers, str) or not isinstance(servers, Sequence | Mapping):
@@ -38,7 +39,8 @@ class MCPServers:
             raise ConfigurationError(msg)
         named = servers.items() if isinstance(servers, Mapping) else ((None, server) for server in servers)
         self._connections: dict[str, MCPConnection] = {}
-        self._connected = False
+        self._opened = False
+        self._given: list[Tool] = []
         for name, server in named:
             connection = _connection(name, server)
             if self._connections.setdefault(connection.name, connection) is not connection:
@@ -47,22 +49,44 @@ class MCPServers:
                 )
                 raise ConfigurationError(msg)
 
-    async def new_tools(self) -> list[Tool]:
-        """Give the tools of all servers, the first time; later none, for the tools connect by themselves when called.
+    async def open(self) -> None:
+        """Open all connections, the first time; later nothing, for the tools connect by themselves when called.
 
         Raises:
             MCPError: a server cannot be reached, or has no usable tool.
         """
-        if self._connected:
-            return []
-        opened = await asyncio.gather(*(connection.open() for connection in self._connections.values()))
-        self._connected = True
-        return [tool for tools in opened for tool in tools.values()]
+        if self._opened:
+            return
+        try:
+            async with asyncio.TaskGroup() as opening:
+                for connection in self._connections.values():
+                    opening.create_task(connection.open())
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        self._opened = True
+
+    def renewed(self, toolbox: Toolbox) -> Toolbox:
+        """Give a toolbox with the tools as they are approved now, in place of those that it got here before.
+
+        Raises:
+            ConfigurationError: two tools have the same name.
+        """
+        tools = [tool for connection in self._connections.values() for tool in connection.tools.values()]
+        if tools == self._given:
+            return toolbox
+        own = {name: tool for name, tool in toolbox.tools.items() if tool not in self._given}
+        made = Toolbox.of(own).joined(tools)
+        self._given = tools
+        return made
 
     async def close(self) -> None:
         """End the connections, and the servers that were started here."""
-        await asyncio.gather(*(connection.close() for connection in self._connections.values()))
-        self._connected = False
+        self._opened = False
+        closing = (connection.close() for connection in self._connections.values())
+        outcomes = await asyncio.gather(*closing, return_exceptions=True)  # each is closed, whatever another raises
+        for error in outcomes:
+            if error is not None:
+                raise error
 
 
 def _connection(name: str | None, server: MCPServerForm) -> MCPConnection:

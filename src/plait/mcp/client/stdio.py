@@ -2,7 +2,9 @@
 
 The SDK's own stdio transport has no bound on a line and waits for the end of a pipe that a grandchild may hold. This
 one gives up a line beyond `MAX_LINE`, takes the end of the process for the end, and has the child lead a process group
-that is killed whole: on closing, at the end of the event loop, and at the end of this process. Loaded with the SDK.
+that is killed whole: on closing, at the end of the event loop, and when Python ends this process. A process ended by a
+signal that Python does not see (SIGKILL, and SIGTERM unless somebody handles it) cannot kill it any more; its server
+finds its input ended, and what that started is up to it. Loaded with the SDK.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from types import TracebackType
 
+    from plait.mcp.client.redact import Redactor
     from plait.mcp.client.targets import Command
 
 MAX_LINE: Final = 16_000_000
@@ -40,6 +43,7 @@ _STAYS: Final = 0.5
 """Seconds for a child to end by itself once its input has ended,"""
 _ENDS: Final = 0.5
 """and after it was told to. The protocol asks for this order; the times are ours."""
+_LOOKS_AGAIN: Final = 0.005
 _DRAINS: Final = 0.2
 """Seconds in which what a dead child has written is still read."""
 _TAIL: Final = 2_000
@@ -55,11 +59,13 @@ class ChildStreams:
     Args:
         command: the program.
         warn: told what the child did wrong.
+        redact: takes secrets out of what it says.
     """
 
-    def __init__(self, command: Command, warn: Callable[[str], None]) -> None:
+    def __init__(self, command: Command, warn: Callable[[str], None], redact: Redactor) -> None:
         self._command = command
         self._warn = warn
+        self._redact = redact
         self._child: Child | None = None
 
     @property
@@ -77,7 +83,7 @@ class ChildStreams:
         env = {**get_default_environment(), **{name: value.reveal() for name, value in command.env.items()}}
         try:
             transport, child = await loop.subprocess_exec(
-                lambda: Child(command, self._warn), *command.argv, env=env, cwd=command.cwd, start_new_session=True
+                lambda: Child(self._warn, self._redact), *command.argv, env=env, cwd=command.cwd, start_new_session=True
             )
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
@@ -116,11 +122,11 @@ class Child(asyncio.SubprocessProtocol):
         output, input: what the SDK reads and writes.
     """
 
-    def __init__(self, command: Command, warn: Callable[[str], None]) -> None:
+    def __init__(self, warn: Callable[[str], None], redact: Redactor) -> None:
         self.output = ChildOutput(self)
         self.input = ChildInput(self)
-        self._secrets = [secret.reveal() for secret in command.env.values()]
         self._warn = warn
+        self._redact = redact
         self._line = bytearray()
         self._edges: tuple[bytes, bytes] | None = None
         self._said = b""
@@ -138,10 +144,8 @@ class Child(asyncio.SubprocessProtocol):
     @property
     def last_words(self) -> str:
         """What it wrote last to its standard error, for an error sentence."""
-        text = self._said.decode("utf-8", "replace").strip().rpartition("\n")[2]
-        for secret in self._secrets:
-            text = text.replace(secret, "***") if secret else text
-        return excerpt(text)
+        text = self._redact(self._said.decode("utf-8", "replace"), is_tail=len(self._said) == _TAIL)
+        return excerpt(text.strip().rpartition("\n")[2])
 
     @override
     def pipe_data_received(self, fd: int, data: bytes) -> None:
@@ -244,9 +248,18 @@ class Child(asyncio.SubprocessProtocol):
             await self._exits(_ENDS)
         self.kill()
         await self._exits(_ENDS)
+        await self._group_ends()
         self.output.end()
         self._transport.close()
         await asyncio.sleep(0)  # the pipes are closed in the next turn of the loop
+
+    async def _group_ends(self) -> None:
+        """Wait until nobody of the group is left; those who were killed take a moment to go."""
+        with suppress(ProcessLookupError, PermissionError, TimeoutError):
+            async with asyncio.timeout(_ENDS):
+                while True:
+                    os.killpg(self._transport.get_pid(), 0)
+                    await asyncio.sleep(_LOOKS_AGAIN)
 
     async def _exits(self, seconds: float) -> bool:
         with suppress(TimeoutError):

@@ -8,9 +8,10 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from plait.errors import ConfigurationError, excerpt
 from plait.interrupts import Secret
@@ -68,6 +69,22 @@ class Command:
 
 
 Way = Address | Command
+
+
+def secrets_of(way: Way) -> Iterable[str]:
+    """Give everything about a server that is not for other eyes: tokens, headers, query, password, variables."""
+    if isinstance(way, Command):
+        yield from (value.reveal() for value in way.env.values())
+        return
+    query = way.query.reveal()
+    yield query
+    yield from (value for _, value in parse_qsl(query))
+    for value in (header.reveal() for header in way.headers.values()):
+        scheme, _, credentials = value.partition(" ")
+        yield from (value, credentials)
+        if scheme == "Basic":
+            with suppress(ValueError):
+                yield base64.b64decode(credentials).decode().partition(":")[2]
 
 
 def read_target(

@@ -22,7 +22,7 @@ Carry = Callable[["MCPTool", dict[str, Any]], Awaitable["ToolResult"]]
 
 
 class MCPTool(Tool):
-    """A tool of an MCP server.
+    """A tool of an MCP server, as it was approved; one that is approved anew is another object.
 
     Attributes:
         server: the server's name.
@@ -39,15 +39,9 @@ class MCPTool(Tool):
         self.original = listed.name
         self.idempotent = idempotent
         self._carry = carry
-        self.take(listed)
-
-    def take(self, listed: Listed) -> None:
-        """Take what the server says of the tool now."""
         self.description = listed.description
         self.parameters = listed.parameters
         self.pin = listed.pin
-        if hasattr(self, "_prepared"):
-            del self._prepared
 
     @override
     async def execute(self, /, **arguments: Any) -> ToolResult:

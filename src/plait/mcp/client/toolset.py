@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from plait.errors import ConfigurationError, ToolError, excerpt
 from plait.mcp.client.listing import MAX_TOOL_NAME, Listed
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from plait.mcp.client.tools import Carry
 
 logger = logging.getLogger("plait.mcp")
+
+_SHOWN: Final = 5
+"""Tools that are not used of which the log tells why; `Toolset.refused` has more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,21 +64,27 @@ class Toolset:
         self._idempotent = idempotent
         self._carry = carry
         self._offered: Mapping[str, Listed] = {}
+        self._left_out = 0
+        self._taken = False
 
-    def take(self, offered: Mapping[str, Listed], refused: Mapping[str, str]) -> None:
+    def take(self, offered: Mapping[str, Listed], refused: Mapping[str, str], *, listed: int) -> None:
         """Take what the server lists: the first time as the tools, later to compare.
 
         Args:
             offered: the usable tools by the server's names.
-            refused: the others, with the reason.
+            refused: others, with the reason.
+            listed: how many there were, those beyond any bound among them.
         """
-        for name, why in refused.items():
-            if self.refused.get(name) != why:
-                logger.warning("the tool %r of the MCP server %r is not used: %s", excerpt(name, 64), self._server, why)
-        self._offered, self.refused = offered, refused
-        if not self.tools:
+        left_out = listed - len(offered)
+        if left_out > 0 and (self._left_out, self.refused) != (left_out, refused):
+            shown = "; ".join(f"{excerpt(name, 64)!r}: {why}" for name, why in list(refused.items())[:_SHOWN])
+            said = "%d tools that the MCP server %r lists are not used%s"
+            logger.warning(said, left_out, self._server, f"; {shown}" if shown else ", for there are too many")
+        self._offered, self.refused, self._left_out = offered, refused, left_out
+        if not self._taken:
             for original, name in tool_names(self._prefix, offered).items():
                 self._add(name, offered[original])
+            self._taken = bool(self.tools)
         elif changes := self.changes:
             said = "the MCP server %r changed its tools; %d of them wait for approval"
             logger.warning(said, self._server, len(changes))
@@ -108,8 +117,6 @@ class Toolset:
                 raise ConfigurationError(msg)
             if change.listed is None:
                 del self.tools[name]
-            elif change.kind == "changed":
-                self.tools[name].take(change.listed)
             else:
                 self._add(name, change.listed)
 
@@ -125,7 +132,14 @@ class Toolset:
             what = f"cannot be used any more: {why}" if why else "is no longer offered"
             msg = f"the tool {tool.name!r} of the MCP server {self._server!r} {what}; do without it"
             raise ToolError(msg)
-        if listed.pin != tool.pin or self.tools.get(tool.name) is not tool:
+        current = self.tools.get(tool.name)
+        if current is not None and current is not tool:
+            msg = (
+                f"the tool {tool.name!r} of the MCP server {self._server!r} was approved anew, and who calls it knows "
+                "only what it was before; make the agent or client anew with the tools that the connection has now"
+            )
+            raise ToolError(msg)
+        if listed.pin != tool.pin or current is None:
             msg = (
                 f"the MCP server {self._server!r} changed the tool {tool.name!r} after it was approved; it is not "
                 "called until a person approves it again; do without it"
