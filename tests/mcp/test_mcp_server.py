@@ -57,15 +57,35 @@ class Shout(Tool):
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_a_host_sees_each_tool_as_a_model_would(mode: Mode) -> None:
+async def test_a_host_sees_each_tool_with_an_ordinary_schema(mode: Mode) -> None:
     server = MCPServer("sums", "Adds up.", tools=[add, Shout()], version="1.2", instructions="Add first.")
     async with client_of(server, mode) as client:
         assert client.server_info == types.Implementation(name="sums", description="Adds up.", version="1.2")
         assert client.instructions == "Add first."
         listed = {tool.name: tool for tool in (await client.list_tools()).tools}
-    definitions = {tool.name: tool.get_definition() for tool in server.tools}
+        assert text(await client.call_tool("add", {"first": 1})) == "3"
     assert {name: (tool.description, tool.input_schema) for name, tool in listed.items()} == {
-        name: (definition.description, definition.parameters) for name, definition in definitions.items()
+        "add": (
+            "Add two numbers.",
+            {
+                "type": "object",
+                "properties": {
+                    "first": {"type": "integer", "description": "the first number."},
+                    "second": {"type": "integer", "description": "the second.", "default": 2},
+                },
+                "required": ["first"],
+                "additionalProperties": False,
+            },
+        ),
+        "shout": (
+            "Says it loud.",
+            {
+                "type": "object",
+                "properties": {"words": {"type": "string"}},
+                "required": ["words"],
+                "additionalProperties": False,
+            },
+        ),
     }
     assert listed["shout"].annotations == types.ToolAnnotations(idempotent_hint=True)
     assert listed["add"].annotations == types.ToolAnnotations(idempotent_hint=False)

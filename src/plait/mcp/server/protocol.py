@@ -110,7 +110,7 @@ class Methods:
 
     def _input_schema(self, name: str) -> Mapping[str, Any] | None:
         tool = self._offer.tools.get(name)
-        return None if tool is None else prepare(tool).definition.parameters
+        return None if tool is None else prepare(tool).ordinary
 
     async def _call_tool(
         self, request: Request, params: types.CallToolRequestParams
@@ -277,11 +277,11 @@ class Methods:
 
 
 def _tool(tool: Tool) -> types.Tool:
-    definition = prepare(tool).definition
+    prepared = prepare(tool)
     return types.Tool(
         name=tool.name,
-        description=definition.description,
-        input_schema={"type": "object", **definition.parameters},
+        description=prepared.definition.description,
+        input_schema={"type": "object", **prepared.ordinary},
         annotations=types.ToolAnnotations(idempotent_hint=tool.idempotent),
     )
 
