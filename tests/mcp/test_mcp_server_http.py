@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
+import mcp_types as types
 import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
@@ -21,7 +22,7 @@ from mcp.shared._httpx_utils import create_mcp_http_client
 from mcp.shared.exceptions import MCPError
 
 from hosting import MODES, TIMEOUT, Meeting, Mode, a_model, a_person, add, greet, text, until
-from plait import ConfigurationError, RunContext, Secret
+from plait import ConfigurationError, FilePart, RunContext, Secret, TextPart, ToolError
 from plait.mcp.server.server import MCPServer, mcp_host
 
 if TYPE_CHECKING:
@@ -78,6 +79,66 @@ async def test_the_sdks_client_over_http(mode: Mode, capsys: pytest.CaptureFixtu
     async with listening(server, capsys) as there, there.client(mode, **options) as client:
         assert text(await client.call_tool("add", {"first": 1})) == "3"
         assert text(await client.call_tool("greet")).endswith("m-1: <Greet Ann>")
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_half_a_surrogate_pair_is_replaced_wherever_it_stands(
+    mode: Mode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = MCPServer("halves")
+    asked: list[str] = []
+
+    @server.add_tool
+    async def tool() -> list[TextPart | FilePart]:
+        host = mcp_host()
+        assert host is not None
+        await host.report_progress(1, message="p\ud83d")
+        await host.elicit("Who\ud83d?", {"type": "object", "properties": {"\ud83d": {"type": "string"}}})
+        await host.sample("s\ud83d", system="y\ud83d")
+        return [TextPart(text="t\ud83d\ude00\ud83d"), FilePart(data=b"x", name="f\ud83d", media_type="a/b")]
+
+    @server.add_tool
+    def structured() -> str:
+        return '{"\\ud83d": ["\\ud83d"]}'
+
+    @server.prompt
+    @server.resource("half://")
+    def half() -> str:
+        return "h\ud83d"
+
+    @server.prompt
+    def bad() -> str:
+        msg = "b\ud83d"
+        raise ToolError(msg)
+
+    async def person(_: object, params: types.ElicitRequestParams) -> types.ElicitResult:
+        assert isinstance(params, types.ElicitRequestFormParams)
+        asked.extend((params.message, *params.requested_schema["properties"]))
+        return types.ElicitResult(action="decline")
+
+    async def model(_: object, params: types.CreateMessageRequestParams) -> types.CreateMessageResult:
+        (message,) = params.messages
+        assert isinstance(message.content, types.TextContent)
+        asked.extend((message.content.text, str(params.system_prompt)))
+        return types.CreateMessageResult(role="assistant", content=types.TextContent(text="k"), model="m")
+
+    lost = "\N{REPLACEMENT CHARACTER}"
+    options: dict[str, Any] = {"elicitation_callback": person, "sampling_callback": model}
+    async with listening(server, capsys) as there, there.client(mode, **options) as client:
+        first, second = (await client.call_tool("tool")).content
+        assert isinstance(second, types.EmbeddedResource)
+        assert (first, second.resource.uri) == (
+            types.TextContent(text=f"t\N{GRINNING FACE}{lost}"),
+            "attachment:f%EF%BF%BD",
+        )
+        assert asked == [f"Who{lost}?", lost, f"s{lost}", f"y{lost}"]
+        assert (await client.call_tool("structured")).structured_content == {lost: [lost]}
+        (message,) = (await client.get_prompt("half")).messages
+        (content,) = (await client.read_resource("half://")).contents
+        assert message.content == types.TextContent(text=f"h{lost}")
+        assert content == types.TextResourceContents(uri="half://", mime_type="text/plain", text=f"h{lost}")
+        with pytest.raises(MCPError, match=f"b{lost}"):
+            await client.get_prompt("bad")
 
 
 INITIALIZE = {

@@ -17,6 +17,7 @@ from mcp import Client
 from mcp.client.stdio import StdioServerParameters
 
 from hosting import TIMEOUT, text, until
+from plait.mcp.server.stdio import _written
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 STDIO = """
 import asyncio, os, subprocess, sys, time
 from pathlib import Path
-from plait.mcp.server.server import MCPServer
+from plait.mcp.server.server import MCPServer, mcp_host
 
 async def wait(mark: str) -> str:
     child = await asyncio.create_subprocess_exec("sleep", "600")
@@ -46,8 +47,12 @@ def noisy() -> str:
 def block() -> None:
     time.sleep(600)
 
+async def halves() -> str:
+    await mcp_host().log({"\\ud83d": ["a \\ud83d"]})
+    return '{"half": "\\\\ud83d"} \\ud83d\\ude00'
+
 print("before")
-MCPServer("stdio", tools=[wait, noisy, block]).run()
+MCPServer("stdio", tools=[wait, noisy, block, halves]).run()
 print("after")
 """
 
@@ -152,6 +157,30 @@ def test_lines_that_are_no_messages_get_bounded_errors_and_the_rest_goes_on(proc
         assert len(json.dumps(answer)) < 500
     process.send({"jsonrpc": "2.0", "id": 2, "method": "ping"})
     assert process.receive() == {"jsonrpc": "2.0", "id": 2, "result": {}}
+
+
+def test_half_a_surrogate_pair_ends_nothing(process: Process, tmp_path: Path) -> None:
+    process.greet()
+    mark = tmp_path / "mark"
+    process.call(1, "wait", mark=str(mark))
+    process.call(2, "halves")
+    log, answer = process.receive(), process.receive()
+    assert log["params"]["data"] == {"\N{REPLACEMENT CHARACTER}": ["a \N{REPLACEMENT CHARACTER}"]}
+    said = '{"half": "\\ud83d"} \N{GRINNING FACE}'
+    assert answer["result"]["content"] == [{"type": "text", "text": said}]
+    process.send({"jsonrpc": "2.0", "id": 3, "method": "ping"})
+    assert process.receive() == {"jsonrpc": "2.0", "id": 3, "result": {}}
+    assert not (tmp_path / "mark.ended").exists()  # the other call goes on
+
+
+def test_an_answer_that_cannot_be_written_is_an_error() -> None:
+    bad = types.JSONRPCResponse(jsonrpc="2.0", id=7, result={"a": "\ud83d"})
+    assert json.loads(_written(bad)) == {
+        "jsonrpc": "2.0",
+        "id": 7,
+        "error": {"code": types.INTERNAL_ERROR, "message": "the answer has no form in JSON"},
+    }
+    assert _written(types.JSONRPCNotification(jsonrpc="2.0", method="a", params={"a": "\ud83d"})) == b""
 
 
 def _is_running(pid: int) -> bool:

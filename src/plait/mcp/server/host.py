@@ -12,6 +12,7 @@ from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
 
 import msgspec
+from pydantic_core import to_jsonable_python
 
 from plait.errors import ToolError, excerpt
 from plait.messages import AssistantMessage, Message
@@ -88,7 +89,9 @@ class MCPHost:
             total: how much there is in all, in the same unit, where that is known.
             message: what is being done, for a person.
         """
-        await self._outside(self._request.session.report_progress(progress, total, message))
+        from plait.mcp.server.content import fitting
+
+        await self._outside(self._request.session.report_progress(progress, total, fitting(message)))
 
     async def log(self, data: object, level: LogLevel = "info", *, logger: str | None = None) -> None:
         """Send a log record; one of a level that the host does not want is not sent.
@@ -100,8 +103,11 @@ class MCPHost:
         """
         from mcp_types import LoggingMessageNotification, LoggingMessageNotificationParams
 
+        from plait.mcp.server.content import fitting
+
         if level in self._levels:
-            params = LoggingMessageNotificationParams(level=level, data=data, logger=logger)
+            said = fitting(to_jsonable_python(fitting(data)))
+            params = LoggingMessageNotificationParams(level=level, data=said, logger=fitting(logger))
             note = LoggingMessageNotification(params=params)
             await self._outside(self._request.session.send_notification(note, self._request.request_id))
 
@@ -126,13 +132,13 @@ class MCPHost:
         """
         from mcp_types import CreateMessageRequest, CreateMessageRequestParams, CreateMessageResult
 
-        from plait.mcp.server.content import sampled, to_sampling
+        from plait.mcp.server.content import fitting, sampled, to_sampling
 
         self._needs("sampling", "has no model to ask")
         messages = [Message(text=prompt)] if isinstance(prompt, str) else prompt
         params = CreateMessageRequestParams(
             messages=[to_sampling(message) for message in messages],
-            system_prompt=system,
+            system_prompt=fitting(system),
             max_tokens=max_tokens,
             temperature=temperature,
         )
@@ -152,8 +158,10 @@ class MCPHost:
         """
         from mcp_types import ElicitRequest, ElicitRequestFormParams, ElicitResult
 
+        from plait.mcp.server.content import fitting
+
         self._needs("elicitation", "has no person to ask")
-        params = ElicitRequestFormParams(message=message, requested_schema=dict(schema))
+        params = ElicitRequestFormParams(message=fitting(message), requested_schema=fitting(dict(schema)))
         answer = await self._ask(ElicitRequest(params=params), ElicitResult, "the person")
         if answer.action != "accept":
             return Elicited(action=answer.action)

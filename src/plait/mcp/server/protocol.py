@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from plait.errors import ToolError, excerpt
 from plait.executor import known_tools
-from plait.mcp.server.content import to_content, to_contents, to_result
+from plait.mcp.server.content import fitting, to_content, to_contents, to_result
 from plait.mcp.server.host import LEVELS, MCPHost
 from plait.mcp.server.peers import Peers
 from plait.mcp.server.rounds import Rounds
@@ -28,7 +28,7 @@ from plait.toolbase import prepare
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from mcp.server.context import ServerRequestContext
+    from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
     from mcp.server.models import InitializationOptions
 
     from plait.mcp.server.calls import Calls
@@ -99,6 +99,7 @@ class Methods:
             on_subscriptions_listen=self.peers.listen,
             on_completion=self._complete,
         )
+        self.server.middleware.append(_fitting)
         # Given to the constructor it would warn: the next version of the protocol has no such request.
         self.server.add_request_handler("logging/setLevel", types.SetLevelRequestParams, self._set_level)
 
@@ -274,6 +275,15 @@ class Methods:
         shown = fitting[:_MAX_COMPLETIONS]
         found = types.Completion(values=shown, total=len(fitting), has_more=len(shown) < len(fitting))
         return types.CompleteResult(completion=found)
+
+
+async def _fitting(ctx: Request, call_next: CallNext) -> HandlerResult:
+    """Have a request answered with texts that can be sent: one that cannot would end the whole connection."""
+    try:
+        result = await call_next(ctx)
+    except MCPError as error:
+        raise MCPError(error.code, fitting(error.message), fitting(error.data)) from None
+    return fitting(result) if isinstance(result, dict) else result
 
 
 def _tool(tool: Tool) -> types.Tool:

@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 from mcp.shared.message import SessionMessage
-from mcp_types import INVALID_REQUEST, PARSE_ERROR, ErrorData, JSONRPCError, jsonrpc_message_adapter
+from mcp_types import (
+    INTERNAL_ERROR,
+    INVALID_REQUEST,
+    PARSE_ERROR,
+    ErrorData,
+    JSONRPCError,
+    JSONRPCResponse,
+    jsonrpc_message_adapter,
+)
 from pydantic import ValidationError
 
 from plait.errors import ConfigurationError
@@ -27,6 +35,7 @@ if TYPE_CHECKING:
 
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
     from mcp.server.lowlevel import Server
+    from mcp_types import JSONRPCMessage
 
     Incoming = SessionMessage | Exception
 
@@ -148,14 +157,25 @@ async def _send(sink: int, to_host: MemoryObjectReceiveStream[SessionMessage]) -
     try:
         async with to_host:
             async for message in to_host:
-                text = message.message.model_dump_json(by_alias=True, exclude_unset=True)
-                left = memoryview(f"{text}\n".encode())
+                left = memoryview(_written(message.message))
                 while left:
                     await _ready(sink, loop.add_writer, loop.remove_writer)
                     # So much, a pipe that is ready takes without making the whole program wait for its reader.
                     left = left[os.write(sink, left[: select.PIPE_BUF]) :]
     except OSError:
         logger.debug("the host no longer reads")
+
+
+def _written(message: JSONRPCMessage) -> bytes:
+    """Give a message as a line; an error in place of an answer that cannot be written, and nothing for a note."""
+    try:
+        return f"{message.model_dump_json(by_alias=True, exclude_unset=True)}\n".encode()
+    except ValueError as error:  # half a surrogate pair, or what has no form in JSON
+        logger.warning("a message to the host cannot be written: %s", type(error).__name__)
+        if not isinstance(message, JSONRPCResponse | JSONRPCError):
+            return b""
+        why = ErrorData(code=INTERNAL_ERROR, message="the answer has no form in JSON")
+        return _written(JSONRPCError(jsonrpc="2.0", id=message.id, error=why))
 
 
 async def _ready(fd: int, watch: Callable[..., None], leave: Callable[[int], bool]) -> None:
