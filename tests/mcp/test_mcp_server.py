@@ -112,7 +112,18 @@ async def test_a_tool_added_later_is_there_and_one_name_stands_for_one_tool() ->
         (lambda: MCPServer("x", at_once=0), "at_once must be"),
         (lambda: MCPServer("x", allowed_hosts="example.com"), r"allowed_hosts=\['example.com'\]"),
         (lambda: MCPServer("x").run(transport="carrier pigeon"), "there is no transport 'carrier pigeon'"),  # type: ignore[arg-type]  # the point
-        (lambda: MCPServer("x").run("http", host="0.0.0.0", port=0), "everybody could call the tools"),  # noqa: S104  # refused
+        (lambda: MCPServer("x").run("http", host="0.0.0.0", port=0), "everybody .* could call .* open_to_all=True"),  # noqa: S104  # refused
+        (
+            lambda: MCPServer("x", allowed_hosts=["example.com"]).run("http", host="", port=0),
+            "everybody .* could call",
+        ),
+        (lambda: MCPServer("x").run("http", port=99_999), "port must be a whole number from 0, .* not 99999"),
+        (lambda: MCPServer("x").run("http", port=-1), "port must be a whole number from 0, .* not -1"),
+        (lambda: MCPServer("x").run("http", port="8000"), "port must be a whole number from 0, .* not '8000'"),  # type: ignore[arg-type]  # the point
+        (lambda: MCPServer("x").run("http", host=None), "host must be an address .* not None"),  # type: ignore[arg-type]  # the point
+        (lambda: MCPServer("x").run("http", path="mcp"), "path must begin with a slash, .* not be 'mcp'"),
+        (lambda: MCPServer("x").run("http", host="\0"), r"host must be an address .* not '\\x00'"),
+        (lambda: MCPServer("x").run("http", host="a" * 70), "host must be an address .* not 'aaaa"),
         (lambda: MCPServer("x").resource("a://{b")(add), "no template of addresses"),
         (lambda: MCPServer("x").resource("a://{c}")(add), "do not agree about: c, first"),
     ],

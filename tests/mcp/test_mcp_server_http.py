@@ -20,9 +20,11 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 from mcp.shared.exceptions import MCPError
+from sse_starlette import sse
 
 from hosting import MODES, TIMEOUT, Meeting, Mode, a_model, a_person, add, greet, text, until
 from plait import ConfigurationError, FilePart, RunContext, Secret, TextPart, ToolError
+from plait.mcp.server.http import _watchers
 from plait.mcp.server.server import MCPServer, mcp_host
 
 if TYPE_CHECKING:
@@ -48,6 +50,12 @@ class Listening:
             session.post(self.url, data=BytesIO(body), headers=told) as answer,
         ):
             return answer.status, dict(answer.headers), await answer.text()
+
+
+def end_watchers() -> None:
+    """End what the SDK's library for event streams leaves in an event loop that is no server of plait's."""
+    for task in _watchers():
+        task.cancel()
 
 
 @asynccontextmanager
@@ -174,7 +182,7 @@ async def test_browsers_of_other_places_are_refused(capsys: pytest.CaptureFixtur
 @pytest.mark.fault("S07")
 async def test_with_allowed_hosts_those_alone(capsys: pytest.CaptureFixture[str]) -> None:
     body = json.dumps(INITIALIZE).encode()
-    server = MCPServer("http", allowed_hosts=["mcp.example.com"])
+    server = MCPServer("http", allowed_hosts=["mcp.example.com"], open_to_all=True)
     async with listening(server, capsys, host="0.0.0.0") as there:  # noqa: S104  # names are checked
         answers = [
             await there.post(body),
@@ -309,6 +317,7 @@ async def test_the_application_works_where_another_one_mounts_it() -> None:
         web.should_exit = True
         await task
     await server.app.close()
+    end_watchers()
     assert server.app is server.app
 
 
@@ -323,7 +332,23 @@ async def test_the_application_lives_as_long_as_its_lifespan() -> None:
         async with Client(url, mode="legacy", read_timeout_seconds=TIMEOUT) as client:
             assert text(await client.call_tool("add", {"first": 1})) == "3"
         web.should_exit = True
-        await task  # and no task is left
+        await task
+    end_watchers()  # no other task is left
+
+
+async def test_the_end_of_a_server_ends_nothing_of_other_applications(capsys: pytest.CaptureFixture[str]) -> None:
+    async def _shutdown_watcher() -> None:
+        await asyncio.sleep(600)
+
+    namesake = asyncio.create_task(_shutdown_watcher())
+    theirs = asyncio.create_task(sse._shutdown_watcher())  # noqa: SLF001  # as it begins itself
+    async with listening(MCPServer("http", tools=[add]), capsys) as there, there.client() as client:
+        await client.list_tools()
+    await asyncio.sleep(0)
+    assert [task.done() for task in (namesake, theirs)] == [False, False]
+    for task in (namesake, theirs):
+        task.cancel()
+    await asyncio.wait((namesake, theirs))
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
+from sse_starlette import sse
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
@@ -114,11 +115,6 @@ class App:
                 await asyncio.wait((self._keeper,))
         finally:
             self._closing = False
-        for task in asyncio.all_tasks():
-            # The SDK's library for event streams begins this once in an event loop, and again when it is gone, but
-            # never ends it.
-            if getattr(task.get_coro(), "__qualname__", "") == "_shutdown_watcher":
-                task.cancel()
 
     async def _live(self, receive: Receive, send: Send) -> None:
         while True:
@@ -200,12 +196,14 @@ async def serve(app: App, name: str, host: str, port: int, path: str) -> None:
         print(  # noqa: T201  # whoever started it wants to know
             f"{name}: MCP at http://{shown}:{listening.getsockname()[1]}{path}", file=sys.stderr, flush=True
         )
-        server = _server(app)
+        server, before = _server(app), _watchers()
         task = asyncio.create_task(server.serve([listening]), name="plait: MCP over HTTP")
 
         async def end() -> None:
             await asyncio.wait((task,))
             await app.close()  # again: a request may have come in while the others were sent away
+            for watcher in _watchers() - before:
+                watcher.cancel()
 
         try:
             await asyncio.wait((task,))
@@ -213,6 +211,12 @@ async def serve(app: App, name: str, host: str, port: int, path: str) -> None:
             server.should_exit = True
             await settle(end, _CLOSING)
         task.result()
+
+
+def _watchers() -> set[asyncio.Task[Any]]:
+    """Find the task that the SDK's library for event streams begins once in an event loop, and never ends."""
+    code = sse._shutdown_watcher.__code__  # noqa: SLF001  # it is shown in no other way
+    return {task for task in asyncio.all_tasks() if getattr(task.get_coro(), "cr_code", None) is code}
 
 
 def _server(app: App) -> uvicorn.Server:
