@@ -6,6 +6,7 @@ import asyncio
 import base64
 import subprocess
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 import mcp_types as types
@@ -30,9 +31,9 @@ from plait import (
     ToolError,
     UserMessage,
 )
-from plait.mcp.server.calls import MAX_WAITING, Turns
 from plait.mcp.server.content import to_content
 from plait.mcp.server.server import MCPServer, mcp_host
+from plait.mcp.server.turns import MAX_WAITING, Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -297,6 +298,104 @@ async def test_an_exclusive_tool_is_alone_and_nobody_overtakes_it() -> None:
         meeting.go.set()
     assert inside == [0, 0]
     assert meeting.ended == ["first", "second"]
+
+
+@pytest.mark.fault("S17")
+async def test_one_host_of_several_has_half_of_the_turns_and_of_the_line() -> None:
+    turns, inside, go = Turns(4, shared=True), list[str](), asyncio.Event()
+
+    async def take(whose: str) -> None:
+        async with turns.take(whose):
+            inside.append(whose)
+            await go.wait()
+
+    calls = [asyncio.create_task(take("a")) for _ in range(2 + MAX_WAITING // 2)]
+    await asyncio.sleep(0)
+    with pytest.raises(ToolError, match="the server is busy: 500 calls wait"):
+        await take("a")
+    calls += [asyncio.create_task(take(whose)) for whose in "bcd"]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert inside == ["a", "a", "b", "c"]
+    go.set()
+    await asyncio.gather(*calls)
+    assert len(inside) == len(calls)
+
+
+async def test_a_tool_that_asks_its_host_gives_its_turn_away_meanwhile() -> None:
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def person(_: object, __: object) -> types.ElicitResult:
+        asked.set()
+        await answer.wait()
+        return types.ElicitResult(action="decline")
+
+    server = MCPServer("greeter", tools=[greet, add], at_once=1)
+    async with client_of(server, elicitation_callback=person) as client, asyncio.TaskGroup() as group:
+        asking = group.create_task(client.call_tool("greet"))
+        async with asyncio.timeout(TIMEOUT):
+            await asked.wait()
+        assert text(await client.call_tool("add", {"first": 1})) == "3"
+        answer.set()
+        assert text(await asking) == "decline"
+
+
+async def test_a_turn_that_is_given_back_is_had_again_before_others() -> None:
+    turns, order, first = Turns(1), list[str](), asyncio.Event()
+
+    async def take(name: str) -> None:
+        async with turns.take():
+            order.append(name)
+            first.set()
+            await asyncio.sleep(0)
+
+    async with turns.take() as turn:
+        others = [asyncio.create_task(take(name)) for name in "ab"]
+        with suppress(LookupError):
+            async with turn.given_back():
+                await first.wait()
+                raise LookupError
+        order.append("back")
+    await asyncio.gather(*others)
+    assert order == ["a", "back", "b"]
+    async with turns.take(alone=True) as turn:
+        other = asyncio.create_task(take("c"))
+        async with turn.given_back():
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        assert order[-1] == "b"  # what is alone stays so
+    await other
+
+
+async def test_a_call_that_is_cancelled_while_its_turn_is_given_back_ends_at_once() -> None:
+    turns, begun = Turns(1), asyncio.Event()
+
+    async def ask() -> None:
+        async with turns.take() as turn, turn.given_back():
+            begun.set()
+            await asyncio.Event().wait()
+
+    asking = asyncio.create_task(ask())
+    await begun.wait()
+    async with turns.take():  # it could not have its turn again
+        asking.cancel()
+        await asyncio.wait((asking,), timeout=TIMEOUT)
+    assert asking.cancelled()
+    async with asyncio.timeout(TIMEOUT), turns.take():
+        pass
+
+
+async def test_an_exclusive_tool_holds_up_no_reading() -> None:
+    meeting = Meeting()
+    server = library()
+    server.add_tool({"name": "alone", "func": meeting.wait, "exclusive": True})
+    async with client_of(server) as client, asyncio.TaskGroup() as group:
+        group.create_task(client.call_tool("alone", {"name": "x"}))
+        await until(lambda: meeting.inside == 1)
+        assert (await client.read_resource("cover://")).contents
+        assert (await client.get_prompt("review", {"book": "Emma"})).messages
+        assert meeting.inside == 1
+        meeting.go.set()
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -24,7 +24,7 @@ from sse_starlette import sse
 
 from hosting import MODES, TIMEOUT, Meeting, Mode, a_model, a_person, add, greet, text, until
 from plait import ConfigurationError, FilePart, RunContext, Secret, TextPart, ToolError
-from plait.mcp.server.http import _watchers
+from plait.mcp.server.http import Limits, _watchers, serve
 from plait.mcp.server.server import MCPServer, mcp_host
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class Listening:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self.port = int(url.removesuffix("/mcp").rpartition(":")[2])
 
     def client(self, mode: Mode = "legacy", **options: Any) -> Client:
         return Client(self.url, mode=mode, read_timeout_seconds=TIMEOUT, **options)
@@ -60,9 +61,10 @@ def end_watchers() -> None:
 
 @asynccontextmanager
 async def listening(
-    server: MCPServer, capsys: pytest.CaptureFixture[str], host: str = "127.0.0.1"
+    server: MCPServer, capsys: pytest.CaptureFixture[str], host: str = "127.0.0.1", limits: Limits | None = None
 ) -> AsyncIterator[Listening]:
-    serving = asyncio.create_task(server.serve_http(host, 0))
+    endless = server.serve_http(host, 0) if limits is None else serve(server.app, server.name, host, 0, "/mcp", limits)
+    serving = asyncio.create_task(endless)
     said = ""
 
     def is_there() -> bool:
@@ -287,6 +289,64 @@ async def test_the_end_of_a_session_ends_its_calls_and_no_others(capsys: pytest.
             await goes
         meeting.go.set()
         assert text(await stays) == "stays"
+
+
+@pytest.mark.fault("S17")
+@pytest.mark.parametrize("mode", MODES)
+async def test_one_host_cannot_keep_the_others_waiting(mode: Mode, capsys: pytest.CaptureFixture[str]) -> None:
+    meeting = Meeting()
+    server = MCPServer("http", tools=[meeting.wait, add], at_once=2)
+    names = [types.Implementation(name=name, version="1") for name in ("one", "other")]
+    async with (
+        listening(server, capsys) as there,
+        there.client(mode, client_info=names[0]) as one,
+        there.client(mode, client_info=names[1]) as other,
+        asyncio.TaskGroup() as group,
+    ):
+        calls = [group.create_task(one.call_tool("wait", {"name": name})) for name in "ab"]
+        await until(lambda: meeting.inside == 1)
+        assert text(await other.call_tool("add", {"first": 1})) == "3"
+        assert meeting.inside == 1
+        meeting.go.set()
+    assert [text(call.result()) for call in calls] == ["a", "b"]
+
+
+@pytest.mark.fault("S17")
+async def test_requests_that_do_not_arrive_are_given_up_and_long_calls_are_not(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    meeting = Meeting()
+    server = MCPServer("http", tools=[meeting.wait])
+    head = b"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    whole = head + b"Content-Length: 0\r\n\r\n"
+    async with (
+        listening(server, capsys, limits=Limits(request_within=0.2)) as there,
+        there.client() as client,
+        asyncio.TaskGroup() as group,
+    ):
+        call = group.create_task(client.call_tool("wait", {"name": "long"}))
+        await until(lambda: meeting.inside == 1)
+        for half in (b"", head, head + b"Content-Length: 9\r\n\r\n{", whole + head):
+            reader, writer = await asyncio.open_connection("127.0.0.1", there.port)
+            writer.write(half)
+            async with asyncio.timeout(TIMEOUT):
+                await reader.read()  # to the end
+            writer.close()
+        meeting.go.set()
+    assert text(call.result()) == "long"
+
+
+@pytest.mark.fault("S17")
+async def test_with_too_many_connections_requests_are_told_to_come_later(capsys: pytest.CaptureFixture[str]) -> None:
+    body = json.dumps(INITIALIZE).encode()
+    async with listening(MCPServer("http"), capsys, limits=Limits(connections=3)) as there:
+        before = (await there.post(body))[0]
+        writers = [(await asyncio.open_connection("127.0.0.1", there.port))[1] for _ in range(2)]
+        during = (await there.post(body))[0]
+        for writer in writers:
+            writer.close()
+            await writer.wait_closed()
+    assert (before, during) == (200, 503)
 
 
 async def test_a_taken_port_is_said_plainly() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import nullcontext
 from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from plait.mcp.server.rounds import Question, Rounds
+    from plait.mcp.server.turns import Turn
 
 LogLevel = Literal["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"]
 LEVELS: Final[tuple[LogLevel, ...]] = get_args(LogLevel)
@@ -63,9 +65,12 @@ class MCPHost:
         request: the call, as the protocol's SDK describes it.
         levels: the log levels that the host wants.
         rounds: how to ask it something, where it cannot be asked while the call runs.
+
+    Attributes:
+        turn: of the call; others have it while the host is asked something.
     """
 
-    __slots__ = ("_context", "_levels", "_request", "_rounds")
+    __slots__ = ("_context", "_levels", "_request", "_rounds", "turn")
 
     def __init__(
         self, request: ServerRequestContext[Any, Any], levels: Collection[LogLevel], rounds: Rounds | None
@@ -74,6 +79,7 @@ class MCPHost:
         self._levels = levels
         self._rounds = rounds
         self._context = copy_context()
+        self.turn: Turn | None = None
 
     @property
     def name(self) -> str:
@@ -194,7 +200,8 @@ class MCPHost:
             if self._rounds is not None:
                 return await self._rounds.ask(question, answer)
             here = ServerMessageMetadata(related_request_id=self._request.request_id)
-            return await self._outside(self._request.session.send_request(question, answer, metadata=here))
+            async with nullcontext() if self.turn is None else self.turn.given_back():
+                return await self._outside(self._request.session.send_request(question, answer, metadata=here))
         except MCPError as error:
             msg = f"the MCP host did not ask {whom}: {excerpt(error.message)}"
         except ValidationError:

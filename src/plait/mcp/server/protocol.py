@@ -27,6 +27,7 @@ from plait.toolbase import prepare
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from contextlib import AbstractAsyncContextManager
 
     from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
     from mcp.server.models import InitializationOptions
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from plait.mcp.server.host import LogLevel
     from plait.mcp.server.offer import Offer, Resource
     from plait.mcp.server.peers import Peer
+    from plait.mcp.server.turns import Turn
     from plait.toolbase import Tool
 
     Request = ServerRequestContext[Any, Any]
@@ -121,19 +123,37 @@ class Methods:
             msg = f"there is no tool {excerpt(params.name, 64)!r}; {known_tools(params.name, self._offer.tools)}"
             raise MCPError(types.INVALID_PARAMS, msg)
         try:
-            result = await self._carry_out(request, params, tool, params.arguments or {})
+            turn = self._calls.tools.take(self._whose(request), alone=tool.exclusive)
+            result = await self._carry_out(request, params, tool, params.arguments or {}, turn)
             return to_result(result) if isinstance(result, ToolResult) else result
         except ToolError as error:
             return types.CallToolResult(content=[types.TextContent(text=str(error))], is_error=True)
 
+    def _whose(self, request: Request) -> str:
+        """Give what stands for the host that asks.
+
+        From version 2026-07-28 on each request over HTTP has a connection of its own, in the SDK's eyes: there it is
+        the address it comes from, and what it calls itself.
+        """
+        client = getattr(request.request, "client", None)
+        if client is None or request.protocol_version not in MODERN_PROTOCOL_VERSIONS:
+            return self.peers.of(request.session).thread_id
+        told = request.session.client_params
+        return f"{client.host} {'' if told is None else told.client_info.name}"
+
     async def _carry_out(
-        self, request: Request, params: types.InputResponseRequestParams, tool: Tool, arguments: Mapping[str, Any]
+        self,
+        request: Request,
+        params: types.InputResponseRequestParams,
+        tool: Tool,
+        arguments: Mapping[str, Any],
+        turn: AbstractAsyncContextManager[Turn],
     ) -> ToolResult | types.InputRequiredResult:
         peer = self.peers.of(request.session)
         rounds = Rounds(params) if request.protocol_version in MODERN_PROTOCOL_VERSIONS else None
         host = MCPHost(request, _levels(request, peer), rounds)
         enough = None if rounds is None else rounds.asked
-        result = await self._calls.carry_out(tool, _text(tool, arguments), host, peer.thread_id, enough)
+        result = await self._calls.carry_out(tool, _text(tool, arguments), host, peer.thread_id, turn, enough)
         if result is not None:
             return result
         assert rounds is not None  # noqa: S101  # nothing else is enough
@@ -179,7 +199,8 @@ class Methods:
         """Carry out what has no error results: what goes wrong is an error of the protocol."""
         try:
             prepare(tool).validate(_text(tool, arguments))
-            result = await self._carry_out(request, params, tool, arguments)
+            turn = self._calls.readings.take(self._whose(request))
+            result = await self._carry_out(request, params, tool, arguments, turn)
         except ToolError as error:
             raise MCPError(types.INVALID_PARAMS, str(error)) from None
         if isinstance(result, ToolResult) and result.is_error:

@@ -64,7 +64,9 @@ class MCPServer:
             other machines.
         deps: what tools get as ``RunContext.deps``.
         user_id: for whom the tools work.
-        at_once: how many calls run at the same time; others wait.
+        at_once: how many tools run at the same time on one transport; others wait. Over HTTP one host has half of these
+            turns at most, so that it cannot keep all others waiting. A tool that asks its host something gives its turn
+            away meanwhile, unless it is exclusive. As many prompts and resources are read beside them.
 
     Raises:
         ConfigurationError: a tool is no tool, two have one name, or an option is wrong.
@@ -296,7 +298,7 @@ class MCPServer:
             MissingExtra: the ``mcp`` extra is not installed.
         """
         _load()
-        return self._methods().server
+        return self._methods(shared=False).server
 
     def _application(self, path: str, *, here: bool) -> App:
         _load()
@@ -305,13 +307,17 @@ class MCPServer:
         hosts = self._allowed_hosts
         if hosts is None:
             hosts = LOOPBACK if here else ("*",)
-        return App(self.sdk_server, Door(self._token, hosts), path)
 
-    def _methods(self) -> Methods:
+        def make() -> Server[Any]:
+            return self._methods(shared=True).server
+
+        return App(make, Door(self._token, hosts), path)
+
+    def _methods(self, *, shared: bool) -> Methods:
         from plait.mcp.server.calls import Calls
         from plait.mcp.server.protocol import Methods
 
-        calls = Calls(self._context, self._at_once)
+        calls = Calls(self._context, self._at_once, shared=shared)
         made = Methods(self.name, self.version, self.description, self.instructions, self._offer, calls)
         self._serving.add(made)
         return made
