@@ -142,6 +142,10 @@ def test_lines_that_are_no_messages_get_bounded_errors_and_the_rest_goes_on(proc
         (b"1" * 100_000, types.PARSE_ERROR),
         (b"{}", types.INVALID_REQUEST),
         (b"\xff\xfe", types.PARSE_ERROR),
+        (b'{"jsonrpc":"2.0","id":81.5,"method":"ping"}', types.INVALID_REQUEST),
+        (b'{"jsonrpc":"2.0","id":null,"method":"ping"}', types.INVALID_REQUEST),
+        (b'{"jsonrpc":"2.0","id":true,"method":"ping"}', types.INVALID_REQUEST),
+        (b'{"jsonrpc":"2.0","\\u0069d":[],"method":"notifications/initialized"}', types.INVALID_REQUEST),
         (b'"' + b"x" * 5_000_000 + b'"', types.INVALID_REQUEST),
     ]
     for bomb, code in bombs:

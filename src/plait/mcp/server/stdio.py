@@ -23,10 +23,12 @@ from mcp_types import (
     PARSE_ERROR,
     ErrorData,
     JSONRPCError,
+    JSONRPCNotification,
     JSONRPCResponse,
     jsonrpc_message_adapter,
 )
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from plait.errors import ConfigurationError
 
@@ -119,11 +121,15 @@ def _read(line: bytes | None) -> SessionMessage | JSONRPCError | None:
     if not line.strip():
         return None
     try:
-        return SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False))
+        message = jsonrpc_message_adapter.validate_json(line, by_name=False)
     except ValidationError as error:
         if error.errors(include_url=False, include_context=False, include_input=False)[0]["type"] == "json_invalid":
             return _refusal(PARSE_ERROR, "not valid JSON")
         return _refusal(INVALID_REQUEST, "no message of JSON-RPC 2.0")
+    if isinstance(message, JSONRPCNotification) and "id" in from_json(line):
+        # To the SDK, a request whose id is none is a note, which nobody would answer.
+        return _refusal(INVALID_REQUEST, "the id of a request must be a text or a whole number")
+    return SessionMessage(message)
 
 
 def _refusal(code: int, why: str) -> JSONRPCError:
