@@ -55,7 +55,7 @@ def fitting(value: Any) -> Any:
     return [fitting(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def to_result(result: ToolResult) -> CallToolResult:
+def to_call_result(result: ToolResult) -> CallToolResult:
     """Give the result of a tool call; text that is a JSON object is also sent as one."""
     return CallToolResult(
         content=[to_content(part) for part in result.parts],

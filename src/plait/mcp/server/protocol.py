@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from plait.errors import ToolError, excerpt
 from plait.executor import known_tools
-from plait.mcp.server.content import fitting, to_content, to_contents, to_result
+from plait.mcp.server.content import fitting, to_content, to_contents, to_call_result
 from plait.mcp.server.host import LEVELS, MCPHost
 from plait.mcp.server.peers import Peers
 from plait.mcp.server.rounds import Rounds
@@ -125,7 +125,7 @@ class Methods:
         try:
             turn = self._calls.tools.take(self._whose(request), alone=tool.exclusive)
             result = await self._carry_out(request, params, tool, params.arguments or {}, turn)
-            return to_result(result) if isinstance(result, ToolResult) else result
+            return to_call_result(result) if isinstance(result, ToolResult) else result
         except ToolError as error:
             return types.CallToolResult(content=[types.TextContent(text=str(error))], is_error=True)
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from plait.tools import Tool, ToolForm
 
 Function = TypeVar("Function", bound="Callable[..., Any]")
-Transport = Literal["stdio", "http"]
+ServedOver = Literal["stdio", "http"]
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8000
@@ -204,7 +204,7 @@ class MCPServer:
 
     def run(
         self,
-        transport: Transport = "stdio",
+        transport: ServedOver = "stdio",
         *,
         host: str = DEFAULT_HOST,
         port: int = DEFAULT_PORT,
