@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from plait.errors import ToolError, excerpt
 from plait.executor import known_tools
-from plait.mcp.server.content import fitting, to_content, to_contents, to_call_result
+from plait.mcp.server.content import fitting, to_call_result, to_content, to_contents
 from plait.mcp.server.host import LEVELS, MCPHost
 from plait.mcp.server.peers import Peers
 from plait.mcp.server.rounds import Rounds
