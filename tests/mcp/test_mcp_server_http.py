@@ -368,15 +368,16 @@ async def test_the_application_works_where_another_one_mounts_it() -> None:
 
     server = MCPServer("mounted", tools=[add])
     outer = Starlette(routes=[Mount("/tools", app=server.app)])
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        url = f"http://127.0.0.1:{listening.getsockname()[1]}/tools/mcp"
-        web = uvicorn.Server(uvicorn.Config(outer, log_config=None))
-        task = asyncio.create_task(web.serve([listening]))
-        async with Client(url, mode="legacy", read_timeout_seconds=TIMEOUT) as client:
-            assert text(await client.call_tool("add", {"first": 1})) == "3"
-        web.should_exit = True
-        await task
-    await server.app.close()
+    for _ in range(2):  # its end is no end for good
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            url = f"http://127.0.0.1:{listening.getsockname()[1]}/tools/mcp"
+            web = uvicorn.Server(uvicorn.Config(outer, log_config=None))
+            task = asyncio.create_task(web.serve([listening]))
+            async with Client(url, mode="legacy", read_timeout_seconds=TIMEOUT) as client:
+                assert text(await client.call_tool("add", {"first": 1})) == "3"
+            web.should_exit = True
+            await task
+        await server.app.close()
     end_watchers()
     assert server.app is server.app
 

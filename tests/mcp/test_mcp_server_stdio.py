@@ -227,6 +227,32 @@ def test_a_host_that_does_not_read_and_goes_away(process: Process) -> None:
     assert b"plait" not in process.running.stderr.read()  # all that failed is the program's own print
 
 
+def test_stdin_and_stdout_are_served_once_at_a_time(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(TWICE)
+    done = subprocess.run(
+        [sys.executable, str(program)], input="", check=False, capture_output=True, text=True, timeout=TIMEOUT
+    )
+    said = "stdin and stdout are being served already, and there is one host at them; serve others over HTTP"
+    assert (done.stdout, done.stderr, done.returncode) == (f"[None, '{said}']\nagain\n", "", 0)
+
+
+TWICE = """
+import asyncio
+from plait import MCPServer
+
+server = MCPServer("twice")
+
+async def main():
+    done = await asyncio.gather(server.serve_stdio(), server.serve_stdio(), return_exceptions=True)
+    print([one and str(one) for one in done])
+
+asyncio.run(main())
+server.run()
+print("again")
+"""
+
+
 def test_a_file_of_requests_as_stdin(tmp_path: Path) -> None:
     requests = tmp_path / "requests"
     initialize = {

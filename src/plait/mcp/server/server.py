@@ -247,6 +247,7 @@ class MCPServer:
         Meanwhile stdout belongs to the protocol: what is printed goes to stderr, and stdin is empty.
 
         Raises:
+            ConfigurationError: stdin or stdout is closed, or this process serves them already.
             MissingExtra: the ``mcp`` extra is not installed.
         """
         server = self.sdk_server()
@@ -283,6 +284,10 @@ class MCPServer:
     @property
     def app(self) -> App:
         """The ASGI application, which speaks the protocol at ``/mcp``: for `uvicorn`, or to mount in another one.
+
+        Where another one mounts it, nobody tells it of the end: let that one's lifespan end with
+        ``await server.app.close()``. A web server that is told to stop may first wait for calls under way, as `uvicorn`
+        does without ``timeout_graceful_shutdown``.
 
         Raises:
             MissingExtra: the ``mcp`` extra is not installed.

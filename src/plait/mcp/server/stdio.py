@@ -12,6 +12,7 @@ import logging
 import os
 import select
 import sys
+import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -47,6 +48,8 @@ _AT_ONCE: Final = 65_536
 _LAST_WORDS: Final = 1.0
 """Seconds to write what was answered before the host closed stdin."""
 
+_TAKING: Final = threading.Lock()
+
 logger = logging.getLogger("plait.mcp")
 
 
@@ -73,8 +76,20 @@ def _taken() -> Iterator[tuple[int, int]]:
     """Take stdin and stdout away from the process, and give them as two descriptors.
 
     Raises:
-        ConfigurationError: one of them is closed.
+        ConfigurationError: one of them is closed, or they are taken already.
     """
+    if not _TAKING.acquire(blocking=False):
+        msg = "stdin and stdout are being served already, and there is one host at them; serve others over HTTP"
+        raise ConfigurationError(msg)
+    try:
+        with _redirected() as both:
+            yield both
+    finally:
+        _TAKING.release()
+
+
+@contextmanager
+def _redirected() -> Iterator[tuple[int, int]]:
     _flush()
     try:
         source, sink, nothing = os.dup(0), os.dup(1), os.open(os.devnull, os.O_RDWR)
