@@ -223,7 +223,9 @@ async def test_tools_get_what_the_server_was_given_and_never_from_the_host() -> 
     server = MCPServer("who", tools=[who], deps={"a": 1}, user_id="anna")
     async with client_of(server) as client:
         assert (await client.list_tools()).tools[0].input_schema.get("properties") == {}
-        calls = [await client.call_tool("who", {}) for _ in range(2)]
+        calls = [
+            await client.call_tool("who", told) for told in ({}, {"user_id": "eve", "thread_id": "t", "context": 1})
+        ]
     (deps, user, thread, run), again = seen
     assert (deps, user, again[:3]) == ({"a": 1}, "anna", (deps, user, thread))
     assert thread.startswith("thr_")

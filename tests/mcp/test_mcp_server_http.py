@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import select
 import signal
 import socket
 import subprocess
@@ -417,6 +418,7 @@ def test_a_signal_ends_a_http_server_without_a_trace(ending: signal.Signals) -> 
     process = subprocess.Popen([sys.executable, str(PROGRAM)], stderr=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert process.stderr is not None
+        assert select.select([process.stderr], [], [], TIMEOUT)[0]
         assert process.stderr.readline().startswith(b"plait conformance: MCP at http://127.0.0.1:")
         process.send_signal(ending)
         assert process.communicate(timeout=TIMEOUT) == (b"", b"")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -44,7 +45,8 @@ def noisy() -> str:
     subprocess.run(["echo", "said by a child"], check=True)
     return f"{input.__name__} read {sys.stdin.read()!r}"
 
-def block() -> None:
+def block(mark: str) -> None:
+    Path(mark).touch()
     time.sleep(600)
 
 async def halves() -> str:
@@ -69,6 +71,7 @@ class Process:
         assert self.running.stdin is not None
         assert self.running.stdout is not None
         self.stdin, self.stdout = self.running.stdin, self.running.stdout
+        self.received = b""
 
     def send(self, *messages: dict[str, Any] | bytes) -> None:
         lines = (message if isinstance(message, bytes) else json.dumps(message).encode() for message in messages)
@@ -76,8 +79,12 @@ class Process:
         self.stdin.flush()
 
     def receive(self) -> dict[str, Any]:
-        line = self.stdout.readline()
-        assert line, self.running.communicate(timeout=TIMEOUT)[1].decode()
+        while b"\n" not in self.received:
+            assert select.select([self.stdout], [], [], TIMEOUT)[0], "no answer"
+            more = os.read(self.stdout.fileno(), 65_536)
+            assert more, self.running.communicate(timeout=TIMEOUT)[1].decode()
+            self.received += more
+        line, _, self.received = self.received.partition(b"\n")
         told: dict[str, Any] = json.loads(line)
         return told
 
@@ -100,7 +107,7 @@ class Process:
     def end(self) -> tuple[int, str, str]:
         """Give the exit code, and what else was on stdout and stderr."""
         out, err = self.running.communicate(timeout=TIMEOUT)
-        return self.running.returncode, out.decode(), err.decode()
+        return self.running.returncode, (self.received + out).decode(), err.decode()
 
 
 @pytest.fixture
@@ -200,8 +207,8 @@ async def test_every_end_ends_the_process_with_nothing_left(process: Process, en
     process.greet()
     mark = tmp_path / "mark"
     process.call(1, "wait", mark=str(mark))
-    process.call(2, "block")
-    await until(lambda: mark.exists() and mark.read_text() != "")
+    process.call(2, "block", mark=str(tmp_path / "blocking"))
+    await until(lambda: mark.exists() and mark.read_text() != "" and (tmp_path / "blocking").exists())
     if ending == "eof":
         process.hang_up()
     else:
@@ -224,7 +231,9 @@ def test_a_host_that_does_not_read_and_goes_away(process: Process) -> None:
         while process.running.poll() is None:
             process.send({"jsonrpc": "2.0", "id": 1, "method": "tools/list"})
     process.running.wait(TIMEOUT)
-    assert b"plait" not in process.running.stderr.read()  # all that failed is the program's own print
+    said = process.running.stderr.read().decode()
+    assert said.splitlines()[-1] == "BrokenPipeError: [Errno 32] Broken pipe"  # of the program's own print
+    assert "plait" not in said
 
 
 def test_stdin_and_stdout_are_served_once_at_a_time(tmp_path: Path) -> None:
