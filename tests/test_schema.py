@@ -94,6 +94,7 @@ def test_the_ordinary_flavour_keeps_optional_parameters_and_defaults() -> None:
 
     schema = read(find, strict=False)
     assert schema.strict is False
+    assert schema.parameters == schema.ordinary == read(find).ordinary
     assert schema.parameters == {
         "type": "object",
         "properties": {

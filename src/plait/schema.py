@@ -50,6 +50,7 @@ class FunctionSchema(msgspec.Struct, frozen=True, kw_only=True, eq=False, weakre
         description: the docstring without its sections.
         parameters: a JSON Schema object: the strict flavour where there is one (`plait.strict.strict_form`).
         strict: whether it is the strict flavour.
+        ordinary: the ordinary flavour, in which what has a default need not be given.
         injected: the parameters the model never sees, each with what the injector said about it.
     """
 
@@ -57,8 +58,8 @@ class FunctionSchema(msgspec.Struct, frozen=True, kw_only=True, eq=False, weakre
     description: str
     parameters: dict[str, Any]
     strict: bool
+    ordinary: dict[str, Any]
     injected: tuple[tuple[str, str], ...]
-    _ordinary: dict[str, Any]
     _validator: SchemaValidator
 
     def validate(self, text: str | bytes) -> dict[str, Any]:
@@ -80,9 +81,9 @@ class FunctionSchema(msgspec.Struct, frozen=True, kw_only=True, eq=False, weakre
             msg = f"the text of the arguments of {self.name!r} {error}"
             raise ToolError(msg) from None
         try:
-            given: dict[str, Any] = _validated(self._validator, "{}" if data is None else text, data, self._ordinary)
+            given: dict[str, Any] = _validated(self._validator, "{}" if data is None else text, data, self.ordinary)
         except ValidationError as error:
-            msg = f"wrong arguments for {self.name!r}: {_sentence(error, self._ordinary)}"
+            msg = f"wrong arguments for {self.name!r}: {_sentence(error, self.ordinary)}"
             raise ToolError(msg) from None
         except Exception as error:  # a validator that the user wrote
             msg = f"wrong arguments for {self.name!r}: {type(error).__name__}: {excerpt(str(error))}"
@@ -254,8 +255,8 @@ def _read_function(
         description=description,
         parameters=ordinary if made is None else made,
         strict=made is not None,
+        ordinary=ordinary,
         injected=tuple(injected),
-        _ordinary=ordinary,
         _validator=_validator(adapter),
     )
 

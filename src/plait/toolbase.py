@@ -51,6 +51,7 @@ class Prepared(msgspec.Struct, frozen=True, eq=False):
 
     Attributes:
         definition: what the model is told.
+        ordinary: its parameters for a caller that is no model: what may be left out is not required there.
         validate: the model's text to keyword arguments; raises `ToolError` where it does not fit.
         injected: the parameters that the run fills, each with what goes there.
         optional: those of them that may stay away.
@@ -58,6 +59,7 @@ class Prepared(msgspec.Struct, frozen=True, eq=False):
     """
 
     definition: ToolDefinition
+    ordinary: dict[str, Any]
     validate: Callable[[str | bytes], dict[str, Any]]
     injected: tuple[tuple[str, str], ...]
     optional: frozenset[str]
@@ -298,7 +300,7 @@ def _prepare(tool: Tool) -> Prepared:
 def by_signature(schema: FunctionSchema, definition: ToolDefinition, function: Callable[..., Any]) -> Prepared:
     """Prepare a tool whose schema was read from its function."""
     optional = _optional(function, schema.injected)
-    return Prepared(definition, schema.validate, schema.injected, optional, kind_of(function))
+    return Prepared(definition, schema.ordinary, schema.validate, schema.injected, optional, kind_of(function))
 
 
 def by_hand(definition: ToolDefinition, function: Callable[..., Any]) -> Prepared:
@@ -313,7 +315,9 @@ def by_hand(definition: ToolDefinition, function: Callable[..., Any]) -> Prepare
     read = list(read_parameters(function, source_of, lenient=True))
     injected = tuple((parameter.name, parameter.source) for parameter in read if parameter.source is not None)
     check = functools.partial(_checked, definition, frozenset(name for name, _ in injected))
-    return Prepared(definition, check, injected, _optional(function, injected), kind_of(function))
+    return Prepared(
+        definition, definition.parameters, check, injected, _optional(function, injected), kind_of(function)
+    )
 
 
 def _optional(function: Callable[..., Any], injected: Iterable[tuple[str, str]]) -> frozenset[str]:

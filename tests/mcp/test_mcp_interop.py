@@ -417,6 +417,8 @@ async def test_the_tools_of_plaits_server(own: Target) -> None:
         definition = connection.tools["own_add"].get_definition()
         assert definition.description == "Add two numbers."
         assert definition.parameters["properties"]["a"] == {"type": "integer", "description": "the first"}
+        assert definition.parameters["required"] == ["a"]  # what has a default may be left out
+        assert await call(connection, "add", a=1) == texts("2")
 
 
 async def test_results_of_plaits_server(own: Target) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import subprocess
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 import mcp_types as types
@@ -30,9 +31,9 @@ from plait import (
     ToolError,
     UserMessage,
 )
-from plait.mcp.server.calls import MAX_WAITING, Turns
 from plait.mcp.server.content import to_content
 from plait.mcp.server.server import MCPServer, mcp_host
+from plait.mcp.server.turns import MAX_WAITING, Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,15 +58,35 @@ class Shout(Tool):
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_a_host_sees_each_tool_as_a_model_would(mode: Mode) -> None:
+async def test_a_host_sees_each_tool_with_an_ordinary_schema(mode: Mode) -> None:
     server = MCPServer("sums", "Adds up.", tools=[add, Shout()], version="1.2", instructions="Add first.")
     async with client_of(server, mode) as client:
         assert client.server_info == types.Implementation(name="sums", description="Adds up.", version="1.2")
         assert client.instructions == "Add first."
         listed = {tool.name: tool for tool in (await client.list_tools()).tools}
-    definitions = {tool.name: tool.get_definition() for tool in server.tools}
+        assert text(await client.call_tool("add", {"first": 1})) == "3"
     assert {name: (tool.description, tool.input_schema) for name, tool in listed.items()} == {
-        name: (definition.description, definition.parameters) for name, definition in definitions.items()
+        "add": (
+            "Add two numbers.",
+            {
+                "type": "object",
+                "properties": {
+                    "first": {"type": "integer", "description": "the first number."},
+                    "second": {"type": "integer", "description": "the second.", "default": 2},
+                },
+                "required": ["first"],
+                "additionalProperties": False,
+            },
+        ),
+        "shout": (
+            "Says it loud.",
+            {
+                "type": "object",
+                "properties": {"words": {"type": "string"}},
+                "required": ["words"],
+                "additionalProperties": False,
+            },
+        ),
     }
     assert listed["shout"].annotations == types.ToolAnnotations(idempotent_hint=True)
     assert listed["add"].annotations == types.ToolAnnotations(idempotent_hint=False)
@@ -92,7 +113,18 @@ async def test_a_tool_added_later_is_there_and_one_name_stands_for_one_tool() ->
         (lambda: MCPServer("x", at_once=0), "at_once must be"),
         (lambda: MCPServer("x", allowed_hosts="example.com"), r"allowed_hosts=\['example.com'\]"),
         (lambda: MCPServer("x").run(transport="carrier pigeon"), "there is no transport 'carrier pigeon'"),  # type: ignore[arg-type]  # the point
-        (lambda: MCPServer("x").run("http", host="0.0.0.0", port=0), "everybody could call the tools"),  # noqa: S104  # refused
+        (lambda: MCPServer("x").run("http", host="0.0.0.0", port=0), "everybody .* could call .* open_to_all=True"),  # noqa: S104  # refused
+        (
+            lambda: MCPServer("x", allowed_hosts=["example.com"]).run("http", host="", port=0),
+            "everybody .* could call",
+        ),
+        (lambda: MCPServer("x").run("http", port=99_999), "port must be a whole number from 0, .* not 99999"),
+        (lambda: MCPServer("x").run("http", port=-1), "port must be a whole number from 0, .* not -1"),
+        (lambda: MCPServer("x").run("http", port="8000"), "port must be a whole number from 0, .* not '8000'"),  # type: ignore[arg-type]  # the point
+        (lambda: MCPServer("x").run("http", host=None), "host must be an address .* not None"),  # type: ignore[arg-type]  # the point
+        (lambda: MCPServer("x").run("http", path="mcp"), "path must begin with a slash, .* not be 'mcp'"),
+        (lambda: MCPServer("x").run("http", host="\0"), r"host must be an address .* not '\\x00'"),
+        (lambda: MCPServer("x").run("http", host="a" * 70), "host must be an address .* not 'aaaa"),
         (lambda: MCPServer("x").resource("a://{b")(add), "no template of addresses"),
         (lambda: MCPServer("x").resource("a://{c}")(add), "do not agree about: c, first"),
     ],
@@ -191,7 +223,9 @@ async def test_tools_get_what_the_server_was_given_and_never_from_the_host() -> 
     server = MCPServer("who", tools=[who], deps={"a": 1}, user_id="anna")
     async with client_of(server) as client:
         assert (await client.list_tools()).tools[0].input_schema.get("properties") == {}
-        calls = [await client.call_tool("who", {}) for _ in range(2)]
+        calls = [
+            await client.call_tool("who", told) for told in ({}, {"user_id": "eve", "thread_id": "t", "context": 1})
+        ]
     (deps, user, thread, run), again = seen
     assert (deps, user, again[:3]) == ({"a": 1}, "anna", (deps, user, thread))
     assert thread.startswith("thr_")
@@ -266,6 +300,104 @@ async def test_an_exclusive_tool_is_alone_and_nobody_overtakes_it() -> None:
         meeting.go.set()
     assert inside == [0, 0]
     assert meeting.ended == ["first", "second"]
+
+
+@pytest.mark.fault("S17")
+async def test_one_host_of_several_has_half_of_the_turns_and_of_the_line() -> None:
+    turns, inside, go = Turns(4, shared=True), list[str](), asyncio.Event()
+
+    async def take(whose: str) -> None:
+        async with turns.take(whose):
+            inside.append(whose)
+            await go.wait()
+
+    calls = [asyncio.create_task(take("a")) for _ in range(2 + MAX_WAITING // 2)]
+    await asyncio.sleep(0)
+    with pytest.raises(ToolError, match="the server is busy: 500 calls wait"):
+        await take("a")
+    calls += [asyncio.create_task(take(whose)) for whose in "bcd"]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert inside == ["a", "a", "b", "c"]
+    go.set()
+    await asyncio.gather(*calls)
+    assert len(inside) == len(calls)
+
+
+async def test_a_tool_that_asks_its_host_gives_its_turn_away_meanwhile() -> None:
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def person(_: object, __: object) -> types.ElicitResult:
+        asked.set()
+        await answer.wait()
+        return types.ElicitResult(action="decline")
+
+    server = MCPServer("greeter", tools=[greet, add], at_once=1)
+    async with client_of(server, elicitation_callback=person) as client, asyncio.TaskGroup() as group:
+        asking = group.create_task(client.call_tool("greet"))
+        async with asyncio.timeout(TIMEOUT):
+            await asked.wait()
+        assert text(await client.call_tool("add", {"first": 1})) == "3"
+        answer.set()
+        assert text(await asking) == "decline"
+
+
+async def test_a_turn_that_is_given_back_is_had_again_before_others() -> None:
+    turns, order, first = Turns(1), list[str](), asyncio.Event()
+
+    async def take(name: str) -> None:
+        async with turns.take():
+            order.append(name)
+            first.set()
+            await asyncio.sleep(0)
+
+    async with turns.take() as turn:
+        others = [asyncio.create_task(take(name)) for name in "ab"]
+        with suppress(LookupError):
+            async with turn.given_back():
+                await first.wait()
+                raise LookupError
+        order.append("back")
+    await asyncio.gather(*others)
+    assert order == ["a", "back", "b"]
+    async with turns.take(alone=True) as turn:
+        other = asyncio.create_task(take("c"))
+        async with turn.given_back():
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        assert order[-1] == "b"  # what is alone stays so
+    await other
+
+
+async def test_a_call_that_is_cancelled_while_its_turn_is_given_back_ends_at_once() -> None:
+    turns, begun = Turns(1), asyncio.Event()
+
+    async def ask() -> None:
+        async with turns.take() as turn, turn.given_back():
+            begun.set()
+            await asyncio.Event().wait()
+
+    asking = asyncio.create_task(ask())
+    await begun.wait()
+    async with turns.take():  # it could not have its turn again
+        asking.cancel()
+        await asyncio.wait((asking,), timeout=TIMEOUT)
+    assert asking.cancelled()
+    async with asyncio.timeout(TIMEOUT), turns.take():
+        pass
+
+
+async def test_an_exclusive_tool_holds_up_no_reading() -> None:
+    meeting = Meeting()
+    server = library()
+    server.add_tool({"name": "alone", "func": meeting.wait, "exclusive": True})
+    async with client_of(server) as client, asyncio.TaskGroup() as group:
+        group.create_task(client.call_tool("alone", {"name": "x"}))
+        await until(lambda: meeting.inside == 1)
+        assert (await client.read_resource("cover://")).contents
+        assert (await client.get_prompt("review", {"book": "Emma"})).messages
+        assert meeting.inside == 1
+        meeting.go.set()
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import select
 import signal
 import socket
 import subprocess
@@ -14,14 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
+import mcp_types as types
 import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 from mcp.shared.exceptions import MCPError
+from sse_starlette import sse
 
 from hosting import MODES, TIMEOUT, Meeting, Mode, a_model, a_person, add, greet, text, until
-from plait import ConfigurationError, RunContext, Secret
+from plait import ConfigurationError, FilePart, RunContext, Secret, TextPart, ToolError
+from plait.mcp.server.http import Limits, _watchers, serve
 from plait.mcp.server.server import MCPServer, mcp_host
 
 if TYPE_CHECKING:
@@ -35,6 +39,7 @@ class Listening:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self.port = int(url.removesuffix("/mcp").rpartition(":")[2])
 
     def client(self, mode: Mode = "legacy", **options: Any) -> Client:
         return Client(self.url, mode=mode, read_timeout_seconds=TIMEOUT, **options)
@@ -49,11 +54,18 @@ class Listening:
             return answer.status, dict(answer.headers), await answer.text()
 
 
+def end_watchers() -> None:
+    """End what the SDK's library for event streams leaves in an event loop that is no server of plait's."""
+    for task in _watchers():
+        task.cancel()
+
+
 @asynccontextmanager
 async def listening(
-    server: MCPServer, capsys: pytest.CaptureFixture[str], host: str = "127.0.0.1"
+    server: MCPServer, capsys: pytest.CaptureFixture[str], host: str = "127.0.0.1", limits: Limits | None = None
 ) -> AsyncIterator[Listening]:
-    serving = asyncio.create_task(server.serve_http(host, 0))
+    endless = server.serve_http(host, 0) if limits is None else serve(server.app, server.name, host, 0, "/mcp", limits)
+    serving = asyncio.create_task(endless)
     said = ""
 
     def is_there() -> bool:
@@ -78,6 +90,66 @@ async def test_the_sdks_client_over_http(mode: Mode, capsys: pytest.CaptureFixtu
     async with listening(server, capsys) as there, there.client(mode, **options) as client:
         assert text(await client.call_tool("add", {"first": 1})) == "3"
         assert text(await client.call_tool("greet")).endswith("m-1: <Greet Ann>")
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_half_a_surrogate_pair_is_replaced_wherever_it_stands(
+    mode: Mode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = MCPServer("halves")
+    asked: list[str] = []
+
+    @server.add_tool
+    async def tool() -> list[TextPart | FilePart]:
+        host = mcp_host()
+        assert host is not None
+        await host.report_progress(1, message="p\ud83d")
+        await host.elicit("Who\ud83d?", {"type": "object", "properties": {"\ud83d": {"type": "string"}}})
+        await host.sample("s\ud83d", system="y\ud83d")
+        return [TextPart(text="t\ud83d\ude00\ud83d"), FilePart(data=b"x", name="f\ud83d", media_type="a/b")]
+
+    @server.add_tool
+    def structured() -> str:
+        return '{"\\ud83d": ["\\ud83d"]}'
+
+    @server.prompt
+    @server.resource("half://")
+    def half() -> str:
+        return "h\ud83d"
+
+    @server.prompt
+    def bad() -> str:
+        msg = "b\ud83d"
+        raise ToolError(msg)
+
+    async def person(_: object, params: types.ElicitRequestParams) -> types.ElicitResult:
+        assert isinstance(params, types.ElicitRequestFormParams)
+        asked.extend((params.message, *params.requested_schema["properties"]))
+        return types.ElicitResult(action="decline")
+
+    async def model(_: object, params: types.CreateMessageRequestParams) -> types.CreateMessageResult:
+        (message,) = params.messages
+        assert isinstance(message.content, types.TextContent)
+        asked.extend((message.content.text, str(params.system_prompt)))
+        return types.CreateMessageResult(role="assistant", content=types.TextContent(text="k"), model="m")
+
+    lost = "\N{REPLACEMENT CHARACTER}"
+    options: dict[str, Any] = {"elicitation_callback": person, "sampling_callback": model}
+    async with listening(server, capsys) as there, there.client(mode, **options) as client:
+        first, second = (await client.call_tool("tool")).content
+        assert isinstance(second, types.EmbeddedResource)
+        assert (first, second.resource.uri) == (
+            types.TextContent(text=f"t\N{GRINNING FACE}{lost}"),
+            "attachment:f%EF%BF%BD",
+        )
+        assert asked == [f"Who{lost}?", lost, f"s{lost}", f"y{lost}"]
+        assert (await client.call_tool("structured")).structured_content == {lost: [lost]}
+        (message,) = (await client.get_prompt("half")).messages
+        (content,) = (await client.read_resource("half://")).contents
+        assert message.content == types.TextContent(text=f"h{lost}")
+        assert content == types.TextResourceContents(uri="half://", mime_type="text/plain", text=f"h{lost}")
+        with pytest.raises(MCPError, match=f"b{lost}"):
+            await client.get_prompt("bad")
 
 
 INITIALIZE = {
@@ -113,7 +185,7 @@ async def test_browsers_of_other_places_are_refused(capsys: pytest.CaptureFixtur
 @pytest.mark.fault("S07")
 async def test_with_allowed_hosts_those_alone(capsys: pytest.CaptureFixture[str]) -> None:
     body = json.dumps(INITIALIZE).encode()
-    server = MCPServer("http", allowed_hosts=["mcp.example.com"])
+    server = MCPServer("http", allowed_hosts=["mcp.example.com"], open_to_all=True)
     async with listening(server, capsys, host="0.0.0.0") as there:  # noqa: S104  # names are checked
         answers = [
             await there.post(body),
@@ -220,6 +292,64 @@ async def test_the_end_of_a_session_ends_its_calls_and_no_others(capsys: pytest.
         assert text(await stays) == "stays"
 
 
+@pytest.mark.fault("S17")
+@pytest.mark.parametrize("mode", MODES)
+async def test_one_host_cannot_keep_the_others_waiting(mode: Mode, capsys: pytest.CaptureFixture[str]) -> None:
+    meeting = Meeting()
+    server = MCPServer("http", tools=[meeting.wait, add], at_once=2)
+    names = [types.Implementation(name=name, version="1") for name in ("one", "other")]
+    async with (
+        listening(server, capsys) as there,
+        there.client(mode, client_info=names[0]) as one,
+        there.client(mode, client_info=names[1]) as other,
+        asyncio.TaskGroup() as group,
+    ):
+        calls = [group.create_task(one.call_tool("wait", {"name": name})) for name in "ab"]
+        await until(lambda: meeting.inside == 1)
+        assert text(await other.call_tool("add", {"first": 1})) == "3"
+        assert meeting.inside == 1
+        meeting.go.set()
+    assert [text(call.result()) for call in calls] == ["a", "b"]
+
+
+@pytest.mark.fault("S17")
+async def test_requests_that_do_not_arrive_are_given_up_and_long_calls_are_not(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    meeting = Meeting()
+    server = MCPServer("http", tools=[meeting.wait])
+    head = b"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    whole = head + b"Content-Length: 0\r\n\r\n"
+    async with (
+        listening(server, capsys, limits=Limits(request_within=0.2)) as there,
+        there.client() as client,
+        asyncio.TaskGroup() as group,
+    ):
+        call = group.create_task(client.call_tool("wait", {"name": "long"}))
+        await until(lambda: meeting.inside == 1)
+        for half in (b"", head, head + b"Content-Length: 9\r\n\r\n{", whole + head):
+            reader, writer = await asyncio.open_connection("127.0.0.1", there.port)
+            writer.write(half)
+            async with asyncio.timeout(TIMEOUT):
+                await reader.read()  # to the end
+            writer.close()
+        meeting.go.set()
+    assert text(call.result()) == "long"
+
+
+@pytest.mark.fault("S17")
+async def test_with_too_many_connections_requests_are_told_to_come_later(capsys: pytest.CaptureFixture[str]) -> None:
+    body = json.dumps(INITIALIZE).encode()
+    async with listening(MCPServer("http"), capsys, limits=Limits(connections=3)) as there:
+        before = (await there.post(body))[0]
+        writers = [(await asyncio.open_connection("127.0.0.1", there.port))[1] for _ in range(2)]
+        during = (await there.post(body))[0]
+        for writer in writers:
+            writer.close()
+            await writer.wait_closed()
+    assert (before, during) == (200, 503)
+
+
 async def test_a_taken_port_is_said_plainly() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -239,15 +369,17 @@ async def test_the_application_works_where_another_one_mounts_it() -> None:
 
     server = MCPServer("mounted", tools=[add])
     outer = Starlette(routes=[Mount("/tools", app=server.app)])
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        url = f"http://127.0.0.1:{listening.getsockname()[1]}/tools/mcp"
-        web = uvicorn.Server(uvicorn.Config(outer, log_config=None))
-        task = asyncio.create_task(web.serve([listening]))
-        async with Client(url, mode="legacy", read_timeout_seconds=TIMEOUT) as client:
-            assert text(await client.call_tool("add", {"first": 1})) == "3"
-        web.should_exit = True
-        await task
-    await server.app.close()
+    for _ in range(2):  # its end is no end for good
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            url = f"http://127.0.0.1:{listening.getsockname()[1]}/tools/mcp"
+            web = uvicorn.Server(uvicorn.Config(outer, log_config=None))
+            task = asyncio.create_task(web.serve([listening]))
+            async with Client(url, mode="legacy", read_timeout_seconds=TIMEOUT) as client:
+                assert text(await client.call_tool("add", {"first": 1})) == "3"
+            web.should_exit = True
+            await task
+        await server.app.close()
+    end_watchers()
     assert server.app is server.app
 
 
@@ -262,7 +394,23 @@ async def test_the_application_lives_as_long_as_its_lifespan() -> None:
         async with Client(url, mode="legacy", read_timeout_seconds=TIMEOUT) as client:
             assert text(await client.call_tool("add", {"first": 1})) == "3"
         web.should_exit = True
-        await task  # and no task is left
+        await task
+    end_watchers()  # no other task is left
+
+
+async def test_the_end_of_a_server_ends_nothing_of_other_applications(capsys: pytest.CaptureFixture[str]) -> None:
+    async def _shutdown_watcher() -> None:
+        await asyncio.sleep(600)
+
+    namesake = asyncio.create_task(_shutdown_watcher())
+    theirs = asyncio.create_task(sse._shutdown_watcher())  # noqa: SLF001  # as it begins itself
+    async with listening(MCPServer("http", tools=[add]), capsys) as there, there.client() as client:
+        await client.list_tools()
+    await asyncio.sleep(0)
+    assert [task.done() for task in (namesake, theirs)] == [False, False]
+    for task in (namesake, theirs):
+        task.cancel()
+    await asyncio.wait((namesake, theirs))
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
@@ -270,6 +418,7 @@ def test_a_signal_ends_a_http_server_without_a_trace(ending: signal.Signals) -> 
     process = subprocess.Popen([sys.executable, str(PROGRAM)], stderr=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert process.stderr is not None
+        assert select.select([process.stderr], [], [], TIMEOUT)[0]
         assert process.stderr.readline().startswith(b"plait conformance: MCP at http://127.0.0.1:")
         process.send_signal(ending)
         assert process.communicate(timeout=TIMEOUT) == (b"", b"")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from mcp import Client
 from mcp.client.stdio import StdioServerParameters
 
 from hosting import TIMEOUT, text, until
+from plait.mcp.server.stdio import _written
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 STDIO = """
 import asyncio, os, subprocess, sys, time
 from pathlib import Path
-from plait.mcp.server.server import MCPServer
+from plait.mcp.server.server import MCPServer, mcp_host
 
 async def wait(mark: str) -> str:
     child = await asyncio.create_subprocess_exec("sleep", "600")
@@ -43,11 +45,16 @@ def noisy() -> str:
     subprocess.run(["echo", "said by a child"], check=True)
     return f"{input.__name__} read {sys.stdin.read()!r}"
 
-def block() -> None:
+def block(mark: str) -> None:
+    Path(mark).touch()
     time.sleep(600)
 
+async def halves() -> str:
+    await mcp_host().log({"\\ud83d": ["a \\ud83d"]})
+    return '{"half": "\\\\ud83d"} \\ud83d\\ude00'
+
 print("before")
-MCPServer("stdio", tools=[wait, noisy, block]).run()
+MCPServer("stdio", tools=[wait, noisy, block, halves]).run()
 print("after")
 """
 
@@ -64,6 +71,7 @@ class Process:
         assert self.running.stdin is not None
         assert self.running.stdout is not None
         self.stdin, self.stdout = self.running.stdin, self.running.stdout
+        self.received = b""
 
     def send(self, *messages: dict[str, Any] | bytes) -> None:
         lines = (message if isinstance(message, bytes) else json.dumps(message).encode() for message in messages)
@@ -71,8 +79,12 @@ class Process:
         self.stdin.flush()
 
     def receive(self) -> dict[str, Any]:
-        line = self.stdout.readline()
-        assert line, self.running.communicate(timeout=TIMEOUT)[1].decode()
+        while b"\n" not in self.received:
+            assert select.select([self.stdout], [], [], TIMEOUT)[0], "no answer"
+            more = os.read(self.stdout.fileno(), 65_536)
+            assert more, self.running.communicate(timeout=TIMEOUT)[1].decode()
+            self.received += more
+        line, _, self.received = self.received.partition(b"\n")
         told: dict[str, Any] = json.loads(line)
         return told
 
@@ -95,7 +107,7 @@ class Process:
     def end(self) -> tuple[int, str, str]:
         """Give the exit code, and what else was on stdout and stderr."""
         out, err = self.running.communicate(timeout=TIMEOUT)
-        return self.running.returncode, out.decode(), err.decode()
+        return self.running.returncode, (self.received + out).decode(), err.decode()
 
 
 @pytest.fixture
@@ -137,6 +149,10 @@ def test_lines_that_are_no_messages_get_bounded_errors_and_the_rest_goes_on(proc
         (b"1" * 100_000, types.PARSE_ERROR),
         (b"{}", types.INVALID_REQUEST),
         (b"\xff\xfe", types.PARSE_ERROR),
+        (b'{"jsonrpc":"2.0","id":81.5,"method":"ping"}', types.INVALID_REQUEST),
+        (b'{"jsonrpc":"2.0","id":null,"method":"ping"}', types.INVALID_REQUEST),
+        (b'{"jsonrpc":"2.0","id":true,"method":"ping"}', types.INVALID_REQUEST),
+        (b'{"jsonrpc":"2.0","\\u0069d":[],"method":"notifications/initialized"}', types.INVALID_REQUEST),
         (b'"' + b"x" * 5_000_000 + b'"', types.INVALID_REQUEST),
     ]
     for bomb, code in bombs:
@@ -154,6 +170,30 @@ def test_lines_that_are_no_messages_get_bounded_errors_and_the_rest_goes_on(proc
     assert process.receive() == {"jsonrpc": "2.0", "id": 2, "result": {}}
 
 
+def test_half_a_surrogate_pair_ends_nothing(process: Process, tmp_path: Path) -> None:
+    process.greet()
+    mark = tmp_path / "mark"
+    process.call(1, "wait", mark=str(mark))
+    process.call(2, "halves")
+    log, answer = process.receive(), process.receive()
+    assert log["params"]["data"] == {"\N{REPLACEMENT CHARACTER}": ["a \N{REPLACEMENT CHARACTER}"]}
+    said = '{"half": "\\ud83d"} \N{GRINNING FACE}'
+    assert answer["result"]["content"] == [{"type": "text", "text": said}]
+    process.send({"jsonrpc": "2.0", "id": 3, "method": "ping"})
+    assert process.receive() == {"jsonrpc": "2.0", "id": 3, "result": {}}
+    assert not (tmp_path / "mark.ended").exists()  # the other call goes on
+
+
+def test_an_answer_that_cannot_be_written_is_an_error() -> None:
+    bad = types.JSONRPCResponse(jsonrpc="2.0", id=7, result={"a": "\ud83d"})
+    assert json.loads(_written(bad)) == {
+        "jsonrpc": "2.0",
+        "id": 7,
+        "error": {"code": types.INTERNAL_ERROR, "message": "the answer has no form in JSON"},
+    }
+    assert _written(types.JSONRPCNotification(jsonrpc="2.0", method="a", params={"a": "\ud83d"})) == b""
+
+
 def _is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -167,8 +207,8 @@ async def test_every_end_ends_the_process_with_nothing_left(process: Process, en
     process.greet()
     mark = tmp_path / "mark"
     process.call(1, "wait", mark=str(mark))
-    process.call(2, "block")
-    await until(lambda: mark.exists() and mark.read_text() != "")
+    process.call(2, "block", mark=str(tmp_path / "blocking"))
+    await until(lambda: mark.exists() and mark.read_text() != "" and (tmp_path / "blocking").exists())
     if ending == "eof":
         process.hang_up()
     else:
@@ -191,7 +231,35 @@ def test_a_host_that_does_not_read_and_goes_away(process: Process) -> None:
         while process.running.poll() is None:
             process.send({"jsonrpc": "2.0", "id": 1, "method": "tools/list"})
     process.running.wait(TIMEOUT)
-    assert b"plait" not in process.running.stderr.read()  # all that failed is the program's own print
+    said = process.running.stderr.read().decode()
+    assert said.splitlines()[-1] == "BrokenPipeError: [Errno 32] Broken pipe"  # of the program's own print
+    assert "plait" not in said
+
+
+def test_stdin_and_stdout_are_served_once_at_a_time(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(TWICE)
+    done = subprocess.run(
+        [sys.executable, str(program)], input="", check=False, capture_output=True, text=True, timeout=TIMEOUT
+    )
+    said = "stdin and stdout are being served already, and there is one host at them; serve others over HTTP"
+    assert (done.stdout, done.stderr, done.returncode) == (f"[None, '{said}']\nagain\n", "", 0)
+
+
+TWICE = """
+import asyncio
+from plait import MCPServer
+
+server = MCPServer("twice")
+
+async def main():
+    done = await asyncio.gather(server.serve_stdio(), server.serve_stdio(), return_exceptions=True)
+    print([one and str(one) for one in done])
+
+asyncio.run(main())
+server.run()
+print("again")
+"""
 
 
 def test_a_file_of_requests_as_stdin(tmp_path: Path) -> None:

@@ -7,10 +7,9 @@ cancels its task over and over, and a tool that cleans up would never get to it.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -19,18 +18,17 @@ from plait.errors import ToolError
 from plait.executor import error_result, execute
 from plait.ids import new_id
 from plait.mcp.server.host import HOST
+from plait.mcp.server.turns import Turns
 from plait.messages import ToolCall
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
 
     from plait.mcp.server.host import MCPHost
+    from plait.mcp.server.turns import Turn
     from plait.messages import ToolResult
     from plait.run import RunContext
     from plait.toolbase import Tool
-
-MAX_WAITING: Final = 1000
-"""Calls that wait for their turn; one more is refused."""
 
 
 class Calls:
@@ -38,15 +36,27 @@ class Calls:
 
     Args:
         context: what tools receive that ask for it; each call gets its own ``run_id``.
-        at_once: how many run at the same time.
+        at_once: how many tools run at the same time; and as many prompts and resources are read meanwhile.
+        shared: whether several hosts may come, see `Turns`.
+
+    Attributes:
+        tools: the turns of tools.
+        readings: the turns of prompts and resources, which no exclusive tool holds up.
     """
 
-    def __init__(self, context: RunContext[Any], at_once: int) -> None:
+    def __init__(self, context: RunContext[Any], at_once: int, *, shared: bool) -> None:
         self._context = context
-        self._turns = Turns(at_once)
+        self.tools = Turns(at_once, shared=shared)
+        self.readings = Turns(at_once, shared=shared)
 
-    async def carry_out(
-        self, tool: Tool, arguments: str, host: MCPHost, thread_id: str, enough: asyncio.Future[Any] | None = None
+    async def carry_out(  # noqa: PLR0917  # each says another thing of the one call
+        self,
+        tool: Tool,
+        arguments: str,
+        host: MCPHost,
+        thread_id: str,
+        turn: AbstractAsyncContextManager[Turn],
+        enough: asyncio.Future[Any] | None = None,
     ) -> ToolResult | None:
         """Carry out one call. When this is cancelled, the tool is, and has ended when this ends.
 
@@ -55,6 +65,7 @@ class Calls:
             arguments: a JSON object.
             host: who called.
             thread_id: what stands for the host's connection.
+            turn: what to wait for before it begins, and to have until it has ended.
             enough: when this is done, the tool is cancelled.
 
         Returns:
@@ -62,7 +73,7 @@ class Calls:
         """
         call = ToolCall(id=new_id("call"), name=tool.name, arguments=arguments)
         task = asyncio.get_running_loop().create_task(
-            self._carry_out(call, tool, host, thread_id), name=f"plait: MCP call of {tool.name}"
+            self._carry_out(call, tool, host, thread_id, turn), name=f"plait: MCP call of {tool.name}"
         )
         try:
             await asyncio.wait((task,) if enough is None else (task, enough), return_when=asyncio.FIRST_COMPLETED)
@@ -73,11 +84,13 @@ class Calls:
                 with anyio.CancelScope(shield=True):
                     await asyncio.wait((task,))
 
-    async def _carry_out(self, call: ToolCall, tool: Tool, host: MCPHost, thread_id: str) -> ToolResult:
+    async def _carry_out(
+        self, call: ToolCall, tool: Tool, host: MCPHost, thread_id: str, turn: AbstractAsyncContextManager[Turn]
+    ) -> ToolResult:
         HOST.set(host)
         context = replace(self._context, run_id=new_id("run"), thread_id=thread_id)
         try:
-            async with self._turns.take(alone=tool.exclusive):
+            async with turn as host.turn:
                 errands = Errands()
                 try:
                     async with aclosing(execute([call], {tool.name: tool}, context, errands)) as batches:
@@ -86,56 +99,3 @@ class Calls:
                     await errands.end()
         except ToolError as error:  # there was no turn for it
             return error_result(call, str(error))
-
-
-class Turns:
-    """Lets so many in at once, and one that must be alone only alone; who came first goes first."""
-
-    def __init__(self, at_once: int) -> None:
-        self._at_once = at_once
-        self._inside = 0
-        self._alone = False
-        self._waiting: deque[tuple[asyncio.Future[None], bool]] = deque()
-
-    @asynccontextmanager
-    async def take(self, *, alone: bool = False) -> AsyncIterator[None]:
-        """Wait for a turn, and have it while inside.
-
-        Raises:
-            ToolError: too many wait.
-        """
-        await self._enter(alone)
-        try:
-            yield
-        finally:
-            self._leave()
-
-    async def _enter(self, alone: bool) -> None:  # noqa: FBT001  # the one caller is above
-        if len(self._waiting) >= MAX_WAITING:
-            msg = f"the server is busy: {MAX_WAITING:,} calls wait for their turn; try again later"
-            raise ToolError(msg)
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.append((turn, alone))
-        self._let_in()
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if not turn.cancelled():  # let in, and cancelled before it noticed
-                self._leave()
-            raise
-
-    def _leave(self) -> None:
-        self._inside -= 1
-        self._alone = False
-        self._let_in()
-
-    def _let_in(self) -> None:
-        while self._waiting and not self._alone and self._inside < self._at_once:
-            turn, alone = self._waiting[0]
-            if alone and self._inside and not turn.cancelled():
-                return
-            self._waiting.popleft()
-            if not turn.cancelled():
-                self._inside += 1
-                self._alone = alone
-                turn.set_result(None)

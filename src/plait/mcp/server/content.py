@@ -40,7 +40,22 @@ Contents = TextResourceContents | BlobResourceContents
 _TEXT_TYPES: Final = frozenset({"application/json", "application/xml", "application/yaml", "image/svg+xml"})
 
 
-def to_result(result: ToolResult) -> CallToolResult:
+def fitting(value: Any) -> Any:
+    """Give plain JSON data with texts that UTF-8 can carry.
+
+    Two surrogates that are a pair become their character, and one alone U+FFFD. JSON could say it by its escape, as
+    `plait.plain.to_json` does for our own readers, but most hosts refuse the whole message for one.
+    """
+    if isinstance(value, str):
+        if value.isascii():
+            return value
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if isinstance(value, dict):
+        return {fitting(key): fitting(item) for key, item in value.items()}
+    return [fitting(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def to_call_result(result: ToolResult) -> CallToolResult:
     """Give the result of a tool call; text that is a JSON object is also sent as one."""
     return CallToolResult(
         content=[to_content(part) for part in result.parts],
@@ -56,7 +71,7 @@ def _structured(result: ToolResult) -> dict[str, Any] | None:
                 read = read_json(text)
             except ValueError:  # it only looked like JSON, or was cut
                 return None
-            return read if isinstance(read, dict) else None
+            return fitting(read) if isinstance(read, dict) else None
     return None
 
 
@@ -70,7 +85,7 @@ def to_content(part: ContentPart) -> ContentBlock:
         case ImagePart(data=bytes(data)):
             return ImageContent(data=_base64(data), mime_type=part.media_type)
         case FilePart(data=bytes(data)):
-            uri = part.url or f"attachment:{quote(part.name or 'file')}"
+            uri = part.url or f"attachment:{quote(fitting(part.name or 'file'))}"
             return EmbeddedResource(resource=_contents(data, part.media_type, uri))
         case ImagePart(url=str(url)):
             return ResourceLink(uri=url, name="image", mime_type=part.media_type)
@@ -127,7 +142,11 @@ def to_sampling(message: Message) -> SamplingMessage:
         raise ToolError(msg)
     blocks: list[SamplingMessageContentBlock] = []
     for part in message.parts:
-        block = to_content(part) if isinstance(part, TextPart | AudioPart | ImagePart) else None
+        block: object = None
+        if isinstance(part, TextPart):
+            block = TextContent(text=fitting(part.text))
+        elif isinstance(part, AudioPart | ImagePart):
+            block = to_content(part)
         if not isinstance(block, TextContent | ImageContent | AudioContent):
             msg = f"the model of an MCP host takes text, images and sound with their data, not {part.type!r}"
             raise ToolError(msg)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import nullcontext
 from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
 
 import msgspec
+from pydantic_core import to_jsonable_python
 
 from plait.errors import ToolError, excerpt
 from plait.messages import AssistantMessage, Message
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from plait.mcp.server.rounds import Question, Rounds
+    from plait.mcp.server.turns import Turn
 
 LogLevel = Literal["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"]
 LEVELS: Final[tuple[LogLevel, ...]] = get_args(LogLevel)
@@ -62,9 +65,12 @@ class MCPHost:
         request: the call, as the protocol's SDK describes it.
         levels: the log levels that the host wants.
         rounds: how to ask it something, where it cannot be asked while the call runs.
+
+    Attributes:
+        turn: of the call; others have it while the host is asked something.
     """
 
-    __slots__ = ("_context", "_levels", "_request", "_rounds")
+    __slots__ = ("_context", "_levels", "_request", "_rounds", "turn")
 
     def __init__(
         self, request: ServerRequestContext[Any, Any], levels: Collection[LogLevel], rounds: Rounds | None
@@ -73,6 +79,7 @@ class MCPHost:
         self._levels = levels
         self._rounds = rounds
         self._context = copy_context()
+        self.turn: Turn | None = None
 
     @property
     def name(self) -> str:
@@ -88,7 +95,9 @@ class MCPHost:
             total: how much there is in all, in the same unit, where that is known.
             message: what is being done, for a person.
         """
-        await self._outside(self._request.session.report_progress(progress, total, message))
+        from plait.mcp.server.content import fitting
+
+        await self._outside(self._request.session.report_progress(progress, total, fitting(message)))
 
     async def log(self, data: object, level: LogLevel = "info", *, logger: str | None = None) -> None:
         """Send a log record; one of a level that the host does not want is not sent.
@@ -100,8 +109,11 @@ class MCPHost:
         """
         from mcp_types import LoggingMessageNotification, LoggingMessageNotificationParams
 
+        from plait.mcp.server.content import fitting
+
         if level in self._levels:
-            params = LoggingMessageNotificationParams(level=level, data=data, logger=logger)
+            said = fitting(to_jsonable_python(fitting(data)))
+            params = LoggingMessageNotificationParams(level=level, data=said, logger=fitting(logger))
             note = LoggingMessageNotification(params=params)
             await self._outside(self._request.session.send_notification(note, self._request.request_id))
 
@@ -126,13 +138,13 @@ class MCPHost:
         """
         from mcp_types import CreateMessageRequest, CreateMessageRequestParams, CreateMessageResult
 
-        from plait.mcp.server.content import sampled, to_sampling
+        from plait.mcp.server.content import fitting, sampled, to_sampling
 
         self._needs("sampling", "has no model to ask")
         messages = [Message(text=prompt)] if isinstance(prompt, str) else prompt
         params = CreateMessageRequestParams(
             messages=[to_sampling(message) for message in messages],
-            system_prompt=system,
+            system_prompt=fitting(system),
             max_tokens=max_tokens,
             temperature=temperature,
         )
@@ -152,8 +164,10 @@ class MCPHost:
         """
         from mcp_types import ElicitRequest, ElicitRequestFormParams, ElicitResult
 
+        from plait.mcp.server.content import fitting
+
         self._needs("elicitation", "has no person to ask")
-        params = ElicitRequestFormParams(message=message, requested_schema=dict(schema))
+        params = ElicitRequestFormParams(message=fitting(message), requested_schema=fitting(dict(schema)))
         answer = await self._ask(ElicitRequest(params=params), ElicitResult, "the person")
         if answer.action != "accept":
             return Elicited(action=answer.action)
@@ -186,7 +200,8 @@ class MCPHost:
             if self._rounds is not None:
                 return await self._rounds.ask(question, answer)
             here = ServerMessageMetadata(related_request_id=self._request.request_id)
-            return await self._outside(self._request.session.send_request(question, answer, metadata=here))
+            async with nullcontext() if self.turn is None else self.turn.given_back():
+                return await self._outside(self._request.session.send_request(question, answer, metadata=here))
         except MCPError as error:
             msg = f"the MCP host did not ask {whom}: {excerpt(error.message)}"
         except ValidationError:

@@ -10,13 +10,16 @@ import hmac
 import socket
 import sys
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
+from sse_starlette import sse
 from starlette.requests import Request
 from starlette.responses import JSONResponse
+from typing_extensions import override
 
 from plait.errors import ConfigurationError, excerpt
 from plait.scopes import running_loop, settle
@@ -36,6 +39,21 @@ MAX_SESSIONS: Final = 1000
 """Hosts at the same time; one more is told to come later."""
 SESSION_IDLE: Final = 30 * 60.0
 """Seconds after which a session that nobody uses ends."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What keeps connections from holding up a server of our own.
+
+    Attributes:
+        connections: how many there may be; with more, requests are told to come later (503).
+        request_within: seconds for a whole request to arrive, headers and body; then its connection is closed.
+    """
+
+    connections: int = 2 * MAX_SESSIONS
+    request_within: float = 30.0
+
+
 _CLOSING: Final = 5.0
 """Seconds."""
 LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
@@ -114,11 +132,6 @@ class App:
                 await asyncio.wait((self._keeper,))
         finally:
             self._closing = False
-        for task in asyncio.all_tasks():
-            # The SDK's library for event streams begins this once in an event loop, and again when it is gone, but
-            # never ends it.
-            if getattr(task.get_coro(), "__qualname__", "") == "_shutdown_watcher":
-                task.cancel()
 
     async def _live(self, receive: Receive, send: Send) -> None:
         while True:
@@ -184,7 +197,9 @@ async def _keep(sessions: StreamableHTTPSessionManager, opened: asyncio.Event) -
         opened.set()
 
 
-async def serve(app: App, name: str, host: str, port: int, path: str) -> None:
+async def serve(  # noqa: PLR0917  # as users write it, but for the last
+    app: App, name: str, host: str, port: int, path: str, limits: Limits = Limits()
+) -> None:
     """Listen, until cancelled; says on stderr where.
 
     Raises:
@@ -200,12 +215,14 @@ async def serve(app: App, name: str, host: str, port: int, path: str) -> None:
         print(  # noqa: T201  # whoever started it wants to know
             f"{name}: MCP at http://{shown}:{listening.getsockname()[1]}{path}", file=sys.stderr, flush=True
         )
-        server = _server(app)
+        server, before = _server(app, limits), _watchers()
         task = asyncio.create_task(server.serve([listening]), name="plait: MCP over HTTP")
 
         async def end() -> None:
             await asyncio.wait((task,))
             await app.close()  # again: a request may have come in while the others were sent away
+            for watcher in _watchers() - before:
+                watcher.cancel()
 
         try:
             await asyncio.wait((task,))
@@ -215,7 +232,13 @@ async def serve(app: App, name: str, host: str, port: int, path: str) -> None:
         task.result()
 
 
-def _server(app: App) -> uvicorn.Server:
+def _watchers() -> set[asyncio.Task[Any]]:
+    """Find the task that the SDK's library for event streams begins once in an event loop, and never ends."""
+    code = sse._shutdown_watcher.__code__  # noqa: SLF001  # it is shown in no other way
+    return {task for task in asyncio.all_tasks() if getattr(task.get_coro(), "cr_code", None) is code}
+
+
+def _server(app: App, limits: Limits) -> uvicorn.Server:
     import uvicorn
 
     class Listener(uvicorn.Server):
@@ -231,6 +254,52 @@ def _server(app: App) -> uvicorn.Server:
 
     return Listener(
         uvicorn.Config(
-            app, lifespan="off", log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=2
+            app,
+            http=_protocol(limits.request_within),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            limit_concurrency=limits.connections,
+            timeout_graceful_shutdown=2,
         )
     )
+
+
+def _protocol(request_within: float) -> type[asyncio.Protocol]:
+    import h11
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class Protocol(H11Protocol):
+        """Closes connections whose requests do not arrive, for which uvicorn has no option."""
+
+        _late: asyncio.TimerHandle | None = None
+
+        @override
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
+            super().connection_made(transport)
+            self._watch()
+
+        @override
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._watch()
+
+        @override
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._rest()
+            super().connection_lost(exc)
+
+        def _watch(self) -> None:
+            if self.conn.their_state not in {h11.IDLE, h11.SEND_BODY}:
+                self._rest()
+            elif self._late is None:
+                self._late = self.loop.call_later(request_within, self.transport.close)
+
+        def _rest(self) -> None:
+            if self._late is not None:
+                self._late.cancel()
+                self._late = None
+
+    return Protocol

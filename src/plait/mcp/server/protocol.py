@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from plait.errors import ToolError, excerpt
 from plait.executor import known_tools
-from plait.mcp.server.content import to_content, to_contents, to_result
+from plait.mcp.server.content import fitting, to_call_result, to_content, to_contents
 from plait.mcp.server.host import LEVELS, MCPHost
 from plait.mcp.server.peers import Peers
 from plait.mcp.server.rounds import Rounds
@@ -27,14 +27,16 @@ from plait.toolbase import prepare
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from contextlib import AbstractAsyncContextManager
 
-    from mcp.server.context import ServerRequestContext
+    from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
     from mcp.server.models import InitializationOptions
 
     from plait.mcp.server.calls import Calls
     from plait.mcp.server.host import LogLevel
     from plait.mcp.server.offer import Offer, Resource
     from plait.mcp.server.peers import Peer
+    from plait.mcp.server.turns import Turn
     from plait.toolbase import Tool
 
     Request = ServerRequestContext[Any, Any]
@@ -99,6 +101,7 @@ class Methods:
             on_subscriptions_listen=self.peers.listen,
             on_completion=self._complete,
         )
+        self.server.middleware.append(_fitting)
         # Given to the constructor it would warn: the next version of the protocol has no such request.
         self.server.add_request_handler("logging/setLevel", types.SetLevelRequestParams, self._set_level)
 
@@ -110,7 +113,7 @@ class Methods:
 
     def _input_schema(self, name: str) -> Mapping[str, Any] | None:
         tool = self._offer.tools.get(name)
-        return None if tool is None else prepare(tool).definition.parameters
+        return None if tool is None else prepare(tool).ordinary
 
     async def _call_tool(
         self, request: Request, params: types.CallToolRequestParams
@@ -120,19 +123,37 @@ class Methods:
             msg = f"there is no tool {excerpt(params.name, 64)!r}; {known_tools(params.name, self._offer.tools)}"
             raise MCPError(types.INVALID_PARAMS, msg)
         try:
-            result = await self._carry_out(request, params, tool, params.arguments or {})
-            return to_result(result) if isinstance(result, ToolResult) else result
+            turn = self._calls.tools.take(self._whose(request), alone=tool.exclusive)
+            result = await self._carry_out(request, params, tool, params.arguments or {}, turn)
+            return to_call_result(result) if isinstance(result, ToolResult) else result
         except ToolError as error:
             return types.CallToolResult(content=[types.TextContent(text=str(error))], is_error=True)
 
+    def _whose(self, request: Request) -> str:
+        """Give what stands for the host that asks.
+
+        From version 2026-07-28 on each request over HTTP has a connection of its own, in the SDK's eyes: there it is
+        the address it comes from, and what it calls itself.
+        """
+        client = getattr(request.request, "client", None)
+        if client is None or request.protocol_version not in MODERN_PROTOCOL_VERSIONS:
+            return self.peers.of(request.session).thread_id
+        told = request.session.client_params
+        return f"{client.host} {'' if told is None else told.client_info.name}"
+
     async def _carry_out(
-        self, request: Request, params: types.InputResponseRequestParams, tool: Tool, arguments: Mapping[str, Any]
+        self,
+        request: Request,
+        params: types.InputResponseRequestParams,
+        tool: Tool,
+        arguments: Mapping[str, Any],
+        turn: AbstractAsyncContextManager[Turn],
     ) -> ToolResult | types.InputRequiredResult:
         peer = self.peers.of(request.session)
         rounds = Rounds(params) if request.protocol_version in MODERN_PROTOCOL_VERSIONS else None
         host = MCPHost(request, _levels(request, peer), rounds)
         enough = None if rounds is None else rounds.asked
-        result = await self._calls.carry_out(tool, _text(tool, arguments), host, peer.thread_id, enough)
+        result = await self._calls.carry_out(tool, _text(tool, arguments), host, peer.thread_id, turn, enough)
         if result is not None:
             return result
         assert rounds is not None  # noqa: S101  # nothing else is enough
@@ -178,7 +199,8 @@ class Methods:
         """Carry out what has no error results: what goes wrong is an error of the protocol."""
         try:
             prepare(tool).validate(_text(tool, arguments))
-            result = await self._carry_out(request, params, tool, arguments)
+            turn = self._calls.readings.take(self._whose(request))
+            result = await self._carry_out(request, params, tool, arguments, turn)
         except ToolError as error:
             raise MCPError(types.INVALID_PARAMS, str(error)) from None
         if isinstance(result, ToolResult) and result.is_error:
@@ -276,12 +298,21 @@ class Methods:
         return types.CompleteResult(completion=found)
 
 
+async def _fitting(ctx: Request, call_next: CallNext) -> HandlerResult:
+    """Have a request answered with texts that can be sent: one that cannot would end the whole connection."""
+    try:
+        result = await call_next(ctx)
+    except MCPError as error:
+        raise MCPError(error.code, fitting(error.message), fitting(error.data)) from None
+    return fitting(result) if isinstance(result, dict) else result
+
+
 def _tool(tool: Tool) -> types.Tool:
-    definition = prepare(tool).definition
+    prepared = prepare(tool)
     return types.Tool(
         name=tool.name,
-        description=definition.description,
-        input_schema={"type": "object", **definition.parameters},
+        description=prepared.definition.description,
+        input_schema={"type": "object", **prepared.ordinary},
         annotations=types.ToolAnnotations(idempotent_hint=tool.idempotent),
     )
 

@@ -29,11 +29,12 @@ if TYPE_CHECKING:
     from plait.tools import Tool, ToolForm
 
 Function = TypeVar("Function", bound="Callable[..., Any]")
-Transport = Literal["stdio", "http"]
+ServedOver = Literal["stdio", "http"]
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8000
 DEFAULT_PATH: Final = "/mcp"
+_MAX_PORT: Final = 65_535
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -57,10 +58,15 @@ class MCPServer:
         instructions: for the host's model: how to use the tools together.
         token: over HTTP, what a host must send as ``Authorization: Bearer ...``. It is never handed on to tools.
         allowed_hosts: over HTTP, the names under which browsers may reach the server, such as ``"mcp.example.com"``;
-            ``["*"]`` for any. Without it, those of this machine alone, unless there is a token.
+            ``["*"]`` for any. Without it, those of this machine alone, unless there is a token. It keeps web pages of
+            other places out, and nobody else: a program can say any name.
+        open_to_all: over HTTP, whether everybody who reaches the server may call its tools, without a token, also from
+            other machines.
         deps: what tools get as ``RunContext.deps``.
         user_id: for whom the tools work.
-        at_once: how many calls run at the same time; others wait.
+        at_once: how many tools run at the same time on one transport; others wait. Over HTTP one host has half of these
+            turns at most, so that it cannot keep all others waiting. A tool that asks its host something gives its turn
+            away meanwhile, unless it is exclusive. As many prompts and resources are read beside them.
 
     Raises:
         ConfigurationError: a tool is no tool, two have one name, or an option is wrong.
@@ -76,6 +82,7 @@ class MCPServer:
         instructions: str | None = None,
         token: str | Secret | None = None,
         allowed_hosts: Iterable[str] | None = None,
+        open_to_all: bool = False,
         deps: Any = None,
         user_id: str = "default",
         at_once: int = DEFAULT_TOOLS_AT_ONCE,
@@ -95,6 +102,7 @@ class MCPServer:
         self.instructions = instructions
         self._token = _secret(token)
         self._allowed_hosts = None if allowed_hosts is None else tuple(allowed_hosts)
+        self._open_to_all = open_to_all
         self._context = RunContext(deps=deps, user_id=user_id, agent_name=name)
         self._at_once = at_once
         self._offer = Offer()
@@ -196,7 +204,7 @@ class MCPServer:
 
     def run(
         self,
-        transport: Transport = "stdio",
+        transport: ServedOver = "stdio",
         *,
         host: str = DEFAULT_HOST,
         port: int = DEFAULT_PORT,
@@ -239,6 +247,7 @@ class MCPServer:
         Meanwhile stdout belongs to the protocol: what is printed goes to stderr, and stdin is empty.
 
         Raises:
+            ConfigurationError: stdin or stdout is closed, or this process serves them already.
             MissingExtra: the ``mcp`` extra is not installed.
         """
         server = self.sdk_server()
@@ -250,21 +259,25 @@ class MCPServer:
         """Serve by streamable HTTP until cancelled; stderr says where.
 
         Args:
-            host: the address to listen at. Beyond this machine (``"0.0.0.0"``), the server needs a token or
-                ``allowed_hosts``.
+            host: the address to listen at. Beyond this machine (``"0.0.0.0"``), the server needs a token, or
+                ``open_to_all``.
             port: 0 for any that is free.
-            path: where the protocol is spoken.
+            path: where the protocol is spoken; it begins with a slash.
 
         Raises:
-            ConfigurationError: the address cannot be listened at, or everybody could come in.
+            ConfigurationError: there is no such address, it cannot be listened at, or everybody could come in.
             MissingExtra: the ``mcp`` extra is not installed.
         """
+        _check_address(host, port, path)
         _load()
         from plait.mcp.server.http import serve
 
         here = host in _LOOPBACK
-        if not here and self._token is None and self._allowed_hosts is None:
-            msg = f"at {excerpt(host)!r} everybody could call the tools: give MCPServer token= or allowed_hosts="
+        if not here and self._token is None and not self._open_to_all:
+            msg = (
+                f"at {excerpt(repr(host))} everybody who reaches this machine could call the tools: give MCPServer "
+                "token='...', or open_to_all=True if that is what you want"
+            )
             raise ConfigurationError(msg)
         await serve(self._application(path, here=here), self.name, host, port, path)
 
@@ -272,11 +285,15 @@ class MCPServer:
     def app(self) -> App:
         """The ASGI application, which speaks the protocol at ``/mcp``: for `uvicorn`, or to mount in another one.
 
+        Where another one mounts it, nobody tells it of the end: let that one's lifespan end with
+        ``await server.app.close()``. A web server that is told to stop may first wait for calls under way, as `uvicorn`
+        does without ``timeout_graceful_shutdown``.
+
         Raises:
             MissingExtra: the ``mcp`` extra is not installed.
         """
         if self._app is None:
-            self._app = self._application(DEFAULT_PATH, here=self._token is None)
+            self._app = self._application(DEFAULT_PATH, here=self._token is None and not self._open_to_all)
         return self._app
 
     def sdk_server(self) -> Server[Any]:
@@ -286,7 +303,7 @@ class MCPServer:
             MissingExtra: the ``mcp`` extra is not installed.
         """
         _load()
-        return self._methods().server
+        return self._methods(shared=False).server
 
     def _application(self, path: str, *, here: bool) -> App:
         _load()
@@ -295,13 +312,17 @@ class MCPServer:
         hosts = self._allowed_hosts
         if hosts is None:
             hosts = LOOPBACK if here else ("*",)
-        return App(self.sdk_server, Door(self._token, hosts), path)
 
-    def _methods(self) -> Methods:
+        def make() -> Server[Any]:
+            return self._methods(shared=True).server
+
+        return App(make, Door(self._token, hosts), path)
+
+    def _methods(self, *, shared: bool) -> Methods:
         from plait.mcp.server.calls import Calls
         from plait.mcp.server.protocol import Methods
 
-        calls = Calls(self._context, self._at_once)
+        calls = Calls(self._context, self._at_once, shared=shared)
         made = Methods(self.name, self.version, self.description, self.instructions, self._offer, calls)
         self._serving.add(made)
         return made
@@ -313,6 +334,26 @@ def _secret(token: str | Secret | None) -> Secret | None:
         msg = "token must be a text or a Secret that is not empty, or None for no such check"
         raise ConfigurationError(msg)
     return made
+
+
+def _check_address(host: object, port: object, path: object) -> None:
+    if not isinstance(host, str) or not _is_name(host):
+        msg = f"host must be an address of this machine, such as '127.0.0.1', not {excerpt(repr(host))}"
+    elif type(port) is not int or not 0 <= port <= _MAX_PORT:
+        msg = f"port must be a whole number from 0, for any that is free, to 65535, not {excerpt(repr(port))}"
+    elif not isinstance(path, str) or not path.startswith("/"):
+        msg = f"path must begin with a slash, as {DEFAULT_PATH!r} does, not be {excerpt(repr(path))}"
+    else:
+        return
+    raise ConfigurationError(msg)
+
+
+def _is_name(host: str) -> bool:
+    try:
+        host.encode("idna")  # as the socket does
+    except UnicodeError:
+        return False
+    return "\0" not in host
 
 
 def _load() -> None:

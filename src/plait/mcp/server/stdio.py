@@ -12,13 +12,24 @@ import logging
 import os
 import select
 import sys
+import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 from mcp.shared.message import SessionMessage
-from mcp_types import INVALID_REQUEST, PARSE_ERROR, ErrorData, JSONRPCError, jsonrpc_message_adapter
+from mcp_types import (
+    INTERNAL_ERROR,
+    INVALID_REQUEST,
+    PARSE_ERROR,
+    ErrorData,
+    JSONRPCError,
+    JSONRPCNotification,
+    JSONRPCResponse,
+    jsonrpc_message_adapter,
+)
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from plait.errors import ConfigurationError
 
@@ -27,6 +38,7 @@ if TYPE_CHECKING:
 
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
     from mcp.server.lowlevel import Server
+    from mcp_types import JSONRPCMessage
 
     Incoming = SessionMessage | Exception
 
@@ -35,6 +47,8 @@ MAX_LINE: Final = 4 * 1024 * 1024
 _AT_ONCE: Final = 65_536
 _LAST_WORDS: Final = 1.0
 """Seconds to write what was answered before the host closed stdin."""
+
+_TAKING: Final = threading.Lock()
 
 logger = logging.getLogger("plait.mcp")
 
@@ -62,8 +76,20 @@ def _taken() -> Iterator[tuple[int, int]]:
     """Take stdin and stdout away from the process, and give them as two descriptors.
 
     Raises:
-        ConfigurationError: one of them is closed.
+        ConfigurationError: one of them is closed, or they are taken already.
     """
+    if not _TAKING.acquire(blocking=False):
+        msg = "stdin and stdout are being served already, and there is one host at them; serve others over HTTP"
+        raise ConfigurationError(msg)
+    try:
+        with _redirected() as both:
+            yield both
+    finally:
+        _TAKING.release()
+
+
+@contextmanager
+def _redirected() -> Iterator[tuple[int, int]]:
     _flush()
     try:
         source, sink, nothing = os.dup(0), os.dup(1), os.open(os.devnull, os.O_RDWR)
@@ -110,11 +136,15 @@ def _read(line: bytes | None) -> SessionMessage | JSONRPCError | None:
     if not line.strip():
         return None
     try:
-        return SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False))
+        message = jsonrpc_message_adapter.validate_json(line, by_name=False)
     except ValidationError as error:
         if error.errors(include_url=False, include_context=False, include_input=False)[0]["type"] == "json_invalid":
             return _refusal(PARSE_ERROR, "not valid JSON")
         return _refusal(INVALID_REQUEST, "no message of JSON-RPC 2.0")
+    if isinstance(message, JSONRPCNotification) and "id" in from_json(line):
+        # To the SDK, a request whose id is none is a note, which nobody would answer.
+        return _refusal(INVALID_REQUEST, "the id of a request must be a text or a whole number")
+    return SessionMessage(message)
 
 
 def _refusal(code: int, why: str) -> JSONRPCError:
@@ -148,14 +178,25 @@ async def _send(sink: int, to_host: MemoryObjectReceiveStream[SessionMessage]) -
     try:
         async with to_host:
             async for message in to_host:
-                text = message.message.model_dump_json(by_alias=True, exclude_unset=True)
-                left = memoryview(f"{text}\n".encode())
+                left = memoryview(_written(message.message))
                 while left:
                     await _ready(sink, loop.add_writer, loop.remove_writer)
                     # So much, a pipe that is ready takes without making the whole program wait for its reader.
                     left = left[os.write(sink, left[: select.PIPE_BUF]) :]
     except OSError:
         logger.debug("the host no longer reads")
+
+
+def _written(message: JSONRPCMessage) -> bytes:
+    """Give a message as a line; an error in place of an answer that cannot be written, and nothing for a note."""
+    try:
+        return f"{message.model_dump_json(by_alias=True, exclude_unset=True)}\n".encode()
+    except ValueError as error:  # half a surrogate pair, or what has no form in JSON
+        logger.warning("a message to the host cannot be written: %s", type(error).__name__)
+        if not isinstance(message, JSONRPCResponse | JSONRPCError):
+            return b""
+        why = ErrorData(code=INTERNAL_ERROR, message="the answer has no form in JSON")
+        return _written(JSONRPCError(jsonrpc="2.0", id=message.id, error=why))
 
 
 async def _ready(fd: int, watch: Callable[..., None], leave: Callable[[int], bool]) -> None:
