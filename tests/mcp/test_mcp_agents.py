@@ -209,7 +209,7 @@ async def test_what_cannot_be_registered_leaves_the_others() -> None:
     async with AsyncMCPClient(AsyncOpenRouterClient(provider=provider())) as client:
         await client.register_mcp_server("demo", official("stdio"))
         before = list(client.tools)
-        with pytest.raises(ConfigurationError, match="an MCP server 'demo' is registered already"):
+        with pytest.raises(ConfigurationError, match="two MCP servers are named 'demo'"):
             await client.register_mcp_server("demo", official("stdio"))
         with pytest.raises(MCPError, match="the MCP server 'gone' cannot be used"):
             await client.register_mcp_server("gone", f"http://127.0.0.1:{free_port()}/mcp")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Self
 
 from typing_extensions import override
 
 from plait.clients.sync import ToolClient, async_form
 from plait.clients.tools import AsyncToolClient
-from plait.errors import ConfigurationError, excerpt
+from plait.errors import ConfigurationError
 from plait.mcp.client.connection import MCPConnection
+from plait.mcp.client.several import MCPServers
 from plait.portal import PORTAL
 from plait.run import DEFAULT_LIMITS
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from plait.clients.sync import OpenRouterClient
     from plait.interrupts import Secret
     from plait.mcp.client.several import MCPServerForm
-    from plait.tools import Tool
+    from plait.tools import Tool, Toolbox
 
 
 class AsyncMCPClient(AsyncToolClient):
@@ -33,7 +33,7 @@ class AsyncMCPClient(AsyncToolClient):
         openrouter_client, max_turns, max_tool_calls: as for `AsyncToolClient`.
     """
 
-    __slots__ = ("_connections",)
+    __slots__ = ("_servers",)
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class AsyncMCPClient(AsyncToolClient):
         max_tool_calls: int = DEFAULT_LIMITS.max_tool_calls,
     ) -> None:
         super().__init__(openrouter_client, max_turns=max_turns, max_tool_calls=max_tool_calls)
-        self._connections: dict[str, MCPConnection] = {}
+        self._servers = MCPServers([])
 
     async def register_mcp_server(
         self, name: str, base_url: MCPServerForm, token: str | Secret | None = None
@@ -65,26 +65,33 @@ class AsyncMCPClient(AsyncToolClient):
             PlaitError: it cannot be reached, is no MCP server, or has no tool that can be used; see `MCPConnection`.
         """
         connection = _connection(name, base_url, token)
-        if self._connections.setdefault(name, connection) is not connection:
-            msg = f"an MCP server {excerpt(repr(name), 60)} is registered already; give this one another name"
-            raise ConfigurationError(msg)
+        self._servers.add(connection)
         try:
             tools = await connection.open()
-            self._add(tools.values())
+            self._renew()
         except BaseException:
-            del self._connections[name]
+            self._servers.remove(connection)
+            self._renew()
             await connection.close()
             raise
         return tools
 
     async def close(self) -> None:
         """End the connections, and take their tools back; the servers may be registered anew."""
-        connections, self._connections = list(self._connections.values()), {}
-        self._take_back(tool for connection in connections for tool in connection.tools.values())
-        ended = await asyncio.gather(*(connection.close() for connection in connections), return_exceptions=True)
-        for error in ended:
-            if error is not None:
-                raise error
+        servers, self._servers = self._servers, MCPServers([])
+        with self._adding:
+            self._toolbox = servers.without(self._toolbox)
+        await servers.close()
+
+    @override
+    def _tools_now(self) -> Toolbox:
+        return self._renew()
+
+    def _renew(self) -> Toolbox:
+        """Have the tools of the servers as they are approved now."""
+        with self._adding:
+            self._toolbox = self._servers.renewed(self._toolbox)
+            return self._toolbox
 
     @override
     async def __aexit__(self, *_exception: object) -> None:

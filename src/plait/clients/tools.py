@@ -127,10 +127,8 @@ class AsyncToolClient:
         with self._adding:
             self._toolbox = self._toolbox.joined(tools)
 
-    def _take_back(self, tools: Iterable[Tool]) -> None:
-        with self._adding:
-            gone = set(map(id, tools))
-            self._toolbox = Toolbox.of({n: tool for n, tool in self._toolbox.tools.items() if id(tool) not in gone})
+    def _tools_now(self) -> Toolbox:
+        return self._toolbox
 
     def get_tools(self) -> list[dict[str, Any]]:
         """Give what the model is told of the tools, in OpenAI's form."""
@@ -223,7 +221,7 @@ class AsyncToolClient:
             provider,
             read_messages(messages, provider.name),
             read_options(of_model),
-            toolbox=self._toolbox,
+            toolbox=self._tools_now(),
             output=output,
             stream=stream,
             limits=self._limits,

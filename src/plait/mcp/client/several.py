@@ -1,4 +1,4 @@
-"""The MCP servers of an agent, in every form that people name them; connected when their tools are first needed."""
+"""The MCP servers of an agent or a client, in every form that people name them; connected when first needed."""
 
 from __future__ import annotations
 
@@ -42,12 +42,21 @@ class MCPServers:
         self._opened = False
         self._given: list[Tool] = []
         for name, server in named:
-            connection = _connection(name, server)
-            if self._connections.setdefault(connection.name, connection) is not connection:
-                msg = (
-                    f"two MCP servers are named {connection.name!r}; name them: mcp_servers={{'one': ..., 'two': ...}}"
-                )
-                raise ConfigurationError(msg)
+            self.add(_connection(name, server))
+
+    def add(self, connection: MCPConnection) -> None:
+        """Take one more.
+
+        Raises:
+            ConfigurationError: one has this name already.
+        """
+        if self._connections.setdefault(connection.name, connection) is not connection:
+            msg = f"two MCP servers are named {connection.name!r}; give one of them another name"
+            raise ConfigurationError(msg)
+
+    def remove(self, connection: MCPConnection) -> None:
+        """Take one out; its session is not touched."""
+        self._connections.pop(connection.name, None)
 
     async def open(self) -> None:
         """Open all connections, the first time; later nothing, for the tools connect by themselves when called.
@@ -74,10 +83,13 @@ class MCPServers:
         tools = [tool for connection in self._connections.values() for tool in connection.tools.values()]
         if tools == self._given:
             return toolbox
-        own = {name: tool for name, tool in toolbox.tools.items() if tool not in self._given}
-        made = Toolbox.of(own).joined(tools)
+        made = self.without(toolbox).joined(tools)
         self._given = tools
         return made
+
+    def without(self, toolbox: Toolbox) -> Toolbox:
+        """Give a toolbox without the tools that it got here."""
+        return Toolbox.of({name: tool for name, tool in toolbox.tools.items() if tool not in self._given})
 
     async def close(self) -> None:
         """End the connections, and the servers that were started here."""
