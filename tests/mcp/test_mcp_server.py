@@ -314,7 +314,7 @@ async def test_one_host_of_several_has_half_of_the_turns_and_of_the_line() -> No
     calls = [asyncio.create_task(take("a")) for _ in range(2 + MAX_WAITING // 2)]
     await asyncio.sleep(0)
     with pytest.raises(ToolError, match="the server is busy: 500 calls wait"):
-        await take("a")
+        await asyncio.wait_for(take("a"), TIMEOUT)
     calls += [asyncio.create_task(take(whose)) for whose in "bcd"]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
