@@ -881,14 +881,14 @@ for line in sys.stdin:
         case {"method": "tools/list", "id": number}:
             say(id=number, result={"tools": [{"name": "act", "inputSchema": {}}]})
         case {"method": "tools/call"}:
-            while True:
-                say(id="ping", method="ping")
+            for number in range(200_000):
+                say(id=f"ping {number}", method="ping")
 """
 
 
 @pytest.mark.fault("S17")
 async def test_a_server_that_asks_and_takes_no_answer_is_read_no_more() -> None:
-    async with MCPConnection("raw", [sys.executable, "-S", "-c", PINGS], timeout=1.0) as raw_server:
+    async with MCPConnection("raw", [sys.executable, "-S", "-c", PINGS], timeout=2.0) as raw_server:
         with pytest.raises(ToolError, match="gave no answer to the call of 'raw_act'"):
             await call(raw_server.tools, "raw_act")
         assert len(asyncio.all_tasks()) < MAX_UNANSWERED + 20
