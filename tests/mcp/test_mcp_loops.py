@@ -80,7 +80,7 @@ async def test_a_sync_client_used_in_the_event_loop_that_it_was_registered_in() 
     before = asyncio.all_tasks()
     await client.aregister_mcp_server("raw", raw())
     assert client.chat("Go.").choices[0].message.content == "Done."
-    assert [result.text for result in provider.requests[-1].messages[-1].tool_results] == [STANDS_STILL]
+    assert [result.text for result in provider.requests[-1].messages[-1].tool_results] == ["act done"]
     client.close()
     await until(lambda: asyncio.all_tasks() == before)
 
