@@ -420,6 +420,36 @@ raise SystemExit(7)
     assert run(program) == (7, "", "")
 
 
+def test_ctrl_c_under_a_running_event_loop_cancels_a_call() -> None:
+    program = """
+import asyncio, os, signal, threading
+from plait.portal import PORTAL
+async def wait():
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    try:
+        await asyncio.sleep(60)
+    finally:
+        print("cancelled", flush=True)
+async def batches():
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    try:
+        await asyncio.sleep(60)
+        yield [1]
+    finally:
+        print("closed", flush=True)
+async def call():
+    PORTAL.call(wait)
+async def read():
+    list(PORTAL.iterate(batches))
+for main in (call, read):
+    try:
+        asyncio.run(main())
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+    assert run(program) == (0, "cancelled\ninterrupted\nclosed\ninterrupted\n", "")
+
+
 def test_a_forked_child_begins_with_a_portal_of_its_own() -> None:
     program = """
 import os

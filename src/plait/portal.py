@@ -18,9 +18,9 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Awaitable
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, wait
 from contextlib import suppress
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
 from plait.errors import Cancelled, ConfigurationError
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_LOOK_AFTER: Final = 0.05
 _ENDS_WITHIN: Final = 3 * GRACE
 """Seconds that what was cancelled may take to clean up before its caller goes on without it."""
 
@@ -64,7 +65,10 @@ class _Work(Generic[T]):
         Raises:
             Cancelled: it was cancelled, by the portal's end or by the run that the caller is part of.
         """
+        told = _Told()
         try:
+            while told.patience is not None and not wait((self.outcome,), told.patience).done:
+                told.check()
             return self.outcome.result()
         except CancelledError:
             self.ended.wait(_ENDS_WITHIN)
@@ -139,6 +143,32 @@ class _Work(Generic[T]):
         scope.adopt(asyncio.ensure_future(stand_in()))
 
 
+class _Told:
+    """Whether the task that a sync caller blocks is told to end meanwhile.
+
+    Under `asyncio.run` the first Ctrl-C raises nothing: it cancels the main task, which cannot notice while it blocks.
+
+    Attributes:
+        patience: seconds between two looks; None where there is no task.
+    """
+
+    __slots__ = ("_before", "_task", "patience")
+
+    def __init__(self) -> None:
+        self._task = None if running_loop() is None else asyncio.current_task()
+        self._before = 0 if self._task is None else self._task.cancelling()
+        self.patience = None if self._task is None else _LOOK_AFTER
+
+    def check(self) -> None:
+        """Look.
+
+        Raises:
+            CancelledError: asyncio's, for the task.
+        """
+        if self._task is not None and self._task.cancelling() > self._before:
+            raise asyncio.CancelledError
+
+
 class SyncStream(Generic[T]):
     """Pieces of a stream, for sync readers: ``for piece in stream``.
 
@@ -169,7 +199,7 @@ class SyncStream(Generic[T]):
         if work is None:
             return bool(self._ready)
         try:
-            batch = self._arrived.get()
+            batch = self._next()
             if batch is not None:
                 self._ready.extend(batch)
                 return True
@@ -181,6 +211,14 @@ class SyncStream(Generic[T]):
             self.close()
             raise
         return bool(self._ready)
+
+    def _next(self) -> Sequence[T] | None:
+        told = _Told()
+        while True:
+            try:
+                return self._arrived.get(timeout=told.patience)
+            except Empty:
+                told.check()
 
     def close(self) -> None:
         """End the stream, from any thread, and wait until what produces it ended. What was not read is dropped."""

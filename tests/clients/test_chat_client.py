@@ -21,6 +21,7 @@ from plait import (
     OpenRouterConnectionError,
     OpenRouterError,
     OpenRouterModel,
+    StopSignal,
 )
 from plait.errors import ConfigurationError, EmptyAnswer, OutputInvalid, Refused
 from plait.providers.retry import Retrying
@@ -106,6 +107,13 @@ async def test_all_answers_that_were_asked_for_are_choices() -> None:
         assert server.requests[0]["n"] == 2
     assert [(choice.index, choice.message.content) for choice in completion.choices] == [(0, "one"), (1, "two")]
     assert (completion.id, completion.model, completion.usage) == ("gen-1", "m", None)
+
+
+async def test_fields_of_openrouter_and_options_without_effect_are_taken() -> None:
+    with FaultServer() as server:
+        await client_of(server).create(HELLO, top_k=5, transforms=[], stream_options={"include_usage": True})  # type: ignore[call-overload]  # not OpenAI's
+        (asked,) = server.requests
+    assert (asked["top_k"], asked["transforms"], "stream_options" in asked) == (5, [], False)
 
 
 async def test_calls_of_tools_are_for_the_caller() -> None:
@@ -439,6 +447,11 @@ async def test_an_empty_answer_is_an_error() -> None:
         ({"max_retries": 0}, "max_retries=... of the client"),
         ({"thread": "x"}, "Agent, which keeps threads"),
         ({"user_id": "x"}, "a plain client carries out no tool"),
+        ({"temprature": 1}, "there is no option 'temprature'; is 'temperature' meant?"),
+        ({"max_token": 1}, "is 'max_tokens' meant?"),
+        ({"straem": True}, "is 'stream' meant?"),
+        ({"deadline": 1}, "limits=TransportLimits(...) of the client"),
+        ({"stop": StopSignal()}, "a StopSignal ends a call of a client with tools"),
         ({"modalities": ["text", "audio"]}, "answers are text, and images"),
         ({"model": ["a"]}, "model must be a model's name, not ['a']"),
         ({"model": " "}, "model must be a model's name, not ' '"),
@@ -459,7 +472,7 @@ async def test_wrong_options_are_refused_before_anything_is_sent(options: dict[s
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"token": 7}, "api_key must be a text, not int"),
+        ({"token": 7}, "token must be a text, not int"),
         ({"token": "x", "base_url": "nowhere"}, "nowhere"),
         ({"token": "x", "max_retries": -1}, "max_retries of a RetryPolicy is -1"),
         ({"token": "x", "provider": "openruter"}, "Did you mean 'openrouter'?"),

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from openai.types.chat import ChatCompletionMessage as SdkMessage
 
+from plait import ChatCompletion
 from plait.clients.answers import answer_message
 from plait.clients.conversation import read_messages
 from plait.errors import ConfigurationError
@@ -211,6 +212,10 @@ MESSAGE = "a message is a dict such as {'role': 'user', 'content': 'Hello'}"
         (7, "messages must be a list such as [{'role': 'user', 'content': 'Hello'}]; not int"),
         (["Hi", 7], f"messages[1] is a int; {MESSAGE}"),
         ([SimpleNamespace(role="user")], f"messages[0] is a SimpleNamespace; {MESSAGE}"),
+        (
+            [ChatCompletion(id="x", choices=[], created=0, model="m")],
+            "messages[0] is a whole completion; what goes among the messages is its choices[0].message",
+        ),
         ([{"content": "x"}], "messages[0] has the role None; the roles are system, developer, user, assistant, tool"),
         (
             [{"role": ["user"], "content": "x"}],

@@ -20,6 +20,7 @@ from plait import (
     AsyncMCPClient,
     AsyncOpenRouterClient,
     AsyncToolClient,
+    Cancelled,
     ChatStream,
     ConfigurationError,
     MCPClient,
@@ -294,6 +295,18 @@ def test_a_stop_signal_of_another_thread_ends_a_sync_call() -> None:
     ending.start()
     assert tools.chat("Wait.", stop=stop).stop_reason == "user_stop"
     ending.join()
+
+
+def test_a_stream_that_was_left_has_no_completion() -> None:
+    stream = OpenRouterClient(provider=Waiting()).create("x", stream=True)
+    stream.close()
+    with pytest.raises(Cancelled, match="the stream was left before its answer was whole"):
+        stream.get_final_completion()
+
+
+def test_help_says_the_same_on_both_sides() -> None:
+    assert OpenRouterClient.acreate.__doc__ == OpenRouterClient.create.__doc__ == AsyncOpenRouterClient.create.__doc__
+    assert ToolClient.register_tool.__doc__ == AsyncToolClient.register_tool.__doc__
 
 
 def test_properties_are_those_of_the_async_form() -> None:

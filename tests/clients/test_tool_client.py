@@ -302,7 +302,7 @@ async def test_an_answer_that_was_cut_by_the_deadline_is_not_said_to_be_whole() 
     [
         ("weather", get_weather, None, "two tools are named 'weather'"),
         ("has spaces", get_weather, None, "is no name for a tool"),
-        ("other", "no function", None, "needs a function"),
+        ("other", "no function", None, "register_tool takes a function or a Tool as its function, not str"),
         ("other", get_weather, {"type": "array"}, "must have an object at its root"),
         ("other", get_weather, ["no schema"], "must be a dict"),
     ],

@@ -161,6 +161,7 @@ async def test_a_tool_of_a_server_never_takes_the_place_of_another() -> None:
         ([{"command": "npx", "args": ["-y", "thing"]}], ["thing"]),
         ([{"name": "mine", "command": "npx", "args": ["-y", "thing"]}], ["mine"]),
         ({"web": "http://localhost/mcp", "files": {"command": "x", "args": []}}, ["web", "files"]),
+        ({"mcpServers": {"time": {"command": "uvx", "args": ["mcp-server-time"]}}}, ["time"]),
         ([MCPConnection("kept", "http://localhost/mcp")], ["kept"]),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, TypeVar
 
 from plait.errors import ConfigurationError, excerpt
@@ -60,6 +61,17 @@ class ChatOptions(TypedDict, total=False):
 _KNOWN: Final = frozenset(item.name for item in fields(Settings)) - {"extra"}
 _NOT_EXTRA: Final = _KNOWN | {"model", "messages", "stream", "max_completion_tokens", "response_format"}
 
+_FIELDS: Final = frozenset(
+    {
+        *("frequency_penalty", "presence_penalty", "repetition_penalty", "logit_bias", "logprobs", "top_logprobs"),
+        *("top_k", "top_a", "min_p", "reasoning", "reasoning_effort", "include_reasoning", "verbosity", "user"),
+        *("metadata", "store", "service_tier", "prediction", "web_search_options", "safety_identifier"),
+        *("prompt_cache_key", "transforms", "models", "route", "provider", "plugins", "usage", "response_format"),
+        *("structured_outputs", "prompt", "session_id", "think", "keep_alive", "format"),
+    }
+)
+"""Fields of requests that are sent as they are given; what is nearly one of them, or an option, is a misprint."""
+
 _LIMITS: Final = "ToolClient(..., max_turns=..., max_tool_calls=...), or limits=RunLimits(...) of a call with tools"
 _WITH_TOOLS: Final = "the same option of a ToolClient: a plain client carries out no tool"
 ELSEWHERE: Final = {
@@ -67,7 +79,7 @@ ELSEWHERE: Final = {
     "extra_headers": "default_headers=... of the client",
     "extra_query": "base_url=... of the client",
     "max_retries": "max_retries=... of the client",
-    "stream_options": "nothing: a stream always tells its tokens",
+    "deadline": "limits=TransportLimits(...) of the client, or limits=RunLimits(...) of a call with tools",
     "functions": "tools=[...]",
     "function_call": "tool_choice=...",
     "audio": "nothing: answers that are sound cannot be read",
@@ -110,6 +122,10 @@ def read_options(options: Mapping[str, Any]) -> Settings:
     given = {name: value for name, value in options.items() if value is not None}
     if not given:
         return DEFAULT_SETTINGS
+    given.pop("stream_options", None)  # a stream always tells its tokens
+    if callable(getattr(given.get("stop"), "set", None)):
+        msg = "a StopSignal ends a call of a client with tools, which needs to have none: ToolClient(client).chat(...)"
+        raise ConfigurationError(msg)
     limit = given.pop("max_completion_tokens", None)
     if limit is not None and given.setdefault("max_tokens", limit) != limit:
         msg = "max_tokens and max_completion_tokens say the same; give one of them"
@@ -125,6 +141,10 @@ def read_options(options: Mapping[str, Any]) -> Settings:
         raise ConfigurationError(msg)
     known = {name: value for name, value in given.items() if name in _KNOWN}
     more = {name: value for name, value in given.items() if name not in _KNOWN}
+    for name in more:
+        if name not in _FIELDS and (meant := get_close_matches(name, [*_KNOWN, *_FIELDS, "stream"], 1, 0.8)):
+            msg = f"there is no option {excerpt(name, 40)!r}; is {meant[0]!r} meant? What is, goes into extra_body"
+            raise ConfigurationError(msg)
     return Settings(**known, extra=FrozenDict({**more, **extra})) if more or extra else Settings(**known)
 
 

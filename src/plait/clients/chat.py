@@ -87,6 +87,9 @@ class AsyncOpenRouterClient:
         limits: TransportLimits | None = None,
     ) -> None:
         self._retry = RetryPolicy(max_retries=max_retries, initial_delay=retry_initial_delay, max_delay=retry_max_delay)
+        if not isinstance(token, str | None):
+            msg = f"token must be a text, not {type(token).__name__}"
+            raise ConfigurationError(msg)
         self._given = _Given(token, base_url, default_headers, provider, limits)
         self._others: dict[str, Provider] = {}
         own = model is not OpenRouterModel.GPT35_TURBO  # which is OpenRouter's name of a model

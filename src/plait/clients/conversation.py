@@ -130,8 +130,11 @@ def _read(item: Any, number: int, provider: str) -> Message:
         return as_message(item)
     if isinstance(item, ChatCompletionMessage) and item.said is not None:
         return item.said
-    item = _as_mapping(item)
     where = f"messages[{number}]"
+    if hasattr(item, "choices"):
+        msg = f"{where} is a whole completion; what goes among the messages is its choices[0].message"
+        raise ConfigurationError(msg)
+    item = _as_mapping(item)
     if not isinstance(item, Mapping):
         msg = f"{where} is a {type(item).__name__}; a message is a dict such as {{'role': 'user', 'content': 'Hello'}}"
         raise ConfigurationError(msg)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from plait.errors import Cancelled
 from plait.portal import PORTAL
 from plait.promises import StreamedPromise
 from plait.scopes import owner_beyond_task
@@ -71,8 +72,17 @@ class AsyncChatStream:
         return self._reader.__anext__()
 
     async def get_final_completion(self) -> ChatCompletion[Any]:
-        """Give the whole answer, when it is there."""
-        return await self._promise
+        """Give the whole answer, when it is there.
+
+        Raises:
+            Cancelled: the stream was left early.
+            ModelError: the answer broke off.
+        """
+        try:
+            return await self._promise
+        except Cancelled:
+            msg = "the stream was left before its answer was whole, so there is no completion; read it to its end"
+            raise Cancelled(msg) from None
 
     async def close(self) -> None:
         """End it, and wait until it ended."""

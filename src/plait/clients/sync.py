@@ -6,6 +6,7 @@ threads. ``acreate``, ``achat`` and ``aparse`` are the async form's own methods,
 
 from __future__ import annotations
 
+from inspect import isfunction
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, overload
 
 from plait.clients.chat import MAX_RETRIES, RETRY_INITIAL_DELAY, RETRY_MAX_DELAY, AsyncOpenRouterClient
@@ -359,3 +360,10 @@ def async_form(client: OpenRouterClient, owner: str) -> AsyncOpenRouterClient:
         msg = f"{owner} takes an OpenRouterClient, which it asks, not {type(client).__name__}"
         raise ConfigurationError(msg)
     return client._client  # noqa: SLF001  # sync forms are of one kind
+
+
+for _sync, _of in ((OpenRouterClient, AsyncOpenRouterClient), (ToolClient, AsyncToolClient)):
+    for _name, _method in vars(_sync).items():  # what is said of a method is the same on both sides: for help()
+        _twin = getattr(_of, _name, None) or getattr(_of, _name.removeprefix("a"), None)
+        if isfunction(_method) and _twin is not None and not _name.startswith("_"):
+            _method.__doc__ = _twin.__doc__

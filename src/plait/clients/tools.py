@@ -115,6 +115,9 @@ class AsyncToolClient:
         Raises:
             ConfigurationError: another tool has this name, or the function cannot be offered; the other tools stay.
         """
+        if not callable(function) and not isinstance(function, Tool):
+            msg = f"register_tool takes a function or a Tool as its function, not {type(function).__name__}"
+            raise ConfigurationError(msg)
         if schema is None and isinstance(function, Tool):
             tool = renamed(as_tool(function), name, description)
         else:

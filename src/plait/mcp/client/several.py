@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from plait.errors import ConfigurationError, excerpt
@@ -37,6 +37,8 @@ class MCPServers:
         if isinstance(servers, str) or not isinstance(servers, Sequence | Mapping):
             msg = f"mcp_servers takes a list of servers, or a dict of them by name, not {type(servers).__name__}"
             raise ConfigurationError(msg)
+        if isinstance(servers, Mapping) and set(servers) == {"mcpServers"}:  # a whole file of the usual form
+            servers = cast("Mapping[str, MCPServerForm]", servers["mcpServers"])
         named = servers.items() if isinstance(servers, Mapping) else ((None, server) for server in servers)
         self._connections: dict[str, MCPConnection] = {}
         self._opened = False
