@@ -12,6 +12,7 @@ import select
 from asyncio import CancelledError, sleep
 from base64 import b64encode
 from contextvars import Context
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
@@ -21,7 +22,7 @@ from yarl import URL
 from plait.providers.http.lookout import Lookout
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, TimerHandle
+    from asyncio import AbstractEventLoop, Task, TimerHandle
     from collections.abc import AsyncGenerator, Mapping
 
     from aiohttp.client_proto import ResponseHandler
@@ -173,9 +174,16 @@ class Connections:
         try:
             return Line(await opening, self, key)
         except CancelledError:
-            if opening.done() and not opening.cancelled() and opening.exception() is None:
-                Line(opening.result(), self, key).close()  # it came at the same moment
+            if opening.done():
+                self._give_up(key, opening)
+            else:  # at a loop's end both tasks are cancelled at once, and a connection may come all the same
+                opening.add_done_callback(partial(self._give_up, key))
             raise
+
+    def _give_up(self, key: ConnectionKey, opening: Task[Connection]) -> None:
+        """Close a connection that came when nobody waited for it any more."""
+        if not opening.cancelled() and opening.exception() is None:
+            Line(opening.result(), self, key).close()
 
     async def close(self) -> None:
         """Close what is free, and what is still in use."""
