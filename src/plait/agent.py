@@ -368,6 +368,12 @@ class Agent(Generic[Deps, Output]):
         """See `run`; for sync callers, who get the result when the run has ended."""
         return PORTAL.call(lambda: self.run(prompt, thread=thread, user_id=user_id, **options))
 
+    def resume_sync(
+        self, thread: str | None = None, *, user_id: str = DEFAULT_USER, **options: Unpack[RunOptions]
+    ) -> RunResult[Output]:
+        """See `resume`; for sync callers, who get the result when the run has ended."""
+        return PORTAL.call(lambda: self.resume(thread, user_id=user_id, **options))
+
     def stream_output_sync(
         self, content: Prompt, user_id: str = DEFAULT_USER, *, thread: str | None = None, **options: Unpack[RunOptions]
     ) -> SyncStream[Output]:
@@ -381,18 +387,6 @@ class Agent(Generic[Deps, Output]):
     def close_sync(self) -> None:
         """See `close`; for sync callers."""
         PORTAL.call(self.close)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self.close_sync()
-
-    def resume_sync(
-        self, thread: str | None = None, *, user_id: str = DEFAULT_USER, **options: Unpack[RunOptions]
-    ) -> RunResult[Output]:
-        """See `resume`; for sync callers, who get the result when the run has ended."""
-        return PORTAL.call(lambda: self.resume(thread, user_id=user_id, **options))
 
     async def log(self, thread: str | None = None, *, user_id: str = DEFAULT_USER) -> list[Entry]:
         """Give the entries of a thread, oldest first, for the views in `plait.log`; none where there is no thread."""
@@ -409,6 +403,12 @@ class Agent(Generic[Deps, Output]):
 
     async def __aexit__(self, *_exception: object) -> None:
         await self.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close_sync()
 
     async def _made(
         self, prompt: tuple[Message, ...], thread: Thread, options: RunOptions, *, observed: bool = True

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import concurrent.futures.thread  # its own exit handler, which waits for the threads of pools, must come after ours
+import concurrent.futures.thread  # noqa: F401  # its exit handler, which waits for pools, must be there before ours
 import os
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Awaitable
 from concurrent.futures import CancelledError, Future, wait
@@ -33,6 +34,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _LOOK_AFTER: Final = 0.05
+"""Seconds after which a caller who blocks a task looks whether that was told to end."""
+
+_NAP: Final = 0.002
+"""Seconds between two looks for a piece, where a caller blocks a task."""
+
 _ENDS_WITHIN: Final = 3 * GRACE
 """Seconds that what was cancelled may take to clean up before its caller goes on without it."""
 
@@ -214,11 +220,14 @@ class SyncStream(Generic[T]):
 
     def _next(self) -> Sequence[T] | None:
         told = _Told()
+        if told.patience is None:
+            return self._arrived.get()
         while True:
             try:
-                return self._arrived.get(timeout=told.patience)
+                return self._arrived.get_nowait()
             except Empty:
                 told.check()
+                time.sleep(_NAP)  # not get(timeout=...): Python 3.11's waits for ever where a signal meets its end
 
     def close(self) -> None:
         """End the stream, from any thread, and wait until what produces it ended. What was not read is dropped."""
@@ -382,4 +391,3 @@ PORTAL: Final = Portal()
 # Before the interpreter ends it waits for the threads of pools, and these may wait for the portal.
 getattr(threading, "_register_atexit", atexit.register)(PORTAL.close)
 os.register_at_fork(after_in_child=PORTAL.reset)
-_after: Final = concurrent.futures.thread

@@ -24,7 +24,7 @@ from plait.store.base import check_name
 from plait.tools import NO_TOOLS, Tool, Toolbox, as_tool, renamed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from plait.clients.completions import ChatCompletion
     from plait.interrupts import Secret
@@ -123,12 +123,9 @@ class AsyncToolClient:
         else:
             form = {"name": name, "description": description, "func": function}
             tool = as_tool(form if schema is None else {**form, "function_schema": schema})
-        self._add([tool])
-        return tool
-
-    def _add(self, tools: Iterable[Tool]) -> None:
         with self._adding:
-            self._toolbox = self._toolbox.joined(tools)
+            self._toolbox = self._toolbox.joined([tool])
+        return tool
 
     def _tools_now(self) -> Toolbox:
         return self._toolbox
