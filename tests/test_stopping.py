@@ -213,7 +213,7 @@ async def test_an_event_of_another_loop_is_refused_and_stops_nobody() -> None:
     agent = Agent(provider=OfflineProvider(["one two three"], delay=0.01))
     with pytest.raises(ConfigurationError, match=r"an asyncio\.Event of another event loop; use a StopSignal"):
         await agent.run("hi", stop=event)
-    with pytest.raises(ConfigurationError, match=r"takes a StopSignal or an asyncio\.Event"):
+    with pytest.raises(ConfigurationError, match=r"takes a StopSignal, an asyncio\.Event, or a function"):
         await agent.run("hi", stop=threading.Event())  # type: ignore[arg-type]
 
 

@@ -21,7 +21,7 @@ from plait.ids import new_id
 from plait.loop import Run
 from plait.messages import SystemMessage
 from plait.open_threads import OpenThreads
-from plait.options import check_options, definition_of, list_of_tools, messages_of, settings_of, store_of
+from plait.options import check_options, definition_of, list_of_tools, messages_of, settings_of, stop_of, store_of
 from plait.plain import EMPTY
 from plait.portal import PORTAL
 from plait.providers.base import DEFAULT_SETTINGS
@@ -435,7 +435,7 @@ class Agent(Generic[Deps, Output]):
             settings=self._settings,
             limits=options.get("limits", self.limits),
             hooks=self._hooks,
-            stop=options.get("stop"),
+            stop=stop_of(options.get("stop")),
             if_busy=options.get("if_busy", "queue"),
             sequential=self._sequential,
             observed=observed,
