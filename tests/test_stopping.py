@@ -31,7 +31,7 @@ from plait import (
 from plait.entries import MessageEntry, RunEnd
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from plait.entries import Entry
     from plait.store.base import Lease
@@ -381,7 +381,7 @@ async def test_a_function_that_says_stop_is_asked_before_anything_else_and_ends_
 
 
 async def test_a_function_that_cannot_say_is_asked_again_and_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
-    answers = iter([OSError("secret"), OSError("again"), True])
+    answers: Iterator[bool | OSError] = iter([OSError("secret"), OSError("again"), True])
 
     def broken() -> bool:
         answer = next(answers)
