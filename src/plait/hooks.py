@@ -12,7 +12,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, Self, get_args
 
 import msgspec
 from msgspec.structs import replace
@@ -251,6 +251,13 @@ class Hooks:
             functions = given if isinstance(given, Sequence) and not isinstance(given, str) else (given,)
             if prepared := tuple(_prepare(name, function) for function in functions):
                 self._prepared[name] = prepared
+
+    def joined(self, more: Hooks) -> Self:
+        """Give these hooks and more: of each name, these are called first."""
+        made = type(self)(time_limit=self.time_limit)
+        mine, others = self._prepared, more._prepared  # noqa: SLF001  # its own class
+        made._prepared = {name: (*mine.get(name, ()), *others.get(name, ())) for name in mine | others}
+        return made
 
     def __contains__(self, name: HookName) -> bool:
         return name in self._prepared

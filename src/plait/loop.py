@@ -26,7 +26,6 @@ from plait.composing import Composer
 from plait.entries import MessageEntry, RunEnd, RunStart
 from plait.errands import MAX_DEPTH, Errands, depth_here
 from plait.errors import (
-    ConfigurationError,
     LimitExceeded,
     NothingToResume,
     OutputInvalid,
@@ -36,6 +35,7 @@ from plait.errors import (
 )
 from plait.events import CUT, PAUSED, Fold, RunFinished, StopReason, TextDelta
 from plait.hooks import AfterRequest, HookName, RunEnded, TokenReceived, Veto
+from plait.inquiry import Inquiry
 from plait.log import REPAIR
 from plait.messages import AssistantMessage, ToolCall, UserMessage
 from plait.outcome import raise_refusal, validated, whole_answer
@@ -111,7 +111,7 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
     """One run: what it was given, and, when `events` is drained, its `result`."""
 
     result: RunResult[Output] | None = None
-    _fold: Fold | None = None
+    _inquiry: Inquiry | None = None
 
     async def events(self) -> AsyncGenerator[list[Event], None]:
         """Carry the run out, and give its events: one list for each socket read and each step.
@@ -140,7 +140,8 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
                             if isinstance(request, Veto):
                                 self._finish_early("guardrail", request.reason)
                                 continue
-                            fold = self._fold = Fold(self.provider.name, self.provider.model)
+                            fold = Fold(self.provider.name, self.provider.model)
+                            self._inquiry = Inquiry(request, fold)
                             answers = self.provider.stream(request)
                             try:
                                 async for deltas in answers:
@@ -197,7 +198,8 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
 
     async def _take(self, fold: Fold, turn: int) -> None:
         """Add the model's answer to the log, if it is one."""
-        self._fold = None if fold.finished else fold
+        if fold.finished:
+            self._inquiry = None
         answer = whole_answer(fold, self.provider.name)
         message, why = answer.message, answer.finish_reason
         self._add(MessageEntry(message, answer.usage, why))
@@ -256,14 +258,9 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
 
     def _keep_partial(self, why: str) -> None:
         """Keep the text that a cut answer had reached; half received tool calls are dropped."""
-        fold, self._fold = self._fold, None
-        if fold is not None:
-            try:
-                answer = fold.answer(calls=False)
-            except ConfigurationError:  # its provider gave what cannot be kept; the run has its end all the same
-                return
-            if answer.message.parts:
-                self._add(MessageEntry(message=answer.message, usage=answer.usage, cut=why))
+        inquiry, self._inquiry = self._inquiry, None
+        if inquiry is not None and (answer := inquiry.partial()) is not None:
+            self._add(MessageEntry(message=answer.message, usage=answer.usage, cut=why))
 
     async def _failed(self, error: BaseException, *, held: bool) -> None:
         """Say in the log that the run failed, as far as the log can still be written."""

@@ -25,6 +25,7 @@ from plait.run import RunLimits, StopPoll, StopSignal
 from plait.threads import IfBusy
 
 if TYPE_CHECKING:
+    from plait.hooks import Hook
     from plait.store.base import Store
     from plait.tools import ToolForm
 
@@ -49,6 +50,7 @@ class RunOptions(TypedDict, total=False):
         limits: in place of the agent's own.
         if_busy: what to do while another run is under way on the thread: ``"queue"`` (wait, the default),
             ``"reject"`` (raise `StateConflict`) or ``"interrupt"`` (stop it and go on).
+        hooks: callables by hook name, for this run, called after the agent's own.
     """
 
     deps: Any
@@ -56,6 +58,7 @@ class RunOptions(TypedDict, total=False):
     stop: StopSignal | StopPoll | asyncio.Event | StopFunction
     limits: RunLimits
     if_busy: IfBusy
+    hooks: Mapping[str, Hook | Sequence[Hook]]
 
 
 def definition_of(
@@ -216,4 +219,5 @@ _OPTIONS: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
     ),
     "limits": (lambda value: isinstance(value, RunLimits), "a RunLimits"),
     "if_busy": (lambda value: value in get_args(IfBusy), " or ".join(map(repr, get_args(IfBusy)))),
+    "hooks": (lambda value: isinstance(value, Mapping), "a mapping of hook names to functions"),
 }
