@@ -44,6 +44,7 @@ from plait import (
 )
 from plait.counting import SIMPLE, message_tokens
 from plait.entries import Entry, MessageEntry, RunEnd, RunStart, ToolEnd, ToolStart, entry
+from plait.events import Usage
 from plait.log import Tail
 from plait.loop import Ask, CallTools, Finish, next_step
 from plait.messages import ServerToolPart
