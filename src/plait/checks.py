@@ -1,0 +1,154 @@
+"""What a guardrail is asked about: one typed event for each place where a run can be checked, and its texts.
+
+Knows nothing of what checks there are, nor of who calls them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final, assert_never
+
+import msgspec
+
+from plait.errors import StreamTruncated
+from plait.events import Answer, Fold
+from plait.messages import AssistantMessage, FilePart, Message, TextPart, ToolCall, ToolResult
+from plait.providers.base import Provider, Request
+from plait.run import RunContext
+from plait.toolbase import Tool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+Ask = Callable[[Request, Provider], Awaitable[Answer]]
+"""Asks a provider of its own on behalf of a check. The loop hands one in that puts the tokens on the run's budget."""
+
+
+async def ask(request: Request, provider: Provider) -> Answer:
+    """Ask a provider, and give its whole answer.
+
+    Raises:
+        ModelError: it gave none; see the tree in `plait.errors`.
+    """
+    fold = Fold(provider.name, provider.model)
+    answers = provider.stream(request)
+    try:
+        async for deltas in answers:
+            fold.add(deltas)
+    finally:
+        await answers.aclose()
+    if not fold.finished:
+        msg = f"{provider.name} ended its stream without an end mark"
+        raise StreamTruncated(msg, provider=provider.name)
+    return fold.answer()
+
+
+class InputCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """The prompt of a run, before anything of it is written or sent.
+
+    Return a changed text or `Message` in place of the newest message, a list of messages in place of all, a `Veto`,
+    or None.
+    """
+
+    context: RunContext[Any]
+    messages: tuple[Message, ...]
+    ask: Ask = ask
+
+
+class OutputCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer of the model, before anybody sees it: return a changed text or `Message`, a `Veto`, or None."""
+
+    context: RunContext[Any]
+    message: AssistantMessage
+    ask: Ask = ask
+
+
+class ToolCallCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """A tool call, before it is carried out: return a `ToolCall` with changed arguments, a `Veto`, or None.
+
+    Attributes:
+        tool: the tool that is called; None where the model named one that is not there.
+    """
+
+    context: RunContext[Any]
+    call: ToolCall
+    tool: Tool | None = None
+    ask: Ask = ask
+
+
+class ToolResultCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tool gave, before the model reads it: return a changed text or `ToolResult`, a `Veto`, or None."""
+
+    context: RunContext[Any]
+    call: ToolCall
+    result: ToolResult
+    ask: Ask = ask
+
+
+Event = InputCheck | OutputCheck | ToolCallCheck | ToolResultCheck
+Check = Callable[..., Awaitable[Any] | Any]
+"""A guardrail: a function of one event, sync or async. What its parameters ``user_id`` and ``chat_id`` hold is filled
+in. An object with ``__call__`` may bring its own ``name``, ``time_limit`` (seconds) and ``on_failure``."""
+
+_FOREIGN_ROLES: Final = frozenset(("user", "tool"))
+
+
+def texts_of(event: Event) -> Iterator[str]:
+    """Give the texts that an event is about: what people and tools say, what a model answers or asks a tool.
+
+    The system text of a prompt is the developer's own and left out. Files are read where they are text.
+    """
+    match event:
+        case InputCheck():
+            for message in event.messages:
+                if message.role in _FOREIGN_ROLES:
+                    yield from _texts(message.parts)
+        case OutputCheck():
+            yield from _texts(event.message.parts)
+        case ToolCallCheck():
+            yield event.call.arguments
+            yield from _strings(event.call.arguments)
+        case ToolResultCheck():
+            yield from _texts(event.result.parts)
+        case _:
+            assert_never(event)
+
+
+def _texts(parts: Sequence[Any]) -> Iterator[str]:
+    for part in parts:
+        match part:
+            case TextPart():
+                yield part.text
+            case ToolResult():
+                yield from _texts(part.parts)
+            case FilePart():
+                if part.name:
+                    yield part.name
+                if part.data is not None and _is_text(part.media_type):
+                    yield part.data.decode("utf-8", "replace")
+            case _:
+                pass
+
+
+def _is_text(media_type: str) -> bool:
+    kind = media_type.partition(";")[0].strip().casefold()
+    return kind.startswith("text/") or kind.endswith(("json", "xml", "yaml", "javascript"))
+
+
+def _strings(arguments: str) -> Iterator[str]:
+    """Give the texts inside a call's arguments: JSON can write any letter as an escape."""
+    try:
+        waiting = [json.loads(arguments)]
+    except (ValueError, RecursionError):
+        return
+    while waiting:
+        match waiting.pop():
+            case str(text):
+                yield text
+            case dict(fields):
+                waiting += [*fields, *fields.values()]
+            case list(items):
+                waiting += items
+            case _:
+                pass
