@@ -125,15 +125,22 @@ def _texts(parts: Sequence[Any]) -> Iterator[str]:
             case FilePart():
                 if part.name:
                     yield part.name
-                if part.data is not None and _is_text(part.media_type):
-                    yield part.data.decode("utf-8", "replace")
+                if (text := file_text(part)) is not None:
+                    yield text
             case _:
                 pass
 
 
-def _is_text(media_type: str) -> bool:
-    kind = media_type.partition(";")[0].strip().casefold()
-    return kind.startswith("text/") or kind.endswith(("json", "xml", "yaml", "javascript"))
+def file_text(part: FilePart) -> str | None:
+    """Give what a file says, if it is text: it says so itself, or its bytes are UTF-8; else None."""
+    if part.data is None:
+        return None
+    kind = part.media_type.partition(";")[0].strip().casefold()
+    said = kind.startswith("text/") or kind.endswith(("json", "xml", "yaml", "javascript"))
+    try:
+        return part.data.decode("utf-8", "replace" if said else "strict")
+    except UnicodeDecodeError:
+        return None
 
 
 def _strings(arguments: str) -> Iterator[str]:
