@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final, assert_never
+from typing import TYPE_CHECKING, Any, Final, TypeVar, assert_never
 
 import msgspec
+from msgspec.structs import replace
 
 from plait.errors import StreamTruncated
 from plait.events import Answer, Fold
-from plait.messages import AssistantMessage, FilePart, Message, TextPart, ToolCall, ToolResult
+from plait.messages import AssistantMessage, FilePart, Message, ReasoningPart, TextPart, ToolCall, ToolResult
 from plait.providers.base import Provider, Request
 from plait.run import RunContext
 from plait.toolbase import Tool
@@ -87,17 +88,68 @@ class ToolResultCheck(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Event = InputCheck | OutputCheck | ToolCallCheck | ToolResultCheck
+AnEvent = TypeVar("AnEvent", InputCheck, OutputCheck, ToolCallCheck, ToolResultCheck)
+
 Check = Callable[..., Awaitable[Any] | Any]
 """A guardrail: a function of one event, sync or async. What its parameters ``user_id`` and ``chat_id`` hold is filled
 in. An object with ``__call__`` may bring its own ``name``, ``time_limit`` (seconds) and ``on_failure``."""
 
 _FOREIGN_ROLES: Final = frozenset(("user", "tool"))
 
+M = TypeVar("M", bound=Message)
+
+
+def changed_by(event: AnEvent, answer: object) -> AnEvent | None:
+    """Give an event as what a check returned changes it; None where that makes no sense.
+
+    What a check may not change stays as it was: who answered, the ids that belong together, and which tool is called.
+    """
+    match event:
+        case InputCheck():
+            messages = _prompt(event.messages, answer)
+            return None if messages is None else replace(event, messages=messages)
+        case OutputCheck():
+            said = _with_text(event.message, answer) if isinstance(answer, str) else answer
+            if not isinstance(said, Message) or said.role != "assistant":
+                return None
+            return replace(event, message=event.message.model_copy(update={"parts": said.parts}))
+        case ToolCallCheck():
+            call = event.call
+            if not isinstance(answer, ToolCall) or answer.name != call.name:  # another tool may have checks of its own
+                return None
+            return replace(event, call=call.model_copy(update={"arguments": answer.arguments}))
+        case ToolResultCheck():
+            own = {"call_id": event.result.call_id, "name": event.result.name}
+            if isinstance(answer, str):
+                answer = event.result.model_copy(update={"parts": (TextPart(text=answer),)})
+            return replace(event, result=answer.model_copy(update=own)) if isinstance(answer, ToolResult) else None
+        case _:
+            assert_never(event)
+
+
+def _prompt(before: Sequence[Message], answer: object) -> tuple[Message, ...] | None:
+    """Give the prompt that an answer means: all of its messages, the newest one, or the text of that."""
+    if isinstance(answer, str):
+        answer = _with_text(before[-1], answer)
+    messages = (*before[:-1], answer) if isinstance(answer, Message) else answer
+    if not isinstance(messages, list | tuple) or not all(isinstance(message, Message) for message in messages):
+        return None
+    return tuple(messages) if messages and messages[-1].role == "user" else None
+
+
+def _with_text(message: M, text: str) -> M:
+    """Give a message with this in place of all its text."""
+    others = [part for part in message.parts if not isinstance(part, TextPart)]
+    place = next((n for n, part in enumerate(message.parts) if isinstance(part, TextPart)), 0)
+    parts = (*others[:place], TextPart(text=text), *others[place:])
+    return message.model_copy(update={"parts": parts})
+
 
 def texts_of(event: Event) -> Iterator[str]:
     """Give the texts that an event is about: what people and tools say, what a model answers or asks a tool.
 
-    The system text of a prompt is the developer's own and left out. Files are read where they are text.
+    The system text of a prompt is the developer's own and left out. Files are read where they are text, and thoughts
+    count as what a model answers: they are shown, too.
     """
     match event:
         case InputCheck():
@@ -118,7 +170,7 @@ def texts_of(event: Event) -> Iterator[str]:
 def _texts(parts: Sequence[Any]) -> Iterator[str]:
     for part in parts:
         match part:
-            case TextPart():
+            case TextPart() | ReasoningPart():
                 yield part.text
             case ToolResult():
                 yield from _texts(part.parts)

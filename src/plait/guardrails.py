@@ -7,15 +7,25 @@ refusal names the check, and none repeats an error's words. Knows nothing of the
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import msgspec
 
 from plait.callables import Failed, Prepared, prepare
-from plait.checks import Ask, Check, Event, InputCheck, OutputCheck, ToolCallCheck, ToolResultCheck, ask
+from plait.checks import (
+    AnEvent,
+    Ask,
+    Check,
+    InputCheck,
+    OutputCheck,
+    ToolCallCheck,
+    ToolResultCheck,
+    ask,
+    changed_by,
+)
 from plait.errors import ConfigurationError, excerpt
 from plait.hooks import Veto
 from plait.messages import AssistantMessage, Message, SystemMessage, TextPart, ToolCall, ToolResult
@@ -30,8 +40,6 @@ if TYPE_CHECKING:
     from plait.toolbase import Tool
 
 logger = logging.getLogger("plait.guardrails")
-
-E_ = TypeVar("E_", InputCheck, OutputCheck, ToolCallCheck, ToolResultCheck)
 
 OnFailure = Literal["closed", "open"]
 Place = Literal["input", "output", "tool_call", "tool_result"]
@@ -113,18 +121,34 @@ class Guardrails:
 
     def _guard(self, place: str, check: Check, time_limit: float) -> _Guard:
         name = _name_of(check)
-        own_limit, own_policy = getattr(check, "time_limit", None), getattr(check, "on_failure", None)
+        own: Any = getattr(check, "time_limit", None)
+        policy = getattr(check, "on_failure", None)
         return _Guard(
             name=name,
             prepared=prepare(f"the {place} check {name!r}", check),
-            time_limit=own_limit if _is_seconds(own_limit) else time_limit,
-            is_open=(own_policy if own_policy in get_args(OnFailure) else self.on_failure) == "open",
+            time_limit=own if _is_seconds(own) else time_limit,
+            is_open=(policy if policy in get_args(OnFailure) else self.on_failure) == "open",
         )
 
     def judged_by(self, judge: InjectionJudge) -> Guardrails:
         """Give these guardrails with a judge behind the other checks of all that it reads."""
         more: dict[str, Any] = {place: (*getattr(self, place), judge) for place in judge.reads}
         return replace(self, **more)
+
+    def check_names(self, tools: Collection[str]) -> None:
+        """See that the tools of high risk, and the trusted ones, are there: a misspelt name would protect nothing.
+
+        Args:
+            tools: the names of all tools that the agent can have.
+
+        Raises:
+            ConfigurationError: one of them is not there.
+        """
+        for what, names in (("high_risk", self.high_risk), ("trusted", self.trusted)):
+            if missing := sorted(set(names).difference(tools)):
+                has = excerpt(", ".join(sorted(tools))) or "no tools"
+                msg = f"Guardrails({what}=...) names {missing[0]!r}, which is no tool of this agent; it has {has}"
+                raise ConfigurationError(msg)
 
     @property
     def checks_input(self) -> bool:
@@ -160,7 +184,7 @@ class Guardrails:
             The messages as the checks want them, the newest of the role user; or the first refusal.
         """
         event = InputCheck(context=context, messages=tuple(messages), ask=ask)
-        checked = await self._checked("input", event, _changed_input)
+        checked = await self._checked("input", event)
         return checked if isinstance(checked, Veto) else checked.messages
 
     async def check_output(
@@ -172,7 +196,7 @@ class Guardrails:
             The answer as the checks want it, the same object where they changed nothing; or the first refusal.
         """
         event = OutputCheck(context=context, message=message, ask=ask)
-        checked = await self._checked("output", event, _changed_output)
+        checked = await self._checked("output", event)
         return checked if isinstance(checked, Veto) else checked.message
 
     async def check_call(
@@ -197,7 +221,7 @@ class Guardrails:
             The call, with arguments as the checks want them; or the first refusal.
         """
         event = ToolCallCheck(context=context, call=call, tool=tool, ask=ask)
-        checked = await self._checked("tool_call", event, _changed_call)
+        checked = await self._checked("tool_call", event)
         if isinstance(checked, Veto):
             return checked
         if call.name in self.high_risk and is_tainted(thread, self.trusted):
@@ -218,11 +242,11 @@ class Guardrails:
             The result as the checks want it; an error result that says why, where it was refused.
         """
         event = ToolResultCheck(context=context, call=call, result=result, ask=ask)
-        checked = await self._checked("tool_result", event, _changed_result)
+        checked = await self._checked("tool_result", event)
         if isinstance(checked, Veto):
             said = f"The result of this call was withheld: {checked.reason}."
             return ToolResult(call_id=result.call_id, name=result.name, text=said, is_error=True)
-        return mark(checked.result, source_of(call, tool)) if self.mark_untrusted else checked.result
+        return mark(checked.result, source_of(call.name, tool)) if self.mark_untrusted else checked.result
 
     def system(self, system: SystemMessage | None) -> SystemMessage | None:
         """Give the system text with what the model must know of marks, where texts are marked."""
@@ -238,7 +262,7 @@ class Guardrails:
             return definitions
         return tuple([_marked(definition, tools.get(definition.name)) for definition in definitions])
 
-    async def _checked(self, place: Place, event: E_, change: Callable[[E_, object], E_ | None]) -> E_ | Veto:
+    async def _checked(self, place: Place, event: AnEvent) -> AnEvent | Veto:
         """Ask the checks of one place in order; what one changes, the next ones see."""
         for guard in self._guards[place]:
             answer = await guard.prepared.call(event, guard.time_limit)
@@ -246,7 +270,7 @@ class Guardrails:
                 continue
             if isinstance(answer, Veto):
                 return guard.refusal(answer)
-            changed = None if isinstance(answer, Failed) else change(event, answer)
+            changed = None if isinstance(answer, Failed) else changed_by(event, answer)
             if changed is not None:
                 event = changed
             elif not guard.is_open:
@@ -297,60 +321,8 @@ class _Guard(msgspec.Struct, kw_only=True, eq=False):
             logger.warning("the check %s failed, and what it could not check passes: %s", self.name, self.why(answer))
 
 
-# What a check returned as the event that the next one gets; None where it makes no sense.
-
-
-def _changed_input(event: InputCheck, answer: object) -> InputCheck | None:
-    if isinstance(answer, str):
-        answer = _with_text(event.messages[-1], answer)
-    messages = (*event.messages[:-1], answer) if isinstance(answer, Message) else answer
-    if not isinstance(messages, list | tuple) or not messages:
-        return None
-    if not all(isinstance(message, Message) for message in messages) or messages[-1].role != "user":
-        return None
-    return msgspec.structs.replace(event, messages=tuple(messages))
-
-
-def _changed_output(event: OutputCheck, answer: object) -> OutputCheck | None:
-    if isinstance(answer, str):
-        answer = _with_text(event.message, answer)
-    if not isinstance(answer, Message) or answer.role != "assistant":
-        return None
-    # Who answered, and what its provider wants back, stays as it was.
-    return msgspec.structs.replace(event, message=event.message.model_copy(update={"parts": answer.parts}))
-
-
-def _changed_call(event: ToolCallCheck, answer: object) -> ToolCallCheck | None:
-    call = event.call
-    if not isinstance(answer, ToolCall) or answer.name != call.name:  # another tool would escape its own checks
-        return None
-    return msgspec.structs.replace(event, call=call.model_copy(update={"arguments": answer.arguments}))
-
-
-def _changed_result(event: ToolResultCheck, answer: object) -> ToolResultCheck | None:
-    result = event.result
-    if isinstance(answer, str):
-        answer = ToolResult(call_id=result.call_id, name=result.name, text=answer, is_error=result.is_error)
-    if not isinstance(answer, ToolResult):
-        return None
-    own = {"call_id": result.call_id, "name": result.name}
-    return msgspec.structs.replace(event, result=answer.model_copy(update=own))
-
-
-M = TypeVar("M", bound=Message)
-
-
-def _with_text(message: M, text: str) -> M:
-    """Give a message with this in place of all its text."""
-    others = [part for part in message.parts if not isinstance(part, TextPart)]
-    place = next((n for n, part in enumerate(message.parts) if isinstance(part, TextPart)), 0)
-    parts = (*others[:place], TextPart(text=text), *others[place:])
-    return message.model_copy(update={"parts": parts})
-
-
 def _marked(definition: ToolDefinition, tool: Tool | None) -> ToolDefinition:
-    server = server_of(tool)
-    return definition if server is None else mark_definition(definition, f"mcp:{server}/{definition.name}")
+    return definition if server_of(tool) is None else mark_definition(definition, source_of(definition.name, tool))
 
 
 def _checks(place: str, given: object) -> tuple[Check, ...]:

@@ -16,13 +16,11 @@ from pydantic_core import SchemaError, SchemaValidator, core_schema
 from plait.checks import Event, InputCheck, OutputCheck, ToolCallCheck, ToolResultCheck, file_text, texts_of
 from plait.errors import ConfigurationError, excerpt
 from plait.hooks import Veto
-from plait.messages import FilePart, Message, TextPart, ToolCall, ToolResult
+from plait.messages import FilePart, Message, ReasoningPart, TextPart, ToolCall, ToolResult
 from plait.plain import parse_json, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from plait.messages import Part
 
 MAX_PATTERN: Final = 1_000
 """Characters of one pattern."""
@@ -170,9 +168,11 @@ class Redact:
         return "".join(pieces)
 
     def _message(self, message: Message) -> Message:
-        parts = tuple([self._part(part) for part in message.parts])
-        changed = any(map(_is_not, parts, message.parts))
-        return message.model_copy(update={"parts": parts}) if changed else message
+        # Thoughts that match go as a whole: their provider has signed them, and takes no others.
+        kept = [part for part in message.parts if type(part) is not ReasoningPart or self.text(part.text) == part.text]
+        parts = tuple([self._part(part) for part in kept])
+        same = len(parts) == len(message.parts) and not any(map(_is_not, parts, message.parts))
+        return message if same else message.model_copy(update={"parts": parts})
 
     def _part(self, part: Any) -> Any:
         """Give a part without what matches; the same one where nothing does."""
@@ -184,9 +184,6 @@ class Redact:
             case ToolResult():
                 parts = tuple([self._part(one) for one in part.parts])
                 return part.model_copy(update={"parts": parts}) if any(map(_is_not, parts, part.parts)) else part
-            case ToolCall():
-                arguments = self._arguments(part.arguments)
-                return part if arguments == part.arguments else part.model_copy(update={"arguments": arguments})
             case FilePart():
                 held = file_text(part)
                 text = "" if held is None else self.text(held)

@@ -19,13 +19,12 @@ from plait.messages import (
     Message,
     ServerToolPart,
     TextPart,
-    ToolCall,
     ToolResult,
 )
 from plait.providers.base import ToolDefinition
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable
+    from collections.abc import Container, Iterable, Sequence
 
     from plait.messages import ContentPart
     from plait.toolbase import Tool
@@ -83,7 +82,7 @@ def unmarked(result: ToolResult) -> ToolResult:
         return result
     begin, end = found.end(), -len(_closing(found[1]))
     if len(parts) == 1:
-        plain: tuple[ContentPart, ...] = (first.model_copy(update={"text": first.text[begin:end]}),)
+        plain: Sequence[ContentPart] = (first.model_copy(update={"text": first.text[begin:end]}),)
     else:
         plain = parts[1:-1]
     return result.model_copy(update={"parts": plain})
@@ -105,10 +104,10 @@ def mark_definition(definition: ToolDefinition, source: str) -> ToolDefinition:
 _MARKED: Final[WeakKeyDictionary[ToolDefinition, ToolDefinition]] = WeakKeyDictionary()
 
 
-def source_of(call: ToolCall, tool: Tool | None) -> str:
-    """Say where the result of a call comes from: ``mcp:server/tool`` for a tool of an MCP server, else ``tool:name``."""
+def source_of(name: str, tool: Tool | None) -> str:
+    """Say where what a tool gives comes from: ``mcp:server/tool`` for an MCP server's tool, else ``tool:name``."""
     server = server_of(tool)
-    return f"tool:{call.name}" if server is None else f"mcp:{server}/{getattr(tool, 'original', call.name)}"
+    return f"tool:{name}" if server is None else f"mcp:{server}/{getattr(tool, 'original', name)}"
 
 
 def server_of(tool: Tool | None) -> str | None:
@@ -202,7 +201,7 @@ def _closing(digest: str) -> str:
 
 
 def _digest(source: str, call_id: str, parts: Iterable[ContentPart]) -> str:
-    """Hash what is marked. Its call's id, which a tool does not get to see, keeps it from being worked out elsewhere."""
+    """Hash what is marked, with the call's id: a page that is fetched does not see it, and cannot work the mark out."""
     hashed = sha256(f"{source}\0{call_id}\0".encode("utf-8", "surrogatepass"))
     for part in parts:
         if isinstance(part, TextPart):
