@@ -26,8 +26,8 @@ from plait.messages import (
 from plait.provenance import UNTRUSTED_NOTE, mark, unmarked
 from plait.providers.base import ToolDefinition
 from plait.run import RunContext
-from plait.tools import tool
 from plait.toolbase import Tool
+from plait.tools import tool
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -66,7 +66,8 @@ def refused(place: str, why: str) -> object:
 
 
 def guarding(place: str, *checks: object, **more: Any) -> Guardrails:
-    return Guardrails(**{place: checks}, **more)
+    given: dict[str, Any] = {place: checks, **more}
+    return Guardrails(**given)
 
 
 # --- passing, changing, refusing ---
@@ -496,8 +497,10 @@ def two(event: object, other: object) -> None: ...
         ),
         (
             {"tool_call": [two]},
-            "the tool_call check 'two' must take one event, and user_id and chat_id if it likes: "
-            "missing a required argument: 'other'",
+            (
+                "the tool_call check 'two' must take one event, and user_id and chat_id if it likes: "
+                "missing a required argument: 'other'"
+            ),
         ),
         (
             {"approve": 3},
