@@ -61,7 +61,9 @@ class Prepared(msgspec.Struct, frozen=True):
         if before:
             await asyncio.sleep(0)  # a cancellation on its way arrives here, and is not taken for the callable's own
         try:
-            return await self._answer(event, time_limit)
+            answer: object = self.function(event, **self._given(event)) if self.injected else self.function(event)
+            if inspect.isawaitable(answer):
+                answer = await drive(answer if inspect.iscoroutine(answer) else _awaited(answer), time_limit)
         except TimeUp:
             return Failed("TimeoutError", late=True)
         except CancelledItself:
@@ -70,14 +72,11 @@ class Prepared(msgspec.Struct, frozen=True):
             if isinstance(error, asyncio.CancelledError) and _cancellations() > before:
                 raise
             return Failed(type(error).__name__)
-
-    async def _answer(self, event: RunScoped, time_limit: float) -> object:
-        context = event.context
-        values = {"user_id": context.user_id, "chat_id": context.thread_id}
-        answer = self.function(event, **{name: values[name] for name in self.injected})
-        if inspect.isawaitable(answer):
-            return await drive(answer if inspect.iscoroutine(answer) else _awaited(answer), time_limit)
         return answer
+
+    def _given(self, event: RunScoped) -> dict[str, str]:
+        values = {"user_id": event.context.user_id, "chat_id": event.context.thread_id}
+        return {name: values[name] for name in self.injected}
 
 
 def prepare(what: str, function: Callable[..., Awaitable[Any] | Any]) -> Prepared:
