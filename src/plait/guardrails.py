@@ -354,3 +354,6 @@ def _name_of(check: object) -> str:
         if isinstance(own, str) and own:
             return own
     return type(check).__name__
+
+
+NO_GUARDRAILS: Final = Guardrails()
