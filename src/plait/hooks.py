@@ -8,8 +8,6 @@ on the event loop, so they should be short. Knows nothing of who calls the hooks
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Literal, Self, get_args
@@ -17,7 +15,7 @@ from typing import Any, Final, Literal, Self, get_args
 import msgspec
 from msgspec.structs import replace
 
-from plait.driving import CancelledItself, TimeUp, drive
+from plait.callables import Failed, Prepared, prepare
 from plait.errors import ConfigurationError, excerpt
 from plait.events import Answer
 from plait.messages import Message, ToolCall, ToolResult
@@ -197,32 +195,6 @@ HookEvent = (
 )
 
 
-class _Prepared(msgspec.Struct):
-    """A hook with what was found out about it when it was registered."""
-
-    function: Hook
-    injected: tuple[str, ...]
-    failed: bool = False
-
-    async def __call__(self, event: HookEvent, time_limit: float) -> object:
-        context = event.context
-        values = {"user_id": context.user_id, "chat_id": context.thread_id}
-        answer = self.function(event, **{name: values[name] for name in self.injected})
-        if inspect.isawaitable(answer):
-            work = answer if inspect.iscoroutine(answer) else _awaited(answer)
-            try:
-                answer = await drive(work, time_limit)
-            except TimeUp:
-                raise TimeoutError from None
-            except CancelledItself:
-                raise asyncio.CancelledError from None
-        return answer
-
-
-async def _awaited(answer: Awaitable[Any]) -> object:
-    return await answer
-
-
 class Hooks:
     """An agent's hooks by name. Looking up a name that has none costs one dict access.
 
@@ -234,13 +206,14 @@ class Hooks:
         ConfigurationError: a name is unknown, or a value cannot be called with one event.
     """
 
-    __slots__ = ("_prepared", "time_limit")
+    __slots__ = ("_failed", "_prepared", "time_limit")
 
     def __init__(
         self, hooks: Mapping[str, Hook | Sequence[Hook]] | None = None, *, time_limit: float = HOOK_TIMEOUT
     ) -> None:
         self.time_limit = time_limit
-        self._prepared: dict[str, tuple[_Prepared, ...]] = {}
+        self._failed: set[int] = set()  # the hooks whose failure was logged
+        self._prepared: dict[str, tuple[Prepared, ...]] = {}
         if hooks is not None and not isinstance(hooks, Mapping):
             msg = f"hooks must be a mapping of names to functions, not {type(hooks).__name__}"
             raise ConfigurationError(msg)
@@ -249,7 +222,7 @@ class Hooks:
                 msg = f"there is no hook {excerpt(repr(name), 60)}; the hooks are {', '.join(HOOK_NAMES)}"
                 raise ConfigurationError(msg)
             functions = given if isinstance(given, Sequence) and not isinstance(given, str) else (given,)
-            if prepared := tuple(_prepare(name, function) for function in functions):
+            if prepared := tuple(prepare(f"the hook {name!r}", function) for function in functions):
                 self._prepared[name] = prepared
 
     def joined(self, more: Hooks) -> Self:
@@ -274,17 +247,11 @@ class Hooks:
         veto: Veto | None = None
         changed: object = None
         for hook in self._prepared.get(name, ()):
-            before = _cancellations()
-            if before:
-                await asyncio.sleep(0)  # a cancellation on its way arrives here, and is not taken for the hook's own
-            try:
-                answer = await hook(event, self.time_limit)
-            except (Exception, asyncio.CancelledError) as error:  # a hook is foreign code and may not break the run
-                if isinstance(error, asyncio.CancelledError) and _cancellations() > before:
-                    raise
-                self._ignored(name, hook, _reason(error, self.time_limit))
-                continue
-            if isinstance(answer, Veto):
+            answer = await hook.call(event, self.time_limit)
+            if isinstance(answer, Failed):
+                late = f"; a hook may take {self.time_limit} s" if answer.late else ""
+                self._ignored(name, hook, f"{answer.error}{late}")
+            elif isinstance(answer, Veto):
                 veto = veto or answer
             elif isinstance(answer, Request) and isinstance(event, BeforeRequest):
                 event, changed = replace(event, request=answer), answer
@@ -294,38 +261,7 @@ class Hooks:
                 self._ignored(name, hook, f"it returned {type(answer).__name__}")
         return veto or changed
 
-    @staticmethod
-    def _ignored(name: str, hook: _Prepared, why: str) -> None:
-        if not hook.failed:
-            hook.failed = True
+    def _ignored(self, name: str, hook: Prepared, why: str) -> None:
+        if id(hook) not in self._failed:
+            self._failed.add(id(hook))
             logger.warning("the hook %s failed and is ignored: %s", name, why)
-
-
-def _cancellations() -> int:
-    """Say how often this task was told to end."""
-    task = asyncio.current_task()
-    return task.cancelling() if task is not None else 0
-
-
-def _reason(error: BaseException, time_limit: float) -> str:
-    """Say what went wrong; the words of an error may hold what people said."""
-    if isinstance(error, TimeoutError) and not error.args:
-        return f"TimeoutError; a hook may take {time_limit} s"
-    return type(error).__name__
-
-
-def _prepare(name: str, function: Hook) -> _Prepared:
-    if not callable(function):
-        msg = f"the hook {name!r} must be a function of one event (sync or async), not {type(function).__name__}"
-        raise ConfigurationError(msg)
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # some builtins have no signature
-        return _Prepared(function, ())
-    injected = tuple(n for n in ("user_id", "chat_id") if n in signature.parameters)
-    try:
-        signature.bind(None, **dict.fromkeys(injected))
-    except TypeError as error:
-        msg = f"the hook {name!r} must take one event, and user_id and chat_id if it likes: {error}"
-        raise ConfigurationError(msg) from None
-    return _Prepared(function, injected)

@@ -1,0 +1,115 @@
+"""Foreign callables of one event, a hook or a check: prepared once, called so that they can break nothing.
+
+They may be sync or async, and get ``user_id`` and ``chat_id`` where they declare them. Knows nothing of what events
+there are, nor of what is made of an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from plait.driving import CancelledItself, TimeUp, drive
+from plait.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from plait.run import RunContext
+
+
+class RunScoped(Protocol):
+    """An event of a run."""
+
+    @property
+    def context(self) -> RunContext[Any]:
+        """Whose run it is."""
+        ...
+
+
+class Failed(msgspec.Struct, frozen=True, gc=False):
+    """What came of a callable that raised, hung or cancelled itself.
+
+    Attributes:
+        error: the name of the error's class, and never its words, which may hold what people said.
+        late: whether its time was up.
+    """
+
+    error: str
+    late: bool = False
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """A callable with what was found out about it when it was registered."""
+
+    function: Callable[..., Awaitable[Any] | Any]
+    injected: tuple[str, ...] = ()
+
+    async def call(self, event: RunScoped, time_limit: float) -> object | Failed:
+        """Call it with an event. A sync one runs on the event loop, and no time bounds it.
+
+        Args:
+            event: what it is asked about.
+            time_limit: seconds that an async one may take.
+
+        Raises:
+            CancelledError: this task was cancelled from outside.
+        """
+        before = _cancellations()
+        if before:
+            await asyncio.sleep(0)  # a cancellation on its way arrives here, and is not taken for the callable's own
+        try:
+            answer: object = self.function(event, **self._given(event)) if self.injected else self.function(event)
+            if inspect.isawaitable(answer):
+                answer = await drive(answer if inspect.iscoroutine(answer) else _awaited(answer), time_limit)
+        except TimeUp:
+            return Failed("TimeoutError", late=True)
+        except CancelledItself:
+            return Failed("CancelledError")
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and _cancellations() > before:
+                raise
+            return Failed(type(error).__name__)
+        return answer
+
+    def _given(self, event: RunScoped) -> dict[str, str]:
+        values = {"user_id": event.context.user_id, "chat_id": event.context.thread_id}
+        return {name: values[name] for name in self.injected}
+
+
+def prepare(what: str, function: Callable[..., Awaitable[Any] | Any]) -> Prepared:
+    """Look at a callable once.
+
+    Args:
+        what: its name in errors: ``"the hook 'on_manual_stop'"``.
+        function: what takes one event, and ``user_id`` and ``chat_id`` where it declares them.
+
+    Raises:
+        ConfigurationError: it cannot be called so.
+    """
+    if not callable(function):
+        msg = f"{what} must be a function of one event (sync or async), not {type(function).__name__}"
+        raise ConfigurationError(msg)
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some builtins have no signature
+        return Prepared(function)
+    injected = tuple(n for n in ("user_id", "chat_id") if n in signature.parameters)
+    try:
+        signature.bind(None, **dict.fromkeys(injected))
+    except TypeError as error:
+        msg = f"{what} must take one event, and user_id and chat_id if it likes: {error}"
+        raise ConfigurationError(msg) from None
+    return Prepared(function, injected)
+
+
+async def _awaited(answer: Awaitable[Any]) -> object:
+    return await answer
+
+
+def _cancellations() -> int:
+    """Say how often this task was told to end."""
+    task = asyncio.current_task()
+    return task.cancelling() if task is not None else 0

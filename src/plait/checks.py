@@ -1,0 +1,213 @@
+"""What a guardrail is asked about: one typed event for each place where a run can be checked, and its texts.
+
+Knows nothing of what checks there are, nor of who calls them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final, TypeVar, assert_never
+
+import msgspec
+from msgspec.structs import replace
+
+from plait.errors import StreamTruncated
+from plait.events import Answer, Fold
+from plait.messages import AssistantMessage, FilePart, Message, ReasoningPart, TextPart, ToolCall, ToolResult
+from plait.providers.base import Provider, Request
+from plait.run import RunContext
+from plait.toolbase import Tool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+Ask = Callable[[Request, Provider], Awaitable[Answer]]
+"""Asks a provider of its own on behalf of a check. The loop hands one in that puts the tokens on the run's budget."""
+
+
+async def ask(request: Request, provider: Provider) -> Answer:
+    """Ask a provider, and give its whole answer.
+
+    Raises:
+        ModelError: it gave none; see the tree in `plait.errors`.
+    """
+    fold = Fold(provider.name, provider.model)
+    answers = provider.stream(request)
+    try:
+        async for deltas in answers:
+            fold.add(deltas)
+    finally:
+        await answers.aclose()
+    if not fold.finished:
+        msg = f"{provider.name} ended its stream without an end mark"
+        raise StreamTruncated(msg, provider=provider.name)
+    return fold.answer()
+
+
+class InputCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """The prompt of a run, before anything of it is written or sent.
+
+    Return a changed text or `Message` in place of the newest message, a list of messages in place of all, a `Veto`,
+    or None.
+    """
+
+    context: RunContext[Any]
+    messages: tuple[Message, ...]
+    ask: Ask = ask
+
+
+class OutputCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer of the model, before anybody sees it: return a changed text or `Message`, a `Veto`, or None."""
+
+    context: RunContext[Any]
+    message: AssistantMessage
+    ask: Ask = ask
+
+
+class ToolCallCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """A tool call, before it is carried out: return a `ToolCall` with changed arguments, a `Veto`, or None.
+
+    Attributes:
+        tool: the tool that is called; None where the model named one that is not there.
+    """
+
+    context: RunContext[Any]
+    call: ToolCall
+    tool: Tool | None = None
+    ask: Ask = ask
+
+
+class ToolResultCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tool gave, before the model reads it: return a changed text or `ToolResult`, a `Veto`, or None."""
+
+    context: RunContext[Any]
+    call: ToolCall
+    result: ToolResult
+    ask: Ask = ask
+
+
+Event = InputCheck | OutputCheck | ToolCallCheck | ToolResultCheck
+AnEvent = TypeVar("AnEvent", InputCheck, OutputCheck, ToolCallCheck, ToolResultCheck)
+
+Check = Callable[..., Awaitable[Any] | Any]
+"""A guardrail: a function of one event, sync or async. What its parameters ``user_id`` and ``chat_id`` hold is filled
+in. An object with ``__call__`` may bring its own ``name``, ``time_limit`` (seconds) and ``on_failure``."""
+
+_FOREIGN_ROLES: Final = frozenset(("user", "tool"))
+
+M = TypeVar("M", bound=Message)
+
+
+def changed_by(event: AnEvent, answer: object) -> AnEvent | None:
+    """Give an event as what a check returned changes it; None where that makes no sense.
+
+    What a check may not change stays as it was: who answered, the ids that belong together, and which tool is called.
+    """
+    match event:
+        case InputCheck():
+            messages = _prompt(event.messages, answer)
+            return None if messages is None else replace(event, messages=messages)
+        case OutputCheck():
+            said = _with_text(event.message, answer) if isinstance(answer, str) else answer
+            if not isinstance(said, Message) or said.role != "assistant":
+                return None
+            return replace(event, message=event.message.model_copy(update={"parts": said.parts}))
+        case ToolCallCheck():
+            call = event.call
+            if not isinstance(answer, ToolCall) or answer.name != call.name:  # another tool may have checks of its own
+                return None
+            return replace(event, call=call.model_copy(update={"arguments": answer.arguments}))
+        case ToolResultCheck():
+            own = {"call_id": event.result.call_id, "name": event.result.name}
+            if isinstance(answer, str):
+                answer = event.result.model_copy(update={"parts": (TextPart(text=answer),)})
+            return replace(event, result=answer.model_copy(update=own)) if isinstance(answer, ToolResult) else None
+        case _:
+            assert_never(event)
+
+
+def _prompt(before: Sequence[Message], answer: object) -> tuple[Message, ...] | None:
+    """Give the prompt that an answer means: all of its messages, the newest one, or the text of that."""
+    if isinstance(answer, str):
+        answer = _with_text(before[-1], answer)
+    messages = (*before[:-1], answer) if isinstance(answer, Message) else answer
+    if not isinstance(messages, list | tuple) or not all(isinstance(message, Message) for message in messages):
+        return None
+    return tuple(messages) if messages and messages[-1].role == "user" else None
+
+
+def _with_text(message: M, text: str) -> M:
+    """Give a message with this in place of all its text."""
+    others = [part for part in message.parts if not isinstance(part, TextPart)]
+    place = next((n for n, part in enumerate(message.parts) if isinstance(part, TextPart)), 0)
+    parts = (*others[:place], TextPart(text=text), *others[place:])
+    return message.model_copy(update={"parts": parts})
+
+
+def texts_of(event: Event) -> Iterator[str]:
+    """Give the texts that an event is about: what people and tools say, what a model answers or asks a tool.
+
+    The system text of a prompt is the developer's own and left out. Files are read where they are text, and thoughts
+    count as what a model answers: they are shown, too.
+    """
+    match event:
+        case InputCheck():
+            for message in event.messages:
+                if message.role in _FOREIGN_ROLES:
+                    yield from _texts(message.parts)
+        case OutputCheck():
+            yield from _texts(event.message.parts)
+        case ToolCallCheck():
+            yield event.call.arguments
+            yield from _strings(event.call.arguments)
+        case ToolResultCheck():
+            yield from _texts(event.result.parts)
+        case _:
+            assert_never(event)
+
+
+def _texts(parts: Sequence[Any]) -> Iterator[str]:
+    for part in parts:
+        match part:
+            case TextPart() | ReasoningPart():
+                yield part.text
+            case ToolResult():
+                yield from _texts(part.parts)
+            case FilePart():
+                if part.name:
+                    yield part.name
+                if (text := file_text(part)) is not None:
+                    yield text
+            case _:
+                pass
+
+
+def file_text(part: FilePart) -> str | None:
+    """Give what a file says, if it is text: it says so itself, or its bytes are UTF-8; else None."""
+    if part.data is None:
+        return None
+    kind = part.media_type.partition(";")[0].strip().casefold()
+    said = kind.startswith("text/") or kind.endswith(("json", "xml", "yaml", "javascript"))
+    try:
+        return part.data.decode("utf-8", "replace" if said else "strict")
+    except UnicodeDecodeError:
+        return None
+
+
+def _strings(arguments: str) -> Iterator[str]:
+    """Give the texts inside a call's arguments: JSON can write any letter as an escape."""
+    try:
+        waiting = [json.loads(arguments)]
+    except (ValueError, RecursionError):
+        return
+    while waiting:
+        match waiting.pop():
+            case str(text):
+                yield text
+            case dict(fields):
+                waiting += [*fields, *fields.values()]
+            case list(items):
+                waiting += items
+            case _:
+                pass
