@@ -20,6 +20,8 @@ Dropping = Literal["simple", "summary"]
 LEAST_TOKENS: Final = 32
 """Below this, a message that was cut would hold hardly more than the mark that says so."""
 
+_LEAST_WITH_SUMMARIES: Final = 8 * LEAST_TOKENS
+
 OVERFLOW_NOTE: Final = (
     "The context window is full, so part of this conversation is missing or cut here. Answer from what is here, say so "
     "where that is not enough, and make nothing up."
@@ -81,7 +83,7 @@ class Bounds:
         if type(self.keep_tool_calls) is not bool:
             _refuse(f"{owner} takes keep_tool_calls as True or False, not {_shown(self.keep_tool_calls)}")
         if self.dropping not in ("simple", "summary"):
-            _refuse(f"{owner} takes dropping as 'simple' or 'summary', not {_shown(self.dropping)}")
+            _refuse(f"{owner} takes dropping as 'simple' or 'summary', not {excerpt(repr(self.dropping), 60)}")
         share = self.trim_to
         if share is not None and (type(share) not in (int, float) or not 0 < share <= 1):
             _refuse(f"{owner} takes trim_to as a number above 0 and at most 1, not {_shown(share)}")
@@ -101,6 +103,11 @@ class Bounds:
                 _refuse(
                     f"summary_tokens is {self.summary_tokens:,} and max_tokens only {most:,}: a summary may take half of "
                     "what may be sent at most; make it smaller"
+                )
+            if self.dropping == "summary" and most < _LEAST_WITH_SUMMARIES:
+                _refuse(
+                    f"max_tokens is {most:,}, and summaries need at least {_LEAST_WITH_SUMMARIES:,}; raise it, or let "
+                    "dropping be 'simple'"
                 )
         elif self.dropping == "summary" and self.last is None:
             _refuse("with neither last nor max_tokens nothing is left out that could be summarised; give one of them")
@@ -138,9 +145,7 @@ def whole(owner: str, name: str, value: object, least: int) -> None:
 
 
 def _shown(value: object) -> str:
-    if isinstance(value, str | int | float | None):
-        return excerpt(repr(value), 60)
-    return type(value).__name__
+    return excerpt(repr(value), 60) if isinstance(value, int | float | None) else type(value).__name__
 
 
 def _refuse(msg: str) -> None:
