@@ -43,10 +43,11 @@ class Bounds:
         keep_tool_calls: False leaves the calls of earlier runs, and their results, out.
         counting: how tokens are counted: ``"Simple"``, ``"Accurate"``, or an object with ``count(text)``.
         dropping: ``"summary"`` sends a summary of what was left out.
-        summary_tokens: at most so many tokens of a summary are sent; None is an eighth of ``max_tokens``, at most 1,000.
+        summary_tokens: at most so many tokens of a summary are sent; None is an eighth of ``max_tokens``, and
+            at most 1,000.
         trim_to: when there is too much, messages are left out until this share of the room is used. 1.0 sends as much
-            as fits; less leaves the beginning of what is sent alone for longer, which providers' caches live on. None is
-            0.5 with summaries, so that they are rare, and else 1.0.
+            as fits; less leaves the beginning of what is sent alone for longer, which providers' caches live on. None
+            is 0.5 with summaries, so that they are rare, and else 1.0.
         overflow_note: what the model is told while tokens make something be left out or cut; empty for nothing.
         dropped_note: what the model is told while messages are left out; empty for nothing.
 
@@ -96,13 +97,13 @@ class Bounds:
         if most is not None:
             if self.max_tokens_per_message is not None and self.max_tokens_per_message > most:
                 _refuse(
-                    f"max_tokens_per_message is {self.max_tokens_per_message:,} and max_tokens only {most:,}: one message "
-                    "would be larger than all that may be sent; make it the smaller of the two"
+                    f"max_tokens_per_message is {self.max_tokens_per_message:,} and max_tokens only {most:,}: one "
+                    "message would be larger than all that may be sent; make it the smaller of the two"
                 )
             if self.summary_tokens is not None and self.summary_tokens > most // 2:
                 _refuse(
-                    f"summary_tokens is {self.summary_tokens:,} and max_tokens only {most:,}: a summary may take half of "
-                    "what may be sent at most; make it smaller"
+                    f"summary_tokens is {self.summary_tokens:,} and max_tokens only {most:,}: a summary may take half "
+                    "of what may be sent at most; make it smaller"
                 )
             if self.dropping == "summary" and most < _LEAST_WITH_SUMMARIES:
                 _refuse(

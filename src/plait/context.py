@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from plait.bounds import Bounds, whole
+from plait.bounds import LEAST_TOKENS, Bounds, whole
+from plait.counting import message_tokens
 from plait.errors import ConfigurationError, excerpt
 from plait.messages import SystemMessage, as_message
 from plait.trimming import Trimmer, is_prompt
@@ -20,6 +21,24 @@ if TYPE_CHECKING:
 
     from plait.counting import Counter
     from plait.messages import Message
+
+
+def check_room(bounds: Bounds, counter: Counter, fixed_tokens: int) -> None:
+    """Check that something of a thread can be sent beside what is always sent.
+
+    Raises:
+        ConfigurationError: system prompt, tools and notes leave no room for a message in ``max_tokens``.
+    """
+    if bounds.max_tokens is None:
+        return
+    notes = [SystemMessage(text=note) for note in (bounds.dropped_note, bounds.overflow_note) if note]
+    always = fixed_tokens + sum(message_tokens(note, counter) for note in notes) + bounds.summary_bound
+    if always + LEAST_TOKENS > bounds.max_tokens:
+        msg = (
+            f"system prompt, tools and notes take {always:,} tokens, and max_tokens is {bounds.max_tokens:,}: there is "
+            "no room for messages; raise max_tokens, or say less"
+        )
+        raise ConfigurationError(msg)
 
 
 class MemoryStrategy(Protocol):
@@ -47,8 +66,9 @@ class ContextWindow(Bounds):
         Raises:
             LimitExceeded: what must be sent is more than ``max_tokens``.
         """
+        window = replace(self, dropping="simple", summary_tokens=None, trim_to=self.share)
         newest = next((number for number in range(len(messages) - 1, -1, -1) if is_prompt(messages[number])), 0)
-        return Trimmer(self, None).trim(messages, newest).messages
+        return Trimmer(window, None).trim(messages, newest).messages
 
     async def build(
         self,
@@ -70,11 +90,20 @@ class ContextWindow(Bounds):
         said = [as_message(message) for message in messages]
         if system_prompt:
             said.insert(0, SystemMessage(text=system_prompt))
-        window = self
-        if max_tokens is not None and (self.max_tokens is None or max_tokens < self.max_tokens):
-            most = self.max_tokens_per_message
-            window = replace(self, max_tokens=max_tokens, max_tokens_per_message=most and min(most, max_tokens))
-        return window.choose(said)
+        if max_tokens is None:
+            return self.choose(said)
+        whole("build()", "max_tokens", max_tokens, LEAST_TOKENS)
+        most = min(max_tokens, self.max_tokens or max_tokens)
+        each = self.max_tokens_per_message
+        within = replace(
+            self,
+            max_tokens=most,
+            max_tokens_per_message=None if each is None else min(each, most),
+            dropping="simple",
+            summary_tokens=None,
+            trim_to=self.share,
+        )
+        return within.choose(said)
 
 
 def last_n(n: int = 20) -> ContextWindow:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from plait.counting import message_tokens
+from plait.log import without_tools
 from plait.messages import AssistantMessage, AudioPart, FilePart, ImagePart, TextPart, ToolResult
 
 if TYPE_CHECKING:
@@ -23,6 +24,43 @@ _TRIES: Final = 4
 _SHORTEST: Final = "[...]"
 
 
+class Forms:
+    """The forms in which messages are sent, each made once: providers keep the bytes of a message with its object."""
+
+    __slots__ = ("_bare", "_counter", "_shorter")
+
+    def __init__(self, counter: Counter | None) -> None:
+        self._counter = counter
+        self._shorter: dict[int, tuple[Message, int, Message]] = {}
+        self._bare: dict[int, tuple[Message, Message | None]] = {}
+
+    def tokens(self, message: Message) -> int:
+        """Count a message; without a counter each has none."""
+        return 0 if self._counter is None else message_tokens(message, self._counter)
+
+    def shorter(self, whole: Message, most: int) -> tuple[Message, bool]:
+        """Give a message with at most ``most`` tokens, as `cut` does, and whether it was cut just now."""
+        if self._counter is None or message_tokens(whole, self._counter) <= most:
+            return whole, False
+        known = self._shorter.get(id(whole))
+        if known is not None and known[1] == most:
+            return known[2], False
+        made = cut(whole, most, self._counter)
+        self._shorter[id(whole)] = whole, most, made
+        return made, made is not whole
+
+    def without_calls(self, message: Message) -> Message | None:
+        """Give a message without tool calls and results; None where it is nothing else."""
+        if message.role == "tool":
+            return None
+        if message.role != "assistant" or not message.tool_calls:
+            return message
+        known = self._bare.get(id(message))
+        if known is None:
+            known = self._bare[id(message)] = message, next(iter(without_tools([message])), None)
+        return known[1]
+
+
 def cut(message: Message, most: int, counter: Counter) -> Message:
     """Give the message with at most ``most`` tokens.
 
@@ -32,8 +70,8 @@ def cut(message: Message, most: int, counter: Counter) -> Message:
         counter: counts them.
 
     Returns:
-        The message itself, where it is small enough or has nothing to cut. Else a new one, which is larger than ``most``
-        where that which is never touched is.
+        The message itself, where it is small enough or has nothing to cut. Else a new one, which is larger than
+        ``most`` where that which is never touched is.
     """
     source = _cuttable(message)
     least, size = message, message_tokens(message, counter)
@@ -53,8 +91,8 @@ def shortened(text: str, most: int, counter: Counter) -> str:
     count = counter.count(text)
     if count <= most:
         return text
-    mark = f"\n[... about {count - max(0, most):,} tokens left out ...]\n"
-    space = most - counter.count(mark)
+    space = most - counter.count(_mark(count))
+    mark = _mark(count - max(0, space))
     kept = len(text) * space // count
     while kept > 0:
         tail = kept // _TAIL
@@ -67,6 +105,10 @@ def shortened(text: str, most: int, counter: Counter) -> str:
     if counter.count(least) > most:
         least = _SHORTEST
     return least if counter.count(least) < count else text
+
+
+def _mark(tokens: int) -> str:
+    return f"\n[... about {tokens:,} tokens left out ...]\n"
 
 
 def _cuttable(message: Message) -> Message | None:

@@ -9,91 +9,26 @@ It does no I/O: it says what should be summarised, and is told the summary.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final
 
-from plait.bounds import LEAST_TOKENS
-from plait.counting import counter_of, message_tokens
-from plait.cutting import cut
-from plait.errors import ConfigurationError, LimitExceeded
-from plait.log import REPAIR, without_tools
-from plait.messages import Message, SystemMessage
+from plait.counting import counter_of
+from plait.cutting import Forms
+from plait.errors import LimitExceeded
+from plait.log import REPAIR
+from plait.messages import SystemMessage
 from plait.sendables import Sendables
 from plait.summaries import SUMMARY, summary_message
+from plait.trimmed import Cut, Trimmed, Unsummarised
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from plait.bounds import Bounds
     from plait.counting import Counter
-
-Origin = int | Literal["dropped_note", "overflow_note", "summary"]
-"""Where a sent message comes from: its index in the thread's messages, or what put it there."""
+    from plait.messages import Message
+    from plait.trimmed import Origin
 
 _NOWHERE: Final = -1
-
-
-class Cut(NamedTuple):
-    """A message of which only a part is sent: its index in the thread's messages, and the tokens left out."""
-
-    index: int
-    left_out: int
-
-
-class Unsummarised(NamedTuple):
-    """What a summary is wanted of.
-
-    Attributes:
-        messages: what was left out and is in no summary yet, in order.
-        upto: the index of the first message that the summary will not hide; `Trimmer.summarised` takes it back.
-        earlier: the summary so far, into which they are to be worked; None when there is none.
-    """
-
-    messages: tuple[Message, ...]
-    upto: int
-    earlier: str | None
-
-
-class Trimmed(NamedTuple):
-    """What is sent now.
-
-    Attributes:
-        messages: system text, notes, and what was chosen, in order.
-        tokens: all that is sent, system prompt and tools too, as the counter counts it, not corrected; None where
-            nothing is counted.
-        stable: whether what was sent last time is still the beginning of this.
-        overflow: whether tokens made something be left out, or be cut beyond what its own bound asked for.
-        dropped: what was left out since the last time; for a thread just opened, since its last run began.
-        dropped_total: how many messages of the thread are left out.
-        cut: what was cut since the last time, likewise.
-        summarize: what a summary is wanted of; None when of nothing.
-    """
-
-    messages: list[Message]
-    tokens: int | None
-    stable: bool
-    overflow: bool
-    dropped: tuple[Message, ...]
-    dropped_total: int
-    cut: tuple[Cut, ...]
-    summarize: Unsummarised | None
-
-
-def check_room(bounds: Bounds, counter: Counter, fixed_tokens: int) -> None:
-    """Check that something of a thread can be sent beside what is always sent.
-
-    Raises:
-        ConfigurationError: system prompt, tools and notes leave no room for a message in ``max_tokens``.
-    """
-    if bounds.max_tokens is None:
-        return
-    notes = [SystemMessage(text=note) for note in (bounds.dropped_note, bounds.overflow_note) if note]
-    always = fixed_tokens + sum(message_tokens(note, counter) for note in notes) + bounds.summary_bound
-    if always + LEAST_TOKENS > bounds.max_tokens:
-        msg = (
-            f"system prompt, tools and notes take {always:,} tokens, and max_tokens is {bounds.max_tokens:,}: there is "
-            "no room for messages; raise max_tokens, or say less"
-        )
-        raise ConfigurationError(msg)
 
 
 class Trimmer:
@@ -102,7 +37,7 @@ class Trimmer:
     Args:
         bounds: what may be sent.
         counter: counts tokens; None makes the one that ``bounds`` ask for, if they need any.
-        fixed_tokens: the tokens of what is sent beside messages and notes: the system prompt and the definitions of tools.
+        fixed_tokens: the tokens of what is sent beside messages and notes: system prompt and definitions of tools.
         summary: the thread's last summary, and the index of the first message that it does not hide. Without
             summaries in the bounds it is not used.
 
@@ -111,7 +46,6 @@ class Trimmer:
     """
 
     __slots__ = (
-        "_bare",
         "_before",
         "_bounds",
         "_changed",
@@ -121,6 +55,7 @@ class Trimmer:
         "_dropped_note",
         "_dropped_total",
         "_earlier",
+        "_forms",
         "_grew",
         "_head",
         "_head_open",
@@ -133,7 +68,6 @@ class Trimmer:
         "_pool",
         "_prompt",
         "_run",
-        "_shorter",
         "_start",
         "_summary",
         "_system",
@@ -155,8 +89,7 @@ class Trimmer:
         self.fixed_tokens = fixed_tokens
         self._dropped_note = _note(bounds.dropped_note)
         self._overflow_note = _note(bounds.overflow_note)
-        self._shorter: dict[int, tuple[Message, int, Message]] = {}
-        self._bare: dict[int, tuple[Message, Message | None]] = {}
+        self._forms = Forms(counter)
         self._last: Trimmed | None = None
         self._before: list[Message] | None = None  # what was sent last time
         self._limit: int | None = None
@@ -215,9 +148,9 @@ class Trimmer:
         self._fit()
         if self._limit is not None and (total := self._total()) > self._limit:
             msg = (
-                f"what must be sent takes {int(total * factor):,} tokens, and max_tokens is {most:,}: the newest prompt "
-                f"and the last call beside {int(self._base() * factor):,} of system text, tools and notes; raise "
-                "max_tokens, or say less"
+                f"what must be sent takes {int(total * factor):,} tokens, and max_tokens is {most:,}: the newest "
+                f"prompt and the last call, and {int(self._base() * factor):,} of system text, tools and notes; "
+                "raise max_tokens, or say less"
             )
             raise LimitExceeded(msg, limit=most)
         return self._say()
@@ -304,7 +237,7 @@ class Trimmer:
             return
         whole: Message | None = message
         if index < self._run and not self._bounds.keep_tool_calls:
-            whole = self._without_calls(message)
+            whole = self._forms.without_calls(message)
         if whole is None:
             return
         sent = self._capped(index, whole)
@@ -338,7 +271,7 @@ class Trimmer:
             pool.at[place] if 0 <= place < len(pool) else after for place in (self._start, self._head, self._prompt)
         )
         for at, whole, sent in pool.take_from(begin):
-            kept = self._without_calls(whole) if at < first_of_run else whole
+            kept = self._forms.without_calls(whole) if at < first_of_run else whole
             if kept is not whole:
                 self._changed = True
             if kept is not None:
@@ -347,37 +280,18 @@ class Trimmer:
         self._start, self._head = pool.find(starts), pool.find(heads)
         self._prompt = _NOWHERE if prompt == after else pool.find(prompt)
 
-    def _without_calls(self, message: Message) -> Message | None:
-        if message.role == "tool":
-            return None
-        if message.role != "assistant" or not message.tool_calls:
-            return message
-        known = self._bare.get(id(message))
-        if known is None:
-            known = self._bare[id(message)] = message, next(iter(without_tools([message])), None)
-        return known[1]
-
-    def _capped(self, index: int, whole: Message) -> Message:
+    def _capped(self, at: int, whole: Message) -> Message:
         most = self._bounds.max_tokens_per_message
-        if most is None or self._tokens(whole) <= most:
-            return whole
-        return self._cut_to(index, whole, most)
+        return whole if most is None else self._shortened(at, whole, most)
 
-    def _cut_to(self, index: int, whole: Message, most: int) -> Message:
-        """Cut a message, once for each length: what a provider is sent of it is kept with the object."""
-        if self._counter is None:  # nothing that is not counted is too long
-            return whole
-        known = self._shorter.get(id(whole))
-        if known is not None and known[1] == most:
-            return known[2]
-        made = cut(whole, most, self._counter)
-        if made is not whole:
-            self._shorter[id(whole)] = whole, most, made
-            self._cut.append(Cut(index, self._tokens(whole) - self._tokens(made)))
+    def _shortened(self, at: int, whole: Message, most: int) -> Message:
+        made, new = self._forms.shorter(whole, most)
+        if new:
+            self._cut.append(Cut(at, self._tokens(whole) - self._tokens(made)))
         return made
 
     def _tokens(self, message: Message) -> int:
-        return 0 if self._counter is None else message_tokens(message, self._counter)
+        return self._forms.tokens(message)
 
     # --- leaving out ---
 
@@ -449,7 +363,7 @@ class Trimmer:
         has = pool.tokens(place, place + 1)
         if has <= most:
             return has
-        made = self._cut_to(pool.at[place], pool.whole[place], max(0, most))
+        made = self._shortened(pool.at[place], pool.whole[place], max(0, most))
         tokens = self._tokens(made)
         if tokens < has:
             pool.replace(place, made, tokens)
@@ -480,7 +394,7 @@ class Trimmer:
 
     def _say_summary(self, text: str) -> None:
         made = summary_message(text)
-        self._summary = made if self._counter is None else cut(made, self._bounds.summary_bound, self._counter)
+        self._summary, _ = self._forms.shorter(made, self._bounds.summary_bound)
         self._earlier = text
 
     def _say(self) -> Trimmed:
