@@ -226,6 +226,8 @@ class Trimmer:
         while last_unit > 0 and messages[last_unit].role == "tool":
             last_unit -= 1
         self._upto = max(0, min(self._upto, last_unit))
+        # The log does not say why messages were summarised; where only tokens can have been the reason, they were.
+        self._overflow = self._upto > 0 and self._bounds.last is None
         self._hidden = messages[self._upto - 1] if self._upto else None
 
     def _take(self, index: int, message: Message) -> None:
@@ -379,11 +381,13 @@ class Trimmer:
         tokens = self.fixed_tokens + self._system_tokens
         if self._overflow and self._overflow_note is not None:
             tokens += self._tokens(self._overflow_note)
-        if self._dropped_total or dropping:
-            tokens += self._bounds.summary_bound
-            if self._dropped_note is not None:
-                tokens += self._tokens(self._dropped_note)
-        return tokens
+        if (self._dropped_total or dropping) and self._dropped_note is not None:
+            tokens += self._tokens(self._dropped_note)
+        return tokens + (self._bounds.summary_bound if dropping else self._kept_for_summary())
+
+    def _kept_for_summary(self) -> int:
+        """The room that is kept free for a summary, so that no other message has to go when it comes or grows."""
+        return self._bounds.summary_bound if self._dropped_total or self._summary is not None else 0
 
     def _total(self) -> int:
         pool = self._pool
@@ -412,7 +416,7 @@ class Trimmer:
         messages += pool.sent[self._start :]
         stable = not self._changed or before is None or messages[: len(before)] == before
         self._changed = False
-        wanted = self._grew and self._bounds.summary_bound and self._unsummarised
+        wanted = self._grew and self._bounds.summary_bound and self._dropped_total and self._unsummarised
         said = self._last = Trimmed(
             messages=messages,
             tokens=None if self._counter is None else self._sent_tokens(),
@@ -429,7 +433,7 @@ class Trimmer:
 
     def _sent_tokens(self) -> int:
         summary = 0 if self._summary is None else self._tokens(self._summary)
-        return self._total() + summary - (self._bounds.summary_bound if self._dropped_total else 0)
+        return self._total() + summary - self._kept_for_summary()
 
 
 def is_prompt(message: Message) -> bool:
