@@ -8,17 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from plait import Agent, OfflineProvider
 from plait.errors import ConfigurationError
 from plait.events import Answer
 from plait.hooks import (
     HOOK_NAMES,
     AfterRequest,
     BeforeRequest,
+    BudgetExceeded,
+    ContextOverflow,
     FunctionCallEnd,
     FunctionCallStart,
     HookName,
     Hooks,
+    MessagesDropped,
+    PrefixChanged,
     RunEnded,
+    TokenReceived,
     Veto,
 )
 from plait.messages import AssistantMessage, ToolCall, ToolResult, UserMessage
@@ -46,10 +52,26 @@ ENDED = RunEnded(
 EVENTS: dict[HookName, HookEvent] = {
     "on_before_request": BEFORE,
     "on_after_request": AFTER,
+    "on_token_received": TokenReceived(context=CONTEXT, text="hi", turn=1),
     "on_function_call_start": START,
     "on_function_call_end": END,
     "on_function_call_error": END,
+    "on_context_overflow": ContextOverflow(context=CONTEXT, tokens=90, limit=100, turn=1),
+    "on_message_dropped": MessagesDropped(context=CONTEXT, messages=(UserMessage(text="hi"),), total=1, turn=2),
+    "on_prefix_changed": PrefixChanged(context=CONTEXT, at=12, before="a", after="b", message=0, trimmed=False, turn=2),
+    "on_budget_exceeded": BudgetExceeded(
+        context=CONTEXT,
+        reason="spent",
+        per="chat",
+        unit="USD",
+        limit=1.0,
+        spent=0.9,
+        needed=0.2,
+        stops=True,
+        turn=1,
+    ),
     "on_max_turns_reached": ENDED,
+    "on_max_tool_calls_reached": ENDED,
     "on_manual_stop": ENDED,
     "on_final_response": ENDED,
 }
@@ -334,3 +356,35 @@ async def test_anything_that_takes_one_value_is_a_hook(
     assert "on_manual_stop" in hooks
     assert await hooks.call("on_manual_stop", ENDED) is None
     assert caplog.messages == logged
+
+
+async def test_tokens_are_told_as_they_come_also_where_nobody_reads_the_stream() -> None:
+    told: list[TokenReceived] = []
+
+    def hear(event: TokenReceived, chat_id: str) -> None:
+        assert chat_id == event.context.thread_id
+        told.append(event)
+
+    provider = OfflineProvider([ToolCall(id="a", name="get_current_time", arguments="{}"), "It is late now."])
+    agent = Agent(provider=provider, tools=["get_current_time"], hooks={"on_token_received": hear})
+    assert await agent.chat("What time is it?") == "It is late now."
+    assert [(event.text, event.turn) for event in told] == [("It", 2), (" is", 2), (" late", 2), (" now.", 2)]
+    assert [request.stream for request in provider.requests] == [True, True]
+
+
+async def test_a_limit_of_tool_calls_is_told_before_the_end() -> None:
+    seen: list[tuple[str, str]] = []
+
+    def of(name: HookName) -> Callable[[RunEnded], None]:
+        return lambda event: seen.append((name, event.result.stop_reason))
+
+    names: list[HookName] = ["on_max_tool_calls_reached", "on_max_turns_reached", "on_manual_stop", "on_final_response"]
+    call = ToolCall(id="a", name="get_current_time", arguments="{}")
+    agent = Agent(
+        provider=OfflineProvider([call, "never"]),
+        tools=["get_current_time"],
+        max_tool_calls=0,
+        hooks={name: of(name) for name in names},
+    )
+    await agent.run("go")
+    assert seen == [("on_max_tool_calls_reached", "max_tool_calls"), ("on_final_response", "max_tool_calls")]

@@ -8,17 +8,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plait import log as views
-from plait.entries import Body, Entry, MessageEntry, RunEnd, RunStart, ToolEnd, ToolStart, decode, encode, entry
+from plait.entries import (
+    Body,
+    ContextNote,
+    Entry,
+    MessageEntry,
+    RunEnd,
+    RunStart,
+    ToolEnd,
+    ToolStart,
+    decode,
+    encode,
+    entry,
+)
 from plait.errors import CorruptRecord
 from plait.events import (
     MessageAdded,
+    MessagesSummarised,
     RunFinished,
     RunStarted,
     ToolCallFinished,
     ToolCallStarted,
     Usage,
 )
-from plait.log import REPAIR, Stats, Tail, entry_events, history, stats, usage, without_tools
+from plait.log import REPAIR, Stats, Tail, entry_events, hidden, history, stats, usage, without_tools
 from plait.messages import (
     AssistantMessage,
     ImagePart,
@@ -669,3 +682,19 @@ def test_metadata_in_a_stored_message_is_frozen_again() -> None:
     item = decode(encode(entry(1, says(UserMessage(text="a", metadata={"k": {"x": [1]}})))))
     assert isinstance(item.body, MessageEntry)
     assert type(item.body.message.metadata) is type(item.body.message.metadata["k"]) is FrozenDict
+
+
+def test_a_summary_hides_entries_that_can_be_looked_at_behind_it() -> None:
+    said = [UserMessage(text="one"), AssistantMessage(text="two"), UserMessage(text="three")]
+    bodies: list[Body] = [RunStart("a"), *map(MessageEntry, said)]
+    note = ContextNote(by="summary", summary="They counted.", first=2, last=3, usage=Usage(output_tokens=3))
+    log = [entry(n, body, "run_1") for n, body in enumerate([*bodies, note], 1)]
+    assert hidden(log, note) == said[:2]
+    assert history(log) == said
+    assert usage(log) == Usage(output_tokens=3)
+    assert views.events(log)[-1] == MessagesSummarised(2, 3, Usage(output_tokens=3))
+    assert [decode(encode(item)) for item in log] == log
+    tail = Tail(log)
+    assert (tail.summary, tail.numbers) == (note, [2, 3, 4])
+    assert tail.run is not None
+    assert tail.run.usage == Usage(output_tokens=3)

@@ -42,7 +42,9 @@ from plait import (
     history,
     tool,
 )
+from plait.counting import SIMPLE, message_tokens
 from plait.entries import Entry, MessageEntry, RunEnd, RunStart, ToolEnd, ToolStart, entry
+from plait.events import Usage
 from plait.log import Tail
 from plait.loop import Ask, CallTools, Finish, next_step
 from plait.messages import ServerToolPart
@@ -235,9 +237,12 @@ async def test_a_stop_in_the_middle_of_a_stream_keeps_the_text(kind: type[StopSi
             stop.set()
     result = await run
     assert (result.stop_reason, result.output) == ("user_stop", "one two")
-    assert (await agent.log("t"))[2].body == MessageEntry(
-        message=AssistantMessage(text="one two", provider="offline", model="offline"), cut="user_stop"
+    prompt, said = UserMessage(text="count"), AssistantMessage(text="one two", provider="offline", model="offline")
+    took = Usage(
+        input_tokens=message_tokens(prompt, SIMPLE), output_tokens=message_tokens(said, SIMPLE), estimated=True
     )
+    assert (await agent.log("t"))[2].body == MessageEntry(message=said, usage=took, cut="user_stop")
+    assert result.usage == took
     await check_usable(agent, "t", result.run_id)
 
 

@@ -18,6 +18,7 @@ from plait import (
     Request,
     RunLimits,
     StateConflict,
+    StopPoll,
     StopSignal,
     StreamTruncated,
     TextDelta,
@@ -30,7 +31,7 @@ from plait import (
 from plait.entries import MessageEntry, RunEnd
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from plait.entries import Entry
     from plait.store.base import Lease
@@ -118,7 +119,7 @@ async def test_a_stop_at_every_await_point_ends_the_run_once(how: str) -> None:
 
 async def _result_and_cancelling(agent: Agent[Any, Any], stop: StopSignal) -> tuple[str, int]:
     thread = await agent._threads.open("t", "default")  # noqa: SLF001
-    run = await agent._made((UserMessage(text="add"),), thread, {"stop": stop})  # noqa: SLF001  # as `chat` drains it
+    run = await agent.made((UserMessage(text="add"),), thread, {"stop": stop})  # as `chat` drains it
     async for _ in run.events():
         pass
     task = asyncio.current_task()
@@ -213,7 +214,7 @@ async def test_an_event_of_another_loop_is_refused_and_stops_nobody() -> None:
     agent = Agent(provider=OfflineProvider(["one two three"], delay=0.01))
     with pytest.raises(ConfigurationError, match=r"an asyncio\.Event of another event loop; use a StopSignal"):
         await agent.run("hi", stop=event)
-    with pytest.raises(ConfigurationError, match=r"takes a StopSignal or an asyncio\.Event"):
+    with pytest.raises(ConfigurationError, match=r"takes a StopSignal, an asyncio\.Event, or a function"):
         await agent.run("hi", stop=threading.Event())  # type: ignore[arg-type]
 
 
@@ -319,3 +320,109 @@ async def test_a_stop_that_comes_with_a_veto_gives_one_end() -> None:
     result = await agent.run("hi", thread="t", stop=stop)
     assert ends(await agent.log("t")) == ["guardrail"]
     assert (result.stop_reason, result.error) == ("guardrail", "over budget")
+
+
+@pytest.mark.fault("C05")
+@pytest.mark.parametrize("form", ["sync", "async", "sync that gives a coroutine"])
+async def test_a_function_that_says_stop_ends_a_run_in_the_middle_of_an_answer(form: str) -> None:
+    asked: list[tuple[str, str]] = []
+    said = asyncio.Event()
+
+    def sync(user_id: str, chat_id: str) -> bool:
+        asked.append((user_id, chat_id))
+        return said.is_set()
+
+    async def waits(user_id: str, chat_id: str) -> bool:
+        await asyncio.sleep(0)
+        return sync(user_id, chat_id)
+
+    def gives(user_id: str, chat_id: str) -> Awaitable[bool]:
+        return waits(user_id, chat_id)
+
+    forms: dict[str, Any] = {"sync": sync, "async": waits, "sync that gives a coroutine": gives}
+    function = forms[form]
+    agent = Agent(provider=OfflineProvider(["one two three four five six"] * 2, delay=0.02))
+    run = agent.run("go", user_id="ada", stop=StopPoll(function, every=0.01))
+    text = ""
+    async for event in run:
+        if isinstance(event, TextDelta):
+            text += event.text
+            said.set()
+    result = await run
+    assert (result.stop_reason, result.output) == ("user_stop", text)
+    assert 0 < len(text) < len("one two three four five six")
+    assert set(asked) == {("ada", result.thread_id)}
+    assert not [task for task in asyncio.all_tasks() if "stop" in task.get_name()]
+    assert (await agent.run([*result.history, UserMessage(text="again")])).stop_reason == "response"
+
+
+async def test_a_function_that_says_stop_is_asked_before_anything_else_and_ends_a_tool() -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    @tool
+    async def hangs() -> str:
+        begun.set()
+        try:
+            await asyncio.sleep(30)
+        finally:
+            ended.set()
+        return "never"
+
+    def script() -> OfflineProvider:
+        return OfflineProvider([ToolCall(id="a", name="hangs", arguments="{}"), "done"])
+
+    result = await Agent(provider=script(), tools=[hangs]).run("go", stop=StopPoll(begun.is_set, every=0.01))
+    assert (result.stop_reason, ended.is_set()) == ("user_stop", True)
+    assert result.history[-1].tool_results[0].text == (
+        "This call was cancelled while it ran; it may or may not have happened: the run was stopped."
+    )
+    result = await Agent(provider=script(), tools=[hangs]).run("go", stop=lambda: True)
+    assert result.stop_reason == "user_stop"
+
+
+async def test_a_function_that_cannot_say_is_asked_again_and_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    answers: Iterator[bool | OSError] = iter([OSError("secret"), OSError("again"), True])
+
+    def broken() -> bool:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    agent = Agent(provider=OfflineProvider(["one two three four"], delay=0.5))
+    with caplog.at_level("WARNING", "plait.run"):
+        result = await agent.run("go", stop=StopPoll(broken, every=0.01))
+    assert result.stop_reason == "user_stop"
+    assert caplog.messages == ["the function that says whether to stop failed: OSError"]
+
+
+async def test_a_function_that_hangs_stops_nothing_and_ends_with_the_run() -> None:
+    ended = asyncio.Event()
+
+    async def hangs() -> bool:
+        try:
+            await asyncio.sleep(30)
+        finally:
+            ended.set()
+        return True
+
+    result = await Agent(provider=OfflineProvider(["one two"], delay=0.01)).run("go", stop=hangs)
+    assert (result.stop_reason, ended.is_set()) == ("response", True)
+
+
+any_poll: Any = StopPoll  # for what type checkers refuse, too
+
+
+@pytest.mark.parametrize(
+    ("made", "sentence"),
+    [
+        (lambda: any_poll(3), "takes a function that says whether to stop, not int"),
+        (lambda: any_poll(print, every=0), r"StopPoll\(every=...\) takes seconds above 0, not 0"),
+        (lambda: any_poll(print, every="3"), r"StopPoll\(every=...\) takes seconds above 0, not str"),
+        (lambda: any_poll(lambda run: True), "may take user_id and chat_id, and nothing else: missing a required"),
+        (lambda: any_poll(lambda user_id, other: True), "may take user_id and chat_id, and nothing else"),
+    ],
+)
+def test_what_cannot_say_whether_to_stop_is_refused(made: Callable[[], object], sentence: str) -> None:
+    with pytest.raises(ConfigurationError, match=sentence):
+        made()

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from plait.context import get_memory_strategy as get_memory_strategy
     from plait.definition import AgentDefinition as AgentDefinition
     from plait.definition import AgentTemplates as AgentTemplates
+    from plait.entries import ContextNote as ContextNote
     from plait.entries import Entry as Entry
     from plait.errors import AgentError as AgentError
     from plait.errors import AlreadyAnswered as AlreadyAnswered
@@ -83,6 +84,7 @@ if TYPE_CHECKING:
     from plait.events import Event as Event
     from plait.events import FinishDelta as FinishDelta
     from plait.events import MessageAdded as MessageAdded
+    from plait.events import MessagesSummarised as MessagesSummarised
     from plait.events import ModelDelta as ModelDelta
     from plait.events import PartDelta as PartDelta
     from plait.events import ReasoningDelta as ReasoningDelta
@@ -97,8 +99,19 @@ if TYPE_CHECKING:
     from plait.events import Usage as Usage
     from plait.events import UsageDelta as UsageDelta
     from plait.frozen import Frozen as Frozen
+    from plait.hooks import AfterRequest as AfterRequest
+    from plait.hooks import BeforeRequest as BeforeRequest
+    from plait.hooks import BudgetExceeded as BudgetExceeded
+    from plait.hooks import ContextOverflow as ContextOverflow
+    from plait.hooks import FunctionCallEnd as FunctionCallEnd
+    from plait.hooks import FunctionCallStart as FunctionCallStart
+    from plait.hooks import MessagesDropped as MessagesDropped
+    from plait.hooks import PrefixChanged as PrefixChanged
+    from plait.hooks import RunEnded as RunEnded
+    from plait.hooks import TokenReceived as TokenReceived
     from plait.hooks import Veto as Veto
     from plait.interrupts import Secret as Secret
+    from plait.log import hidden as hidden
     from plait.log import history as history
     from plait.log import stats as stats
     from plait.log import usage as usage
@@ -153,6 +166,7 @@ if TYPE_CHECKING:
     from plait.run import RunContext as RunContext
     from plait.run import RunLimits as RunLimits
     from plait.run import RunResult as RunResult
+    from plait.run import StopPoll as StopPoll
     from plait.run import StopSignal as StopSignal
     from plait.store.base import Store as Store
     from plait.store.catalog import open_store as open_store
@@ -202,7 +216,10 @@ _HOME = {
         "AgentDefinition",
         "AgentTemplates",
     ),
-    "plait.entries": ("Entry",),
+    "plait.entries": (
+        "ContextNote",
+        "Entry",
+    ),
     "plait.errors": (
         "AgentError",
         "AlreadyAnswered",
@@ -251,6 +268,7 @@ _HOME = {
         "Event",
         "FinishDelta",
         "MessageAdded",
+        "MessagesSummarised",
         "ModelDelta",
         "PartDelta",
         "ReasoningDelta",
@@ -266,21 +284,34 @@ _HOME = {
         "UsageDelta",
     ),
     "plait.frozen": ("Frozen",),
-    "plait.hooks": ("Veto",),
+    "plait.hooks": (
+        "AfterRequest",
+        "BeforeRequest",
+        "BudgetExceeded",
+        "ContextOverflow",
+        "FunctionCallEnd",
+        "FunctionCallStart",
+        "MessagesDropped",
+        "PrefixChanged",
+        "RunEnded",
+        "TokenReceived",
+        "Veto",
+    ),
     "plait.interrupts": ("Secret",),
     "plait.log": (
+        "hidden",
         "history",
         "stats",
         "usage",
     ),
     "plait.mcp.client.connection": ("MCPConnection",),
-    "plait.mcp.server.server": ("MCPServer",),
+    "plait.mcp.client.toolset": ("MCPChange",),
     "plait.mcp.server.host": (
         "Elicited",
         "MCPHost",
         "mcp_host",
     ),
-    "plait.mcp.client.toolset": ("MCPChange",),
+    "plait.mcp.server.server": ("MCPServer",),
     "plait.messages": (
         "AssistantMessage",
         "AudioPart",
@@ -345,6 +376,7 @@ _HOME = {
         "RunContext",
         "RunLimits",
         "RunResult",
+        "StopPoll",
         "StopSignal",
     ),
     "plait.store.base": ("Store",),

@@ -21,7 +21,7 @@ from plait.ids import new_id
 from plait.loop import Run
 from plait.messages import SystemMessage
 from plait.open_threads import OpenThreads
-from plait.options import check_options, definition_of, list_of_tools, messages_of, settings_of, store_of
+from plait.options import check_options, definition_of, list_of_tools, messages_of, settings_of, stop_of, store_of
 from plait.plain import EMPTY
 from plait.portal import PORTAL
 from plait.providers.base import DEFAULT_SETTINGS
@@ -207,7 +207,7 @@ class Agent(Generic[Deps, Output]):
         """
         messages = messages_of(content)
         check_options(options)
-        made = await self._made(messages, await self._threads.open(thread, user_id), options, observed=False)
+        made = await self.made(messages, await self._threads.open(thread, user_id), options, observed=False)
         async for _ in made.events():  # never left early, so there is nothing to close
             pass
         return result_of(made).output
@@ -227,7 +227,7 @@ class Agent(Generic[Deps, Output]):
         check_options(options)
 
         async def made() -> Run[Output]:
-            return await self._made(messages, await self._threads.open(thread, user_id), options)
+            return await self.made(messages, await self._threads.open(thread, user_id), options)
 
         return TextStream(made, f"stream of {self.name}")
 
@@ -254,7 +254,7 @@ class Agent(Generic[Deps, Output]):
         check_options(options)
 
         async def made() -> Run[Output]:
-            return await self._made(messages, await self._threads.open(thread, user_id), options)
+            return await self.made(messages, await self._threads.open(thread, user_id), options)
 
         from plait.partials import Partials  # few agents need it, and its patterns take time to compile
 
@@ -285,8 +285,8 @@ class Agent(Generic[Deps, Output]):
 
         async def made() -> Run[Output]:
             if thread is None:
-                return await self._made(messages, Thread.for_one_run(new_id("thr"), user_id), options)
-            return await self._made(messages, await self._threads.open(thread, user_id), options)
+                return await self.made(messages, Thread.for_one_run(new_id("thr"), user_id), options)
+            return await self.made(messages, await self._threads.open(thread, user_id), options)
 
         return AgentRun(made, f"run of {self.name}")
 
@@ -309,7 +309,7 @@ class Agent(Generic[Deps, Output]):
                 whose = f"thread {excerpt(repr(thread), 80)} of user {excerpt(repr(user_id), 80)}"
                 msg = f"there is no {whose}, so no run that could go on; begin one with a prompt"
                 raise NothingToResume(msg)
-            return await self._made((), opened, options)
+            return await self.made((), opened, options)
 
         return AgentRun(made, f"run of {self.name}")
 
@@ -410,9 +410,17 @@ class Agent(Generic[Deps, Output]):
     def __exit__(self, *_exception: object) -> None:
         self.close_sync()
 
-    async def _made(
+    async def made(
         self, prompt: tuple[Message, ...], thread: Thread, options: RunOptions, *, observed: bool = True
     ) -> Run[Output]:
+        """Make a run on a thread that somebody else holds: for the other faces of the engine, which drain it.
+
+        Args:
+            prompt: what begins it; nothing, to go on with the thread's last run.
+            thread: where it happens.
+            options: see `RunOptions`; they have been checked.
+            observed: whether the events are read, and not only the result.
+        """
         if self._servers is not None:
             await self._servers.open()
             self._toolbox = self._servers.renewed(self._toolbox)
@@ -434,8 +442,8 @@ class Agent(Generic[Deps, Output]):
             output=self._output,
             settings=self._settings,
             limits=options.get("limits", self.limits),
-            hooks=self._hooks,
-            stop=options.get("stop"),
+            hooks=self._hooks.joined(Hooks(options["hooks"])) if "hooks" in options else self._hooks,
+            stop=stop_of(options.get("stop")),
             if_busy=options.get("if_busy", "queue"),
             sequential=self._sequential,
             observed=observed,

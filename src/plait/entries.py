@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 VERSION: Final = 1
 
-Kind = Literal["run_started", "message", "tool_started", "tool_result", "run_finished"]
+Kind = Literal["run_started", "message", "tool_started", "tool_result", "context_note", "run_finished"]
 
 
 class _Body(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True, tag_field="kind"):
@@ -69,6 +69,24 @@ class ToolEnd(_Body, frozen=True, gc=False, tag="tool_result"):
     seconds: float = 0.0
 
 
+class ContextNote(_Body, frozen=True, gc=False, tag="context_note"):
+    """What was asked of a model for the conversation, and is no part of it.
+
+    Attributes:
+        by: what asked: ``"summary"``, or the name of a check.
+        summary: of a summary, its text, which is sent in place of the messages it hides; they stay in the log.
+        first: of a summary, the number of the first entry that it hides.
+        last: of a summary, that of the last one.
+        usage: the tokens it took.
+    """
+
+    by: str
+    summary: str = ""
+    first: int = 0
+    last: int = 0
+    usage: Usage | None = None
+
+
 class RunEnd(_Body, frozen=True, gc=False, tag="run_finished"):
     """A run ended: with a stop reason, or with the error it failed with."""
 
@@ -76,7 +94,7 @@ class RunEnd(_Body, frozen=True, gc=False, tag="run_finished"):
     error: str | None = None
 
 
-Body = RunStart | MessageEntry | ToolStart | ToolEnd | RunEnd
+Body = RunStart | MessageEntry | ToolStart | ToolEnd | ContextNote | RunEnd
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True, kw_only=True):

@@ -62,6 +62,7 @@ class Usage(Frozen):
         requests: how many model requests these are.
         cost: what the provider says it cost, in US dollars; None when it says nothing. The cost of several requests is
             None as well when one of them is not known: a sum without it would be too low.
+        estimated: whether some of it is our estimate: of an answer that was cut before its tokens were told.
     """
 
     input_tokens: int = 0
@@ -71,6 +72,7 @@ class Usage(Frozen):
     reasoning_tokens: int = 0
     requests: int = 1
     cost: float | None = None
+    estimated: bool = False
 
     @property
     def total_tokens(self) -> int:
@@ -94,6 +96,7 @@ class Usage(Frozen):
                 "reasoning_tokens": self.reasoning_tokens + other.reasoning_tokens,
                 "requests": self.requests + other.requests,
                 "cost": cost,
+                "estimated": self.estimated or other.estimated,
             },
         )
 
@@ -232,6 +235,14 @@ class ToolCallFinished(_Struct, frozen=True, tag="tool_finished"):
     seconds: float = 0.0
 
 
+class MessagesSummarised(_Struct, frozen=True, tag="summarised"):
+    """From now on a summary is sent in place of the entries ``first`` to ``last``, which stay in the log."""
+
+    first: int
+    last: int
+    usage: Usage | None = None
+
+
 class RunFinished(_Struct, frozen=True, tag="run_finished"):
     """A run ended, with the tokens of all its turns. A run that failed has no reason, and its stream raises."""
 
@@ -240,7 +251,7 @@ class RunFinished(_Struct, frozen=True, tag="run_finished"):
     error: str | None = None
 
 
-RunEvent = RunStarted | MessageAdded | ToolCallStarted | ToolCallFinished | RunFinished
+RunEvent = RunStarted | MessageAdded | ToolCallStarted | ToolCallFinished | MessagesSummarised | RunFinished
 Event = Delta | RunEvent
 
 

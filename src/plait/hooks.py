@@ -12,7 +12,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, Self, get_args
 
 import msgspec
 from msgspec.structs import replace
@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from plait.driving import CancelledItself, TimeUp, drive
 from plait.errors import ConfigurationError, excerpt
 from plait.events import Answer
-from plait.messages import ToolCall, ToolResult
+from plait.messages import Message, ToolCall, ToolResult
 from plait.providers.base import Request
 from plait.run import RunContext, RunResult
 
@@ -29,10 +29,16 @@ logger = logging.getLogger("plait.hooks")
 HookName = Literal[
     "on_before_request",
     "on_after_request",
+    "on_token_received",
     "on_function_call_start",
     "on_function_call_end",
     "on_function_call_error",
+    "on_context_overflow",
+    "on_message_dropped",
+    "on_prefix_changed",
+    "on_budget_exceeded",
     "on_max_turns_reached",
+    "on_max_tool_calls_reached",
     "on_manual_stop",
     "on_final_response",
 ]
@@ -69,6 +75,14 @@ class AfterRequest(msgspec.Struct, frozen=True, kw_only=True):
     turn: int
 
 
+class TokenReceived(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """For ``on_token_received``: more text of an answer, as it came. With this hook answers are always streamed."""
+
+    context: RunContext[Any]
+    text: str
+    turn: int
+
+
 class FunctionCallStart(msgspec.Struct, frozen=True, kw_only=True):
     """For ``on_function_call_start``: return a changed `ToolCall` (its id stays), a `Veto`, or None."""
 
@@ -85,14 +99,102 @@ class FunctionCallEnd(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
+class ContextOverflow(msgspec.Struct, frozen=True, kw_only=True):
+    """For ``on_context_overflow``: what is to be sent would be longer than the context window.
+
+    Attributes:
+        tokens: those of what is sent instead.
+        limit: the window's.
+    """
+
+    context: RunContext[Any]
+    tokens: int
+    limit: int
+    turn: int
+
+
+class MessagesDropped(msgspec.Struct, frozen=True, kw_only=True):
+    """For ``on_message_dropped``: messages that were sent before are left out from now on; the log keeps them.
+
+    Attributes:
+        messages: those that are left out for the first time, in order.
+        total: how many are left out now.
+    """
+
+    context: RunContext[Any]
+    messages: tuple[Message, ...]
+    total: int
+    turn: int
+
+
+class PrefixChanged(msgspec.Struct, frozen=True, kw_only=True):
+    """For ``on_prefix_changed``: a request of a thread does not begin with the bytes of the one before it.
+
+    What providers keep of a request in their prompt caches is of no use from there on.
+
+    Attributes:
+        at: the first byte of the body that differs, from 0.
+        before: what the last request had there, and what came around it, at most 80 characters.
+        after: what this one has.
+        message: the number of the message it is in, from 0; None where it is outside of them, or not known.
+        trimmed: whether messages were left out, cut or summarised since, which explains it.
+    """
+
+    context: RunContext[Any]
+    at: int
+    before: str
+    after: str
+    message: int | None
+    trimmed: bool
+    turn: int
+
+
+class BudgetExceeded(msgspec.Struct, frozen=True, kw_only=True):
+    """For ``on_budget_exceeded``: the next request may cost more than a budget has left.
+
+    Attributes:
+        reason: a sentence that says so.
+        per: whose budget it is: ``"run"``, ``"chat"`` or ``"user"``.
+        unit: ``"USD"`` or ``"tokens"``.
+        limit: the budget.
+        spent: what was spent or is reserved of it.
+        needed: the least that the request needs.
+        stops: whether the run ends now.
+    """
+
+    context: RunContext[Any]
+    reason: str
+    per: str
+    unit: str
+    limit: float
+    spent: float
+    needed: float
+    stops: bool
+    turn: int
+
+
 class RunEnded(msgspec.Struct, frozen=True, kw_only=True):
-    """For ``on_final_response``, ``on_max_turns_reached`` and ``on_manual_stop``: how the run ended."""
+    """How the run ended: for ``on_final_response``, after every run that did not fail, and before it one of these.
+
+    ``on_max_turns_reached``, ``on_max_tool_calls_reached``, ``on_manual_stop``.
+    """
 
     context: RunContext[Any]
     result: RunResult[Any]
 
 
-HookEvent = BeforeRequest | AfterRequest | FunctionCallStart | FunctionCallEnd | RunEnded
+HookEvent = (
+    BeforeRequest
+    | AfterRequest
+    | TokenReceived
+    | FunctionCallStart
+    | FunctionCallEnd
+    | ContextOverflow
+    | MessagesDropped
+    | PrefixChanged
+    | BudgetExceeded
+    | RunEnded
+)
 
 
 class _Prepared(msgspec.Struct):
@@ -149,6 +251,13 @@ class Hooks:
             functions = given if isinstance(given, Sequence) and not isinstance(given, str) else (given,)
             if prepared := tuple(_prepare(name, function) for function in functions):
                 self._prepared[name] = prepared
+
+    def joined(self, more: Hooks) -> Self:
+        """Give these hooks and more: of each name, these are called first."""
+        made = type(self)(time_limit=self.time_limit)
+        mine, others = self._prepared, more._prepared  # noqa: SLF001  # its own class
+        made._prepared = {name: (*mine.get(name, ()), *others.get(name, ())) for name in mine | others}
+        return made
 
     def __contains__(self, name: HookName) -> bool:
         return name in self._prepared

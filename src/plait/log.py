@@ -12,8 +12,17 @@ from typing import TYPE_CHECKING, Final, assert_never
 
 import msgspec
 
-from plait.entries import MessageEntry, RunEnd, RunStart, ToolEnd, ToolStart
-from plait.events import MessageAdded, RunEvent, RunFinished, RunStarted, ToolCallFinished, ToolCallStarted, Usage
+from plait.entries import ContextNote, MessageEntry, RunEnd, RunStart, ToolEnd, ToolStart
+from plait.events import (
+    MessageAdded,
+    MessagesSummarised,
+    RunEvent,
+    RunFinished,
+    RunStarted,
+    ToolCallFinished,
+    ToolCallStarted,
+    Usage,
+)
 from plait.frozen import assemble
 from plait.messages import Message, ReasoningPart, TextPart, ToolCall, ToolMessage, ToolResult
 
@@ -44,11 +53,26 @@ class Tail:
     `usage` and the loop all read a log through this one class.
     """
 
-    __slots__ = ("_ids", "_in_order", "_renamed", "_results", "messages", "n", "pending", "repeats", "run", "started")
+    __slots__ = (
+        "_ids",
+        "_in_order",
+        "_renamed",
+        "_results",
+        "messages",
+        "n",
+        "numbers",
+        "pending",
+        "repeats",
+        "run",
+        "started",
+        "summary",
+    )
 
     def __init__(self, entries: Iterable[Entry] = ()) -> None:
         self.n = 0
         self.messages: list[Message] = []
+        self.numbers: list[int] = []  # of the entry that each message came with
+        self.summary: ContextNote | None = None  # the last one
         self.pending: dict[str, ToolCall] = {}
         self.started: set[str] = set()
         self.repeats: dict[str, int] = {}
@@ -77,6 +101,8 @@ class Tail:
             self._run_started(item.run_id or "", body)  # type: ignore[arg-type]
         elif kind is RunEnd and self.run:
             self.run.end = body  # type: ignore[assignment]
+        elif kind is ContextNote:
+            self._noted(body)  # type: ignore[arg-type]
 
     def _run_started(self, run_id: str, body: RunStart) -> None:
         if self.run is not None and self.run.run_id == run_id:
@@ -85,6 +111,12 @@ class Tail:
         else:
             self._answer_pending()
             self.run = RunState(run_id, body.agent_name, len(self.messages))
+
+    def _noted(self, body: ContextNote) -> None:
+        if body.summary:
+            self.summary = body
+        if self.run and body.usage is not None:
+            self.run.used(body.usage)
 
     def _message(self, body: MessageEntry) -> None:
         message = body.message
@@ -98,6 +130,7 @@ class Tail:
             message = self._called(_own_parts(message))
             self._in_order = self._in_order and (role != "assistant" or says_something(message))
         self.messages.append(message)
+        self.numbers.append(self.n)
         if role == "assistant":
             if self.run:
                 self.run.answered(body)
@@ -172,6 +205,7 @@ class Tail:
             for name, call in self.pending.items()
         ]
         self.messages.append(assemble(ToolMessage, {"parts": tuple(parts)}))
+        self.numbers.append(self.n)
         self.pending = {}
         self.started = set()
         self._results = {}
@@ -204,7 +238,7 @@ class Tail:
         messages = list(self.messages)
         if self.pending:
             closed = copy(self)
-            closed.messages = messages
+            closed.messages, closed.numbers = messages, list(self.numbers)
             closed._answer_pending()  # noqa: SLF001  # its own class
         return messages
 
@@ -265,7 +299,11 @@ class RunState:
         self.turns += 1
         self.last = body
         if body.usage is not None:
-            self.usage = body.usage if self.usage is None else self.usage + body.usage
+            self.used(body.usage)
+
+    def used(self, usage: Usage) -> None:
+        """Count tokens."""
+        self.usage = usage if self.usage is None else self.usage + usage
 
 
 def _own_parts(message: Message) -> Message:
@@ -317,11 +355,22 @@ def history(log: Iterable[Entry], *, tools: bool = True) -> list[Message]:
     return messages if tools else without_tools(messages)
 
 
+def hidden(log: Iterable[Entry], note: ContextNote) -> list[Message]:
+    """View: the messages that a summary hides from the model.
+
+    Args:
+        log: the entries of a thread, from its beginning.
+        note: the summary, the body of one of them.
+    """
+    tail = Tail(log)
+    return [message for n, message in zip(tail.numbers, tail.messages, strict=True) if note.first <= n <= note.last]
+
+
 def usage(log: Iterable[Entry]) -> Usage | None:
     """View: the tokens of all answers together; None when no provider reported any."""
     total: Usage | None = None
     for item in log:
-        used = item.body.usage if isinstance(item.body, MessageEntry) else None
+        used = item.body.usage if isinstance(item.body, MessageEntry | ContextNote) else None
         if used is not None:
             total = used if total is None else total + used
     return total
@@ -376,6 +425,9 @@ def entry_events(tail: Tail, item: Entry, thread_id: str = "") -> list[RunEvent]
                 events.append(ToolCallFinished(call, body.result, body.seconds))
         case RunEnd():
             events.append(RunFinished(body.stop_reason, tail.run.usage if tail.run else None, body.error))
+        case ContextNote():
+            if body.summary:
+                events.append(MessagesSummarised(body.first, body.last, body.usage))
         case _:
             assert_never(body)
     tail.add(item)

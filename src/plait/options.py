@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypedDict, get_args
 
@@ -21,18 +21,20 @@ from plait.messages import (
     as_message,
 )
 from plait.providers.base import Settings, check_setting
-from plait.run import RunLimits, StopSignal
+from plait.run import RunLimits, StopPoll, StopSignal
 from plait.threads import IfBusy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from plait.hooks import Hook
     from plait.store.base import Store
     from plait.tools import ToolForm
 
 Prompt = str | Message | ContentPart | list[Any] | tuple[Any, ...]
 """What a run answers: text, a message, or several (a history of texts, messages and role-content dicts); or texts and
 parts, ``["What is this?", attachment("cat.jpg")]``, which are one message together."""
+
+StopFunction = Callable[..., bool | Awaitable[bool]]
+"""Says whether to stop; see `StopPoll`."""
 
 _CONTENT: Final = (TextPart, ImagePart, AudioPart, FilePart)
 
@@ -43,17 +45,20 @@ class RunOptions(TypedDict, total=False):
     Attributes:
         deps: whatever the agent's tools need; they find it as ``context.deps``.
         secrets: values for the tools' `Secret` parameters, by parameter name.
-        stop: ends the run when it is set; its stop reason is then ``"user_stop"``.
+        stop: ends the run, with the stop reason ``"user_stop"``: when it is set, or, of a function (see `StopPoll`,
+            which also says how often it is asked), when it gives True.
         limits: in place of the agent's own.
         if_busy: what to do while another run is under way on the thread: ``"queue"`` (wait, the default),
             ``"reject"`` (raise `StateConflict`) or ``"interrupt"`` (stop it and go on).
+        hooks: callables by hook name, for this run, called after the agent's own.
     """
 
     deps: Any
     secrets: Mapping[str, Secret]
-    stop: StopSignal | asyncio.Event
+    stop: StopSignal | StopPoll | asyncio.Event | StopFunction
     limits: RunLimits
     if_busy: IfBusy
+    hooks: Mapping[str, Hook | Sequence[Hook]]
 
 
 def definition_of(
@@ -172,6 +177,19 @@ def _of_parts(given: Sequence[Any]) -> UserMessage:
     return UserMessage(parts=[TextPart(text=item) if isinstance(item, str) else item for item in given])
 
 
+def stop_of(
+    stop: StopSignal | StopPoll | asyncio.Event | StopFunction | None,
+) -> StopSignal | StopPoll | asyncio.Event | None:
+    """Give what ends a run; a bare function is asked as often as is usual.
+
+    Raises:
+        ConfigurationError: the function takes more than it is given.
+    """
+    if stop is None or isinstance(stop, StopSignal | StopPoll | asyncio.Event):
+        return stop
+    return StopPoll(stop)
+
+
 def check_options(options: RunOptions) -> None:
     """Refuse what a type checker would have refused: a misspelt option is never silently ignored.
 
@@ -195,7 +213,11 @@ def _is_secrets(value: object) -> bool:
 _OPTIONS: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
     "deps": (lambda _: True, "anything"),
     "secrets": (_is_secrets, "a mapping of names to Secret values"),
-    "stop": (lambda value: isinstance(value, StopSignal | asyncio.Event), "a StopSignal or an asyncio.Event"),
+    "stop": (
+        lambda value: isinstance(value, StopSignal | StopPoll | asyncio.Event) or callable(value),
+        "a StopSignal, an asyncio.Event, or a function that says whether to stop",
+    ),
     "limits": (lambda value: isinstance(value, RunLimits), "a RunLimits"),
     "if_busy": (lambda value: value in get_args(IfBusy), " or ".join(map(repr, get_args(IfBusy)))),
+    "hooks": (lambda value: isinstance(value, Mapping), "a mapping of hook names to functions"),
 }

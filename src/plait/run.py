@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, Generic
 
 import msgspec
@@ -18,7 +20,7 @@ from plait.messages import Message
 from plait.plain import EMPTY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from plait.interrupts import Secret
 
@@ -160,6 +162,52 @@ class _Watch:
     def fire(self) -> None:
         if self.callback is not None:
             self.callback()
+
+
+@dataclass(frozen=True, slots=True)
+class StopPoll:
+    """Ends a run when a function says so: give it, or the bare function, with ``stop=``.
+
+    The function is asked when the run begins and then every few seconds, also while the run waits to ask again, and in
+    the middle of an answer or of a tool. One that fails is asked again; the first failure is logged.
+
+    Attributes:
+        function: gives whether to stop. Sync (it is then called in a thread, so it may ask a database) or async;
+            ``user_id`` and ``chat_id`` are filled where it declares them, and it takes nothing else.
+        every: seconds between an answer and the next question; an async function has as long to answer, but at least
+            a second.
+
+    Raises:
+        ConfigurationError: it is no such function, or ``every`` no number of seconds above 0.
+    """
+
+    function: Callable[..., bool | Awaitable[bool]]
+    every: float = 3.0
+
+    def __post_init__(self) -> None:
+        if not callable(self.function):
+            msg = f"StopPoll takes a function that says whether to stop, not {type(self.function).__name__}"
+            raise ConfigurationError(msg)
+        if type(self.every) not in (int, float) or not 0 < self.every < inf:
+            msg = f"StopPoll(every=...) takes seconds above 0, not {_shown(self.every)}"
+            raise ConfigurationError(msg)
+        wanted = self.told
+        try:
+            inspect.signature(self.function).bind(**dict.fromkeys(wanted))
+        except TypeError as error:
+            msg = f"a function that says whether to stop may take user_id and chat_id, and nothing else: {error}"
+            raise ConfigurationError(msg) from None
+        except ValueError:  # some builtins have no signature
+            return
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """Which of ``user_id`` and ``chat_id`` the function declares."""
+        try:
+            declared = inspect.signature(self.function).parameters
+        except (TypeError, ValueError):
+            return ()
+        return tuple(name for name in ("user_id", "chat_id") if name in declared)
 
 
 class RunResult(msgspec.Struct, Generic[Output], frozen=True, kw_only=True, dict=True, weakref=True):

@@ -1,4 +1,4 @@
-"""Ending a run from outside: a stop signal, an interrupting second prompt, or the deadline.
+"""Ending a run from outside: a stop signal, a function that is asked, an interrupting second prompt, or the deadline.
 
 Knows tasks and signals, and nothing of what is stopped.
 """
@@ -7,15 +7,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Self
+import inspect
+import logging
+from contextvars import Context
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Self
 
+from plait.driving import CancelledItself, TimeUp, drive
 from plait.errors import ConfigurationError
-from plait.run import StopSignal
+from plait.run import StopPoll, StopSignal
+from plait.signatures import plain_function
+from plait.workers import WORKERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from plait.events import StopReason
+    from plait.run import RunContext
+
+logger = logging.getLogger("plait.run")
+
+
+_LEAST_TIME: Final = 1.0  # seconds that an async function has to answer, and a cancelled one to end
 
 
 class Guard:
@@ -26,23 +39,41 @@ class Guard:
     drives the run.
 
     Args:
-        stop: the caller's signal, if any.
+        stop: the caller's signal, or the function to ask, if any.
         deadline: seconds from now, if any.
+        context: of the run, for a function that declares something of it.
 
     Attributes:
         stopped: the reason, when the block was ended from outside; else None.
     """
 
-    __slots__ = ("_armed", "_base", "_deadline", "_failure", "_fired", "_loop", "_stop", "_task", "_undo", "stopped")
+    __slots__ = (
+        "_armed",
+        "_base",
+        "_context",
+        "_deadline",
+        "_failure",
+        "_fired",
+        "_loop",
+        "_stop",
+        "_task",
+        "_undo",
+        "_watcher",
+        "stopped",
+    )
 
-    def __init__(self, stop: StopSignal | asyncio.Event | None, deadline: float | None) -> None:
+    def __init__(
+        self, stop: StopSignal | StopPoll | asyncio.Event | None, deadline: float | None, context: RunContext[Any]
+    ) -> None:
         self.stopped: StopReason | None = None
         self._stop = stop
         self._deadline = deadline
+        self._context = context
         self._armed = False
         self._fired: StopReason | None = None
         self._failure: ConfigurationError | None = None
         self._undo: tuple[Callable[[], object], ...] = ()
+        self._watcher: asyncio.Task[object] | None = None
 
     async def __aenter__(self) -> Self:
         loop = self._loop = asyncio.get_running_loop()
@@ -54,7 +85,9 @@ class Guard:
         if isinstance(self._stop, StopSignal):
             self._undo += (self._stop.on_set(self._fire),)
         elif self._stop is not None:
-            watcher = loop.create_task(self._stop.wait(), name="plait: stop event")
+            stop = self._stop
+            work = _asked(stop, self._context) if isinstance(stop, StopPoll) else stop.wait()
+            watcher = self._watcher = loop.create_task(work, name="plait: stop watcher", context=Context())
             watcher.add_done_callback(self._event_seen)
             self._undo += (watcher.cancel,)
         if self._deadline is not None:
@@ -92,6 +125,14 @@ class Guard:
         self._armed = False
         for undo in self._undo:
             undo()
+        try:
+            return await self._left(kind)
+        finally:
+            if self._watcher is not None:  # no task outlives the run
+                await asyncio.wait({self._watcher}, timeout=_LEAST_TIME)
+
+    async def _left(self, kind: type[BaseException] | None) -> bool:
+        """Take back our own cancellation; say whether it was what the block was left by."""
         if self._fired is None:
             return False
         ours = kind is not None and issubclass(kind, asyncio.CancelledError)
@@ -106,3 +147,27 @@ class Guard:
         if ours:
             self.stopped = self._fired
         return ours
+
+
+async def _asked(poll: StopPoll, context: RunContext[Any]) -> None:
+    """Ask a function whether to stop, again and again, until it says yes."""
+    values = {"user_id": context.user_id, "chat_id": context.thread_id}
+    ask = partial(poll.function, **{name: values[name] for name in poll.told})
+    is_async = inspect.iscoroutinefunction(plain_function(poll.function))
+    failed = False
+    while True:
+        try:
+            answer = ask() if is_async else await WORKERS.run(ask)
+            if inspect.isawaitable(answer):
+                answer = await drive(_awaited(answer), max(poll.every, _LEAST_TIME))
+            if answer:
+                return
+        except (Exception, CancelledItself, TimeUp) as error:  # noqa: BLE001  # foreign code, asked again
+            if not failed:
+                failed = True
+                logger.warning("the function that says whether to stop failed: %s", type(error).__name__)
+        await asyncio.sleep(poll.every)
+
+
+async def _awaited(answer: Awaitable[bool]) -> bool:
+    return await answer

@@ -73,8 +73,8 @@ class _Held(_OfRun[Piece, Whole, Output], Generic[Piece, Whole, Output]):
         return self.sole_reader().batches()
 
 
-class TextStream(_Held[str, str, Any]):
-    """The text of a run while it comes; ``await`` gives the last answer's. Leaving an iteration early ends the run."""
+class TextPieces(_Held[str, Whole, Any], Generic[Whole]):
+    """The text of a run while it comes, in pieces; what the whole is, a subclass says."""
 
     __slots__ = ("_between", "_spoken")
 
@@ -92,6 +92,12 @@ class TextStream(_Held[str, str, Any]):
         elif self._spoken and any(type(event) in _PARTING for event in batch):
             self._between = _BETWEEN
         return found
+
+
+class TextStream(TextPieces[str]):
+    """The text of a run while it comes; ``await`` gives the last answer's. Leaving an iteration early ends the run."""
+
+    __slots__ = ()
 
     def _whole_of(self, _pieces: Sequence[str]) -> str:
         return result_of(self._run).text

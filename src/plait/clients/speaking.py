@@ -12,7 +12,9 @@ from plait.clients.answers import Chunks, completion_of_answers, completion_of_r
 from plait.errors import ConfigurationError
 from plait.events import Fold
 from plait.ids import new_id
-from plait.loop import Run, whole_answer
+from plait.loop import Run
+from plait.options import stop_of
+from plait.outcome import whole_answer
 from plait.plain import EMPTY
 from plait.run import DEFAULT_LIMITS, DEFAULT_USER, RunContext
 from plait.streams import result_of
@@ -135,7 +137,7 @@ class Running:
             output=output,
             settings=settings,
             limits=given.get("limits", limits),
-            stop=given.get("stop"),
+            stop=stop_of(given.get("stop")),
             observed=stream,
         )
 

@@ -1,0 +1,61 @@
+"""What a run is given: for whom, on which thread, by which provider, with which tools and within which limits.
+
+A value that the parts of the loop read. Knows nothing of what they do with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any, Generic
+
+import msgspec
+from typing_extensions import TypeVar
+
+from plait.context import MemoryStrategy
+from plait.hooks import Hooks
+from plait.messages import Message, SystemMessage
+from plait.providers.base import DEFAULT_SETTINGS, Provider, Settings
+from plait.run import DEFAULT_LIMITS, RunContext, RunLimits, StopPoll, StopSignal
+from plait.schema import OutputSchema
+from plait.threads import IfBusy, Thread
+from plait.tools import NO_TOOLS, Toolbox
+
+Output = TypeVar("Output", default=str)
+
+
+class Assignment(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
+    """What one run was given.
+
+    Attributes:
+        prompt: the messages that begin the run; empty to go on with the thread's last run.
+        context: what tools and hooks receive; names the run, the thread, the user and the agent.
+        system: the agent's system prompt.
+        strategy: chooses what of the thread is sent; None sends all of it.
+        stop: what ends the run from outside.
+        observed: whether somebody reads the events, and not only the result; then the provider is asked for a stream.
+        debug: whether a watchdog reports tools that block the event loop.
+    """
+
+    thread: Thread
+    context: RunContext[Any]
+    provider: Provider
+    prompt: tuple[Message, ...] = ()
+    system: SystemMessage | None = None
+    toolbox: Toolbox = NO_TOOLS
+    strategy: MemoryStrategy | None = None
+    output: OutputSchema[Any] | None = None
+    settings: Settings = DEFAULT_SETTINGS
+    limits: RunLimits = DEFAULT_LIMITS
+    hooks: Hooks = msgspec.field(default_factory=Hooks)
+    stop: StopSignal | StopPoll | asyncio.Event | None = None
+    if_busy: IfBusy = "queue"
+    sequential: bool = False
+    observed: bool = True
+    debug: bool = False
+
+    @property
+    def context_now(self) -> RunContext[Any]:
+        """The context with the tokens that the run has used so far."""
+        run = self.thread.tail.run
+        return replace(self.context, usage=run.usage) if run and run.usage else self.context

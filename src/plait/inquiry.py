@@ -1,0 +1,62 @@
+"""One request under way: what was asked, what came of it so far, and what that took.
+
+Knows nothing of how the answer comes, or of what is done with it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from plait.counting import SIMPLE, message_tokens, output_tokens, tools_tokens
+from plait.errors import ConfigurationError
+from plait.events import Answer, Fold, Usage
+from plait.providers.base import Request
+
+if TYPE_CHECKING:
+    from plait.counting import Counter
+
+
+class Inquiry(msgspec.Struct, eq=False):
+    """What a model was asked, and what it has answered so far."""
+
+    request: Request
+    fold: Fold
+
+    def partial(self) -> Answer | None:
+        """Give the answer as far as it came, without calls, which may be half received; None if nothing is to be kept.
+
+        What it took is our estimate where the provider had not told all of it, which most do at the end only.
+        """
+        try:
+            answer = self.fold.answer(calls=False)
+        except ConfigurationError:  # its provider gave what cannot be kept
+            return None
+        return msgspec.structs.replace(answer, usage=self.taken()) if answer.message.parts else None
+
+    def taken(self) -> Usage:
+        """Say what a request took that was cut: the input that was sent, and the output that was received."""
+        told = self.fold.usage or Usage(requests=1)
+        came = self.received()
+        return told.model_copy(
+            update={
+                "input_tokens": told.input_tokens or input_tokens(self.request),
+                "output_tokens": max(told.output_tokens, came),
+                "estimated": True,
+            }
+        )
+
+    def received(self) -> int:
+        """Estimate the tokens of what was received, half received calls included."""
+        try:
+            return message_tokens(self.fold.answer().message, SIMPLE)
+        except ConfigurationError:
+            return 0
+
+
+def input_tokens(request: Request, counter: Counter = SIMPLE) -> int:
+    """Count the tokens of a request: its messages, the definitions of its tools, and the form of its answer."""
+    of_messages = sum([message_tokens(message, counter) for message in request.messages])
+    of_output = output_tokens(request.output, counter) if request.output is not None else 0
+    return of_messages + tools_tokens(request.tools, counter) + of_output
