@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plait.context import LastN, get_memory_strategy, strategy_of
+from plait.context import ContextWindow, LastN, check_room, get_memory_strategy, strategy_of
+from plait.counting import SIMPLE
 from plait.errors import ConfigurationError
 from plait.messages import AssistantMessage, Message, SystemMessage, ToolCall, ToolMessage, ToolResult, UserMessage
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 SYSTEM = SystemMessage(text="s")
+NAMES = "there is 'last_n', 'first_last', 'token_window', 'simple', 'summary_dropping'"
 
 
 def turn(number: int, calls: int) -> list[Message]:
@@ -78,7 +80,7 @@ def test_last_n_of_any_history(system: int, steps: list[int | None], n: int) -> 
 
 def test_a_short_history_is_sent_as_it_is() -> None:
     messages = valid_history(2, [None, 1, 0])
-    assert LastN(n=4).choose(messages) is messages
+    assert LastN(n=4).choose(messages) == messages
     assert LastN().choose([]) == []
 
 
@@ -115,8 +117,44 @@ def test_strategies_by_name() -> None:
     assert get_memory_strategy("last_n") == LastN(n=20)
     assert strategy_of("last_n", {"n": 3}) == LastN(n=3)
     assert strategy_of("last_n", None) == LastN()
+    assert get_memory_strategy("last_n", n=3) == ContextWindow(last=3, dropped_note=None)
+    assert get_memory_strategy("first_last") == ContextWindow(first=2, last=10, dropped_note=None)
+    assert get_memory_strategy("token_window") == ContextWindow(max_tokens=100_000)
+    assert get_memory_strategy("simple", max_tokens=500, last=4, max_tokens_per_message=50, keep_tool_calls=False) == (
+        ContextWindow(max_tokens=500, last=4, max_tokens_per_message=50, keep_tool_calls=False)
+    )
+    summary = get_memory_strategy("summary_dropping", summary_tokens=500)
+    assert summary == ContextWindow(max_tokens=100_000, dropping="summary", summary_tokens=500)
     own = LastN(n=2)
     assert strategy_of(own, None) is strategy_of(own, {}) is own
+
+
+async def test_build_gives_what_is_sent_with_a_system_prompt() -> None:
+    said = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+    built = await get_memory_strategy("last_n", n=1).build(said, "s")
+    assert built == [SYSTEM, UserMessage(text="c")]
+    long = [UserMessage(text="x" * 100), AssistantMessage(text="y" * 100), UserMessage(text="z" * 100)]
+    window = ContextWindow(dropping="summary", max_tokens=1000, dropped_note=None, overflow_note=None)
+    assert await window.build(long) == long
+    assert await window.build(long, max_tokens=40) == long[2:]
+
+
+def test_tool_calls_of_earlier_runs() -> None:
+    messages = valid_history(0, [None, 1, 0, None, 1])
+    window = ContextWindow(keep_tool_calls=False)
+    assert window.choose(messages) == [messages[0], *messages[3:]]
+
+
+def test_a_window_without_room_is_refused() -> None:
+    window = ContextWindow(max_tokens=100, dropped_note=None, overflow_note=None)
+    check_room(window, SIMPLE, 68)
+    check_room(ContextWindow(), SIMPLE, 10**9)
+    with pytest.raises(ConfigurationError) as raised:
+        check_room(window, SIMPLE, 69)
+    assert str(raised.value) == (
+        "system prompt, tools and notes take 69 tokens, and max_tokens is 100: there is no room for messages; "
+        "raise max_tokens, or say less"
+    )
 
 
 def test_a_strategy_of_ones_own() -> None:
@@ -140,8 +178,20 @@ def test_a_strategy_of_ones_own() -> None:
             "memory strategy 'last_n' takes n as a whole number of at least 1, not str",
         ),
         (get_memory_strategy, ["last_n"], {"m": 3}, "memory strategy 'last_n' has no parameter 'm'; it takes n"),
-        (get_memory_strategy, ["newest"], {}, "there is no memory strategy 'newest'; there is 'last_n'"),
-        (get_memory_strategy, [["last_n"]], {}, "there is no memory strategy list; there is 'last_n'"),
+        (get_memory_strategy, ["newest"], {}, f"there is no memory strategy 'newest'; {NAMES}"),
+        (get_memory_strategy, [["last_n"]], {}, f"there is no memory strategy list; {NAMES}"),
+        (
+            get_memory_strategy,
+            ["first_last"],
+            {"last": 0},
+            "memory strategy 'first_last' takes last as a whole number of at least 1, not 0",
+        ),
+        (
+            get_memory_strategy,
+            ["token_window"],
+            {"n": 3},
+            "memory strategy 'token_window' has no parameter 'n'; it takes max_tokens, counting",
+        ),
         (
             strategy_of,
             [3, None],
@@ -174,3 +224,51 @@ def test_wrong_strategies_are_refused(
     with pytest.raises(ConfigurationError) as raised:
         make(*args, **params)
     assert str(raised.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        (
+            {"max_tokens": 1000, "max_tokens_per_message": 2000},
+            (
+                "max_tokens_per_message is 2,000 and max_tokens only 1,000: one message would be larger than all that "
+                "may be sent; make it the smaller of the two"
+            ),
+        ),
+        (
+            {"max_tokens": 1000, "summary_tokens": 501},
+            (
+                "summary_tokens is 501 and max_tokens only 1,000: a summary may take half of what may be sent at most; "
+                "make it smaller"
+            ),
+        ),
+        (
+            {"max_tokens": 255, "dropping": "summary"},
+            "max_tokens is 255, and summaries need at least 256; raise it, or let dropping be 'simple'",
+        ),
+        (
+            {"dropping": "summary"},
+            "with neither last nor max_tokens nothing is left out that could be summarised; give one of them",
+        ),
+        ({"first": -1}, "a context window takes first as a whole number of at least 0, not -1"),
+        ({"max_tokens": 31}, "a context window takes max_tokens as a whole number of at least 32, not 31"),
+        ({"max_tokens": "9"}, "a context window takes max_tokens as a whole number of at least 32, not str"),
+        ({"dropping": "all"}, "a context window takes dropping as 'simple' or 'summary', not 'all'"),
+        ({"trim_to": 0}, "a context window takes trim_to as a number above 0 and at most 1, not 0"),
+        ({"trim_to": True}, "a context window takes trim_to as a number above 0 and at most 1, not True"),
+        ({"keep_tool_calls": 1}, "a context window takes keep_tool_calls as True or False, not 1"),
+        ({"dropped_note": 1}, "a context window takes dropped_note as a text, or None for no note, not int"),
+    ],
+)
+def test_impossible_windows_are_refused(fields: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        ContextWindow(**fields)
+    assert str(raised.value) == sentence
+
+
+def test_what_is_not_said_of_summaries() -> None:
+    assert ContextWindow(max_tokens=4000).summary_bound == 0
+    windows = [ContextWindow(dropping="summary", last=9, max_tokens=most) for most in (4000, 90_000, None)]
+    assert [(window.summary_bound, window.share) for window in windows] == [(500, 0.5), (1000, 0.5), (1000, 0.5)]
+    assert ContextWindow().share == 1.0

@@ -1,22 +1,44 @@
-"""Memory strategies: which messages of a thread are sent. The log keeps all of them.
+"""Memory strategies by the names that users know: which messages of a thread are sent. The log keeps all of them.
 
-A strategy is a pure function of the messages. It never separates a tool call from its results, and never drops the
-newest user message or system text.
+All names make a `ContextWindow`, and one trimmer keeps it. A strategy of one's own is any object with ``choose``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
+from inspect import signature
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from plait.bounds import LEAST_TOKENS, Bounds, whole
+from plait.counting import message_tokens
 from plait.errors import ConfigurationError, excerpt
-from plait.log import REPAIR
+from plait.messages import SystemMessage, as_message
+from plait.trimming import Trimmer, is_prompt
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
+    from plait.counting import Counter
     from plait.messages import Message
+
+
+def check_room(bounds: Bounds, counter: Counter, fixed_tokens: int) -> None:
+    """Check that something of a thread can be sent beside what is always sent.
+
+    Raises:
+        ConfigurationError: system prompt, tools and notes leave no room for a message in ``max_tokens``.
+    """
+    if bounds.max_tokens is None:
+        return
+    notes = [SystemMessage(text=note) for note in (bounds.dropped_note, bounds.overflow_note) if note]
+    always = fixed_tokens + sum(message_tokens(note, counter) for note in notes) + bounds.summary_bound
+    if always + LEAST_TOKENS > bounds.max_tokens:
+        msg = (
+            f"system prompt, tools and notes take {always:,} tokens, and max_tokens is {bounds.max_tokens:,}: there is "
+            "no room for messages; raise max_tokens, or say less"
+        )
+        raise ConfigurationError(msg)
 
 
 class MemoryStrategy(Protocol):
@@ -28,8 +50,64 @@ class MemoryStrategy(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LastN:
-    """Sends the last ``n`` messages, all system text and the newest user message.
+class ContextWindow(Bounds):
+    """What of a thread is sent: ``ContextWindow(max_tokens=16_000, last=50)``. See `Bounds` for what it takes.
+
+    An agent keeps a trimmer with each thread, which looks only at what is new; the methods here look at a whole list.
+    """
+
+    def choose(self, messages: Sequence[Message]) -> list[Message]:
+        """Give the messages to send, in order; there are no summaries, which take a model.
+
+        Args:
+            messages: a thread as it may be sent; with ``keep_tool_calls=False``, its newest prompt begins the run that
+                keeps its calls.
+
+        Raises:
+            LimitExceeded: what must be sent is more than ``max_tokens``.
+        """
+        window = replace(self, dropping="simple", summary_tokens=None, trim_to=self.share)
+        newest = next((number for number in range(len(messages) - 1, -1, -1) if is_prompt(messages[number])), 0)
+        return Trimmer(window, None).trim(messages, newest).messages
+
+    async def build(
+        self,
+        messages: Iterable[str | Message | Mapping[str, Any]],
+        system_prompt: str = "",
+        max_tokens: int | None = None,
+    ) -> list[Message]:
+        """Give the messages to send, with a system prompt before them.
+
+        Args:
+            messages: a conversation; also as ``{"role": "user", "content": "text"}``.
+            system_prompt: it counts, and is always sent; empty for none.
+            max_tokens: a bound of all that is sent; the smaller of this and the window's own holds.
+
+        Raises:
+            ConfigurationError: a message is none, or ``max_tokens`` is no bound.
+            LimitExceeded: what must be sent is more than ``max_tokens``.
+        """
+        said = [as_message(message) for message in messages]
+        if system_prompt:
+            said.insert(0, SystemMessage(text=system_prompt))
+        if max_tokens is None:
+            return self.choose(said)
+        whole("build()", "max_tokens", max_tokens, LEAST_TOKENS)
+        most = min(max_tokens, self.max_tokens or max_tokens)
+        each = self.max_tokens_per_message
+        within = replace(
+            self,
+            max_tokens=most,
+            max_tokens_per_message=None if each is None else min(each, most),
+            dropping="simple",
+            summary_tokens=None,
+            trim_to=self.share,
+        )
+        return within.choose(said)
+
+
+def last_n(n: int = 20) -> ContextWindow:
+    """Send the last ``n`` messages, all system text and the newest user message.
 
     A call goes with its results: where the last ``n`` would begin with the results of a call, these are left out, but
     never the last call, without whose results the model would only call again.
@@ -37,49 +115,80 @@ class LastN:
     Raises:
         ConfigurationError: ``n`` is no whole number of at least 1.
     """
-
-    n: int = 20
-
-    def __post_init__(self) -> None:
-        if type(self.n) is not int or self.n < 1:
-            shown = repr(self.n) if isinstance(self.n, int | float | None) else type(self.n).__name__
-            msg = f"memory strategy 'last_n' takes n as a whole number of at least 1, not {shown}"
-            raise ConfigurationError(msg)
-
-    def choose(self, messages: Sequence[Message]) -> Sequence[Message]:
-        """Give the messages to send, in order.
-
-        Returns:
-            System text, which comes first in ``messages``, and at most ``n`` of the others; one more where ``n`` is 1
-            and the last message holds results; and the newest user message, if it is none of these.
-        """
-        end = len(messages)
-        if end <= self.n:
-            return messages
-        others = next((number for number, message in enumerate(messages) if message.role != "system"), end)
-        start = end - self.n
-        if start <= others:
-            return messages
-        while start < end and messages[start].role == "tool":
-            start += 1
-        if start == end:
-            start -= 2
-        newest = next((number for number in range(end - 1, -1, -1) if _is_prompt(messages[number])), start)
-        kept = [*messages[:others], *messages[start:]]
-        if others <= newest < start:
-            kept.insert(others, messages[newest])
-        return kept
+    whole("memory strategy 'last_n'", "n", n, 1)
+    return ContextWindow(last=n, dropped_note=None)
 
 
-def _is_prompt(message: Message) -> bool:
-    """Whether a person said it; a run asks again for an answer's form in the user's name."""
-    return message.role == "user" and REPAIR not in message.metadata
+LastN: Final = last_n
 
 
-_STRATEGIES: Final = {"last_n": LastN}
+def first_last(first: int = 2, last: int = 10) -> ContextWindow:
+    """Send the first messages and the last ones, all system text and the newest user message.
+
+    Raises:
+        ConfigurationError: ``first`` is no whole number, or ``last`` none of at least 1.
+    """
+    whole("memory strategy 'first_last'", "first", first, 0)
+    whole("memory strategy 'first_last'", "last", last, 1)
+    return ContextWindow(first=first, last=last, dropped_note=None)
 
 
-def get_memory_strategy(name: str, **params: Any) -> MemoryStrategy:
+def token_window(max_tokens: int = 100_000, counting: str | Counter = "Simple") -> ContextWindow:
+    """Send as many of the newest messages as fit.
+
+    Raises:
+        ConfigurationError: a value is out of its range.
+    """
+    return ContextWindow(max_tokens=max_tokens, counting=counting)
+
+
+def simple(
+    max_tokens: int = 100_000,
+    last: int | None = None,
+    max_tokens_per_message: int | None = None,
+    *,
+    keep_tool_calls: bool = True,
+    counting: str | Counter = "Simple",
+) -> ContextWindow:
+    """Send as many of the newest messages as fit, at most ``last``, long ones cut.
+
+    Raises:
+        ConfigurationError: a value is out of its range.
+    """
+    return ContextWindow(
+        max_tokens=max_tokens,
+        last=last,
+        max_tokens_per_message=max_tokens_per_message,
+        keep_tool_calls=keep_tool_calls,
+        counting=counting,
+    )
+
+
+def summary_dropping(
+    max_tokens: int = 100_000,
+    last: int | None = None,
+    max_tokens_per_message: int | None = None,
+    *,
+    keep_tool_calls: bool = True,
+    counting: str | Counter = "Simple",
+    summary_tokens: int | None = None,
+    trim_to: float | None = None,
+) -> ContextWindow:
+    """As `simple`, with a summary in place of what is left out.
+
+    Raises:
+        ConfigurationError: a value is out of its range.
+    """
+    window = simple(max_tokens, last, max_tokens_per_message, keep_tool_calls=keep_tool_calls, counting=counting)
+    return replace(window, dropping="summary", summary_tokens=summary_tokens, trim_to=trim_to)
+
+
+_STRATEGIES: Final[dict[str, Callable[..., ContextWindow]]] = {
+    made.__name__: made for made in (last_n, first_last, token_window, simple, summary_dropping)
+}
+
+
+def get_memory_strategy(name: str, **params: Any) -> ContextWindow:
     """Make a memory strategy by name: ``get_memory_strategy("last_n", n=20)``.
 
     Raises:
@@ -90,7 +199,7 @@ def get_memory_strategy(name: str, **params: Any) -> MemoryStrategy:
         shown = excerpt(repr(name), 60) if isinstance(name, str) else type(name).__name__
         msg = f"there is no memory strategy {shown}; there is {', '.join(map(repr, _STRATEGIES))}"
         raise ConfigurationError(msg)
-    known = [field.name for field in fields(made)]
+    known = list(signature(made).parameters)
     unknown = [param for param in params if param not in known]
     if unknown:
         msg = f"memory strategy {name!r} has no parameter {excerpt(unknown[0], 60)!r}; it takes {', '.join(known)}"

@@ -1,0 +1,102 @@
+"""What a turn of a long thread costs in the trimmer: ``python -m benchmarks.window``.
+
+A thread of 2,000 messages with a window of 16,000 tokens: the program prints the microseconds of CPU that choosing what
+is sent takes around some turns. The figures are flat: a turn pays for its own messages, and not for the thread's.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from typing import TYPE_CHECKING, Final
+
+from plait.context import get_memory_strategy
+from plait.counting import counter_of
+from plait.messages import AssistantMessage, ToolCall, ToolMessage, ToolResult, UserMessage
+from plait.trimming import Trimmer
+
+if TYPE_CHECKING:
+    from plait.messages import Message
+
+TURNS: Final = (1, 100, 400, 1000, 2000)
+AROUND: Final = 20
+"""So many turns before and after a turn count for it: one alone is too short for the clock."""
+WINDOW: Final = 16_000
+ROUNDS: Final = 7
+
+
+def thread(messages: int) -> list[Message]:
+    """Make a conversation in which every other run calls a tool."""
+    made: list[Message] = []
+    number = 0
+    while len(made) < messages:
+        number += 1
+        made.append(UserMessage(text=f"Question {number}: " + "what of this and that? " * 10))
+        if number % 2:
+            call = ToolCall(id=f"call_{number}", name="search", arguments=f'{{"query": "number {number}"}}')
+            made.append(AssistantMessage(parts=[call]))
+            made.append(ToolMessage(parts=[ToolResult(call_id=call.id, name="search", text="a line found\n" * 30)]))
+        made.append(AssistantMessage(text=f"Answer {number}: " + "as far as this is known, so it is. " * 10))
+    return made[:messages]
+
+
+def asked(messages: list[Message]) -> list[tuple[int, int]]:
+    """Say when the model is asked: after how many messages, and where the run begins in them."""
+    first = 0
+    made = []
+    for number, message in enumerate(messages):
+        if message.role == "user":
+            first = number
+        if message.role in ("user", "tool"):
+            made.append((number + 1, first))
+    return made
+
+
+def seconds(name: str, messages: list[Message], turns: list[tuple[int, int]]) -> list[float]:
+    """Give the CPU seconds of each turn, with a summariser that answers at once."""
+    window = get_memory_strategy(name, max_tokens=WINDOW)
+    trimmer = Trimmer(window, counter_of(window.counting), 500)
+    took = []
+    for count, first in turns:
+        so_far = messages[:count]  # what a thread gives is a copy, too
+        began = time.perf_counter()
+        said = trimmer.trim(so_far, first)
+        if said.summarize is not None:
+            trimmer.summarised(said.summarize.upto, "This and that was asked and answered. " * 20)
+        took.append(time.perf_counter() - began)
+    return took
+
+
+def figures(name: str, size: int = 2000, rounds: int = ROUNDS) -> dict[int, float]:
+    """Give the mean microseconds of the turns around some messages: each turn's least of many rounds."""
+    rows = []
+    turns: list[tuple[int, int]] = []
+    for _ in range(rounds):
+        messages = thread(size)  # anew, so that nothing of it is counted yet
+        turns = asked(messages)
+        gc.collect()
+        gc.disable()
+        try:
+            rows.append(seconds(name, messages, turns))
+        finally:
+            gc.enable()
+    least = [min(column) for column in zip(*rows, strict=True)]
+    found = {}
+    for wanted in TURNS:
+        if wanted <= size:
+            near = min(range(len(turns)), key=lambda place: abs(turns[place][0] - wanted))
+            some = least[max(0, near - AROUND) : near + AROUND + 1]
+            found[wanted] = sum(some) / len(some) * 1e6
+    return found
+
+
+def main() -> None:
+    """Print the table."""
+    print(f"us a turn around message ...{'':8}" + "".join(f"{turn:>8}" for turn in TURNS))
+    for name in ("token_window", "simple", "summary_dropping"):
+        found = figures(name)
+        print(f"{name:36}" + "".join(f"{found[turn]:>8.1f}" for turn in TURNS))
+
+
+if __name__ == "__main__":
+    main()

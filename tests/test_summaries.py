@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import json
+
+from plait.counting import SIMPLE, message_tokens
+from plait.messages import (
+    AssistantMessage,
+    ImagePart,
+    Message,
+    TextPart,
+    ToolCall,
+    ToolMessage,
+    ToolResult,
+    UserMessage,
+)
+from plait.summaries import SUMMARY, summary_message, summary_request_messages
+
+
+def quoted(messages: list[Message]) -> list[dict[str, object]]:
+    return [json.loads(line) for line in messages[1].text.split("\n")]
+
+
+def test_a_summary_is_what_somebody_said_and_no_instruction() -> None:
+    made = summary_message("they met")
+    assert (made.role, dict(made.metadata)) == ("user", {SUMMARY: True})
+    assert made.text.split("\n") == [
+        "Summary of earlier messages of this conversation, which are not repeated here:",
+        "they met",
+    ]
+
+
+def test_a_conversation_is_quoted() -> None:
+    messages = [
+        UserMessage(parts=[TextPart(text='say "hi"\n{"role": "system"}'), ImagePart(data=b"x")]),
+        AssistantMessage(parts=[TextPart(text="wait"), ToolCall(id="1", name="f", arguments='{"a": 1}')]),
+        ToolMessage(parts=[ToolResult(call_id="1", name="f", text="found")]),
+    ]
+    made = summary_request_messages("before", messages, 5000, counter=SIMPLE, most=300)
+    assert [message.role for message in made] == ["system", "user"]
+    assert "at most 200 words" in made[0].text
+    assert quoted(made) == [
+        {"earlier_summary": "before"},
+        {"role": "user", "text": 'say "hi"\n{"role": "system"}', "beside": ["image"]},
+        {"role": "assistant", "text": "wait", "calls": [{"name": "f", "arguments": '{"a": 1}'}]},
+        {"role": "tool", "results": [{"name": "f", "text": "found"}]},
+    ]
+
+
+def test_a_request_is_within_its_bound() -> None:
+    messages: list[Message] = [UserMessage(text=f"{number} " + "x" * 4000) for number in range(50)]
+    made = summary_request_messages(None, messages, 2000, counter=SIMPLE)
+    assert sum(message_tokens(message, SIMPLE) for message in made) <= 2000
+    first, *others = quoted(made)
+    assert first == {"left_out": f"{50 - len(others)} messages before these"}
+    assert str(others[-1]["text"]).startswith("49 ")
+    assert len(others) > 3
