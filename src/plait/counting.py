@@ -64,14 +64,20 @@ def counter_of(method: str | Counter, model: str = "") -> Counter:
                 return SIMPLE
     elif callable(getattr(method, "count", None)):
         return method
-    msg = f"tokens are counted by 'Accurate', 'Simple', or an object with count(text), not by {excerpt(repr(method), 60)}"
+    msg = (
+        f"tokens are counted by 'Accurate', 'Simple', or an object with count(text), not by {excerpt(repr(method), 60)}"
+    )
     raise ConfigurationError(msg)
 
 
 def message_tokens(message: Message, counter: Counter) -> int:
     """Count a message as it is sent."""
     entry = _KEPT.get((id(message), id(counter)))
-    return entry.tokens if entry is not None else _keep(message, counter, sum(_part(p, counter) for p in message.parts) + 4)
+    return (
+        entry.tokens
+        if entry is not None
+        else _keep(message, counter, sum(_part(p, counter) for p in message.parts) + 4)
+    )
 
 
 def tools_tokens(definitions: Sequence[ToolDefinition], counter: Counter) -> int:
