@@ -159,7 +159,7 @@ class Ledger(Protocol):
 
     async def settle(
         self, operation: str, tokens: int | None, nanos: int | None, *, estimated: bool = False
-    ) -> list[Spending]:
+    ) -> dict[str, Spending]:
         """Put what a call did use in the place of what it had reserved.
 
         An operation without an open reservation changes nothing: settling it twice is settling it once.
@@ -171,8 +171,7 @@ class Ledger(Protocol):
             estimated: whether the two are an estimate still.
 
         Returns:
-            What is spent now on each of the accounts, in the order in which they were claimed; nothing for an
-            operation that was settled before.
+            What is spent now, by account; nothing for an operation that was settled before.
 
         Raises:
             StoreUnavailable: the accounts cannot be reached; the estimate stands.
@@ -200,7 +199,7 @@ class Open(msgspec.Struct, frozen=True):
 
 def decide(
     claims: Sequence[Claim], spent: Sequence[Spending], estimate: Estimate
-) -> tuple[Open, list[Spending]] | Refused:
+) -> tuple[Open, dict[str, Spending]] | Refused:
     """Say what a call reserves, from what was spent on its accounts.
 
     Args:
@@ -221,12 +220,15 @@ def decide(
     accounts = tuple(claim.account for claim in claims)
     made = Open(accounts, units, estimate.tokens_for(units), nanos, estimate.priced)
     unpriced = int(not estimate.priced)
-    return made, [_moved(before, made.tokens, nanos, made.tokens, nanos, unpriced) for before in spent]
+    return made, {
+        account: _moved(before, made.tokens, nanos, made.tokens, nanos, unpriced)
+        for account, before in zip(accounts, spent, strict=True)
+    }
 
 
 def settled(
     open_: Open, spent: Sequence[Spending], tokens: int | None, nanos: int | None, *, estimated: bool
-) -> list[Spending]:
+) -> dict[str, Spending]:
     """Say what is spent on the accounts of a reservation once it is settled; see `Ledger.settle`."""
     if tokens is None:
         tokens, estimated = open_.tokens, True
@@ -235,7 +237,10 @@ def settled(
     tokens, nanos = min(tokens, MOST), min(nanos or 0, MOST)
     more_tokens, more_nanos = tokens - open_.tokens, nanos - open_.nanos
     certain_tokens, certain_nanos = (more_tokens, more_nanos) if estimated else (-open_.tokens, -open_.nanos)
-    return [_moved(before, more_tokens, more_nanos, certain_tokens, certain_nanos, unpriced) for before in spent]
+    return {
+        account: _moved(before, more_tokens, more_nanos, certain_tokens, certain_nanos, unpriced)
+        for account, before in zip(open_.accounts, spent, strict=True)
+    }
 
 
 def _moved(  # noqa: PLR0917  # one number for each field, in their order
@@ -269,16 +274,16 @@ class Accounts:
             return decided
         made, after = decided
         self._open[operation] = made
-        self._spent.update(zip(made.accounts, after, strict=True))
+        self._spent |= after
         return Reserved(made.units)
 
-    def settle(self, operation: str, tokens: int | None, nanos: int | None, *, estimated: bool) -> list[Spending]:
+    def settle(self, operation: str, tokens: int | None, nanos: int | None, *, estimated: bool) -> dict[str, Spending]:
         """As `Ledger.settle`."""
         there = self._open.pop(operation, None)
         if there is None:
-            return []
+            return {}
         after = settled(there, self.spending(there.accounts), tokens, nanos, estimated=estimated)
-        self._spent.update(zip(there.accounts, after, strict=True))
+        self._spent |= after
         return after
 
     def spending(self, accounts: Sequence[str]) -> list[Spending]:
