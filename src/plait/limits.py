@@ -1,36 +1,33 @@
-"""Budgets: how much money or how many tokens a run, a chat or a user may use, and what keeps to it.
+"""Budgets: how much money or how many tokens a run, a chat or a user may use.
 
-Owns what a budget is, what is reserved before a model request and what is settled after it. Prices come from
-`plait.prices`; what was spent stands in the accounts of a store (`plait.store.ledger`). It asks no model and ends no
-run: it says what a request may still be, or that there is no room for it.
+Owns what a budget is and in which account of a store (`plait.store.ledger`) it is kept. Does not know how it is kept
+to: `plait.purse` does.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, Self
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
+
+from plait.errors import ConfigurationError, excerpt
+from plait.prices import Usd, usd
+from plait.store.base import check_name
+from plait.store.ledger import MOST, NANOS, NOTHING, Claim, Spending
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from decimal import Decimal
-
-    from plait.events import Usage
-    from plait.prices import Prices, Usd
-    from plait.providers.base import Provider, Request
     from plait.store.base import Store
-    from plait.store.ledger import Ledger, Spending
 
 Per = Literal["run", "chat", "user"]
 """What a budget is for; a chat is a thread."""
 
-DEFAULT_OUTPUT: Final = 4096
-"""The most tokens of an answer within a budget, where nobody said."""
-
-LEAST_OUTPUT: Final = 16
-"""An answer that can only be shorter than this is not asked for, unless the caller wants a shorter one."""
-
-MARGIN: Final = 1.2
-"""An estimate of an input is at most a fifth too low."""
+_MAX_USD: Final = MOST // NANOS
+_CONTROL: Final = {
+    "max_budget_for_this_chat": "max_cost",
+    "stop_on_budget_exceeded": "stop",
+    "reserved_budget": "reserved",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +55,51 @@ class Budget:
     stop: bool = True
     key: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.max_cost is None and self.max_tokens is None:
+            msg = "a Budget needs a limit: give max_cost (US dollars), max_tokens, or both"
+            raise ConfigurationError(msg)
+        for name in ("max_cost", "reserved"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _money(getattr(self, name), name))
+        for name in ("max_tokens", "reserved_tokens"):
+            _check_tokens(getattr(self, name), name)
+        for limit, extra in (("max_cost", "reserved"), ("max_tokens", "reserved_tokens")):
+            if getattr(self, limit) is None and getattr(self, extra):
+                msg = f"a Budget with {extra}={getattr(self, extra)} needs {limit}: it is on top of that"
+                raise ConfigurationError(msg)
+        if self.per not in get_args(Per):
+            msg = f"per of a Budget must be 'run', 'chat' or 'user', not {excerpt(repr(self.per), 40)}"
+            raise ConfigurationError(msg)
+        if not isinstance(self.stop, bool):
+            msg = f"stop of a Budget must be True or False, not {excerpt(repr(self.stop), 40)}"
+            raise ConfigurationError(msg)
+        if self.key is not None:
+            check_name(self.key, "key of a Budget")
+
+    @property
+    def max_nanos(self) -> int | None:
+        """``max_cost`` in nano-dollars."""
+        return None if self.max_cost is None else int(Decimal(self.max_cost) * NANOS)
+
+    def account(self, *, user_id: str, thread_id: str, run_id: str) -> str:
+        """Name the account that this is kept in. Budgets for the same have the same one, whatever they allow."""
+        if self.key is not None:
+            return f"key {self.key}"
+        return f"{self.per} {({'user': user_id, 'chat': thread_id, 'run': run_id})[self.per]}"
+
+    def claim(self, account: str, *, auxiliary: bool) -> Claim:
+        """Give how far the account may go because of this: without end, where it stops no run."""
+        if not self.stop:
+            return Claim(account=account)
+        nanos, tokens = self.max_nanos, self.max_tokens
+        if auxiliary:
+            nanos = None if nanos is None else nanos + int(Decimal(self.reserved) * NANOS)
+            tokens = None if tokens is None else tokens + self.reserved_tokens
+        return Claim(account=account, nanos=nanos, tokens=tokens)
+
     @classmethod
-    def from_control(cls, control: Mapping[str, object]) -> Self:
+    def from_control(cls, control: Mapping[str, Any]) -> Self:
         """Make a budget of ``budget_control``, as `AsyncOpenAISimpleAgent` takes it.
 
         Args:
@@ -69,7 +109,49 @@ class Budget:
         Raises:
             ConfigurationError: something else is in it, or a value cannot be.
         """
-        raise NotImplementedError
+        if not isinstance(control, Mapping):
+            msg = f"budget_control must be a dict, not {type(control).__name__}"
+            raise ConfigurationError(msg)
+        if unknown := [name for name in control if name not in _CONTROL]:
+            msg = f"budget_control has no {excerpt(repr(unknown[0]), 60)}; it takes {', '.join(map(repr, _CONTROL))}"
+            raise ConfigurationError(msg)
+        if control.get("max_budget_for_this_chat") is None:
+            msg = "budget_control needs 'max_budget_for_this_chat', in US dollars"
+            raise ConfigurationError(msg)
+        return cls(**{_CONTROL[name]: value for name, value in control.items()})
+
+
+def _money(value: Usd, name: str) -> Decimal:
+    amount = usd(value, f"{name} of a Budget")
+    if amount > _MAX_USD or amount * NANOS % 1:
+        msg = f"{name} of a Budget must be at most {_MAX_USD:,} US dollars, in whole nano-dollars, not {amount}"
+        raise ConfigurationError(msg)
+    return amount
+
+
+def _check_tokens(value: object, name: str) -> None:
+    if value is not None and (type(value) is not int or not 0 <= value <= MOST):
+        shown = excerpt(str(value), 40) if isinstance(value, int | float) else type(value).__name__
+        msg = f"{name} of a Budget must be a whole number of tokens from 0 to {MOST:,}, not {shown}"
+        raise ConfigurationError(msg)
+
+
+def budgets_of(given: Budget | Sequence[Budget] | Mapping[str, Any] | None) -> tuple[Budget, ...]:
+    """Give the budgets that somebody asked for: one, several, those of a ``budget_control``, or none.
+
+    Raises:
+        ConfigurationError: it is something else.
+    """
+    if given is None:
+        return ()
+    if isinstance(given, Budget):
+        return (given,)
+    if isinstance(given, Mapping):
+        return (Budget.from_control(given),)
+    if isinstance(given, list | tuple) and all(isinstance(one, Budget) for one in given):
+        return tuple(given)
+    msg = f"budget takes a Budget, or several in a list, not {excerpt(repr(given), 60)}"
+    raise ConfigurationError(msg)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,87 +172,21 @@ class Exceeded:
     needed: Decimal | int
     unit: Literal["USD", "tokens"]
 
-
-class Reservation:
-    """What a request may use, until it is settled: once, by `settle` or `release`.
-
-    Attributes:
-        request: the request to send: its ``max_tokens`` is set, and cut to what is left.
-    """
-
-    request: Request
-
-    async def settle(
-        self,
-        usage: Usage | None,
-        *,
-        output_tokens: int | None = None,
-        provider: str | None = None,
-        model: str | None = None,
-    ) -> tuple[Exceeded, ...]:
-        """Put what the request did use in the place of what was reserved. A second time it does nothing.
-
-        Args:
-            usage: what the provider told, or None.
-            output_tokens: where it told nothing, the tokens that were received, counted here; what they cost is an
-                estimate then. None leaves all that was reserved as the estimate.
-            provider: who answered, where that is another than was asked.
-            model: the model that answered, as the answer names it.
-
-        Returns:
-            The budgets with ``stop=False`` that are passed now; each is told once by each purse.
-        """
-        raise NotImplementedError
-
-    async def release(self) -> None:
-        """Give back all that was reserved: nothing was sent, or an error answer came, for which nobody is charged."""
-        raise NotImplementedError
+    def __str__(self) -> str:
+        spent = Decimal(self.spent.nanos) / NANOS if self.unit == "USD" else self.spent.tokens
+        whose = f"of {self.budget.key!r}" if self.budget.key is not None else f"for this {self.budget.per}"
+        said = f"the budget of {number(self.limit)} {self.unit} {whose} is "
+        if not self.needed:
+            return f"{said}exceeded: {number(spent)} were spent"
+        return f"{said}used up: {number(spent)} were spent, and the next request needs at least {number(self.needed)}"
 
 
-class Purse:
-    """The budgets of one run.
-
-    Args:
-        budgets: which ones.
-        prices: what models cost.
-        ledger: the store in whose accounts they are kept.
-        user_id: for whom the run is.
-        thread_id: the thread it continues.
-        run_id: the run.
-    """
-
-    def __init__(
-        self,
-        budgets: Sequence[Budget],
-        prices: Prices,
-        ledger: Ledger,
-        *,
-        user_id: str,
-        thread_id: str,
-        run_id: str,
-    ) -> None:
-        raise NotImplementedError
-
-    async def reserve(
-        self, request: Request, provider: Provider, input_tokens: int, *, exact: bool = False, auxiliary: bool = False
-    ) -> Reservation | Exceeded:
-        """Reserve what a request may use, in all budgets at once or in none.
-
-        Args:
-            request: what is to be asked.
-            provider: who is to be asked; of several (`Fallback`) the dearest counts.
-            input_tokens: the tokens of the messages, tools and output form.
-            exact: whether that is a count and no estimate, so that it needs no margin.
-            auxiliary: whether it is a summary, a judgement or the like, which may use the reserved part.
-
-        Returns:
-            What to send and to settle, or the budget that has no room for it.
-
-        Raises:
-            ConfigurationError: a budget in money, and a price that nobody knows.
-            StoreUnavailable: the accounts cannot be reached. Nothing may be sent then.
-        """
-        raise NotImplementedError
+def number(value: Decimal | int) -> str:
+    """Write a number down plainly, with at least the cents of an amount of money."""
+    if isinstance(value, int):
+        return f"{value:,}"
+    whole, _, rest = f"{value:,f}".partition(".")
+    return f"{whole}.{rest.rstrip('0'):0<2}"
 
 
 async def spent(
@@ -194,5 +210,19 @@ async def spent(
 
     Raises:
         ConfigurationError: the budget is for each chat or run, and none was named.
+        StoreUnavailable: the store cannot be reached.
     """
-    raise NotImplementedError
+    if budget.key is None and budget.per == "chat" and thread_id is None:
+        if thread is None:
+            msg = "the budget is for each chat: say of which, with thread= (its name) or thread_id="
+            raise ConfigurationError(msg)
+        info = await store.find(thread, user_id)
+        if info is None:
+            return NOTHING
+        thread_id = info.thread_id
+    if budget.key is None and budget.per == "run" and run_id is None:
+        msg = "the budget is for each run: say of which, with run_id="
+        raise ConfigurationError(msg)
+    account = budget.account(user_id=user_id, thread_id=thread_id or "", run_id=run_id or "")
+    (found,) = await store.spending([account])
+    return found
