@@ -210,12 +210,12 @@ class Prices:
     @property
     def loaded(self) -> bool:
         """Whether no look-up has to import the package any more."""
-        return self._everywhere is not None or _package.cache_info().currsize > 0
+        return self._everywhere is not None or package.cache_info().currsize > 0
 
     async def load(self) -> None:
         """Import the package in a thread: it takes 0.2 s, once in a process, which no look-up should cost the loop."""
         if not self.loaded:
-            await asyncio.to_thread(_package)
+            await asyncio.to_thread(package)
 
     def find(self, provider: str, model: str) -> Price | None:
         """Give the price of a model as it is known before a request, or None when nobody knows.
@@ -303,7 +303,7 @@ _NOT_IN_TOKENS: Final = ("requests_kcount", "output_reasoning_mtok", "output_cit
 
 
 @cache
-def _package() -> Callable[[str, str], Any] | None:
+def package() -> Callable[[str, str], Any] | None:
     """Import the package; gives what calculates the price of nothing, by vendor and model."""
     try:
         from genai_prices import Usage, calc_price
@@ -320,7 +320,7 @@ def _package() -> Callable[[str, str], Any] | None:
 
 def _of_package(vendor: str, model: str) -> _Found:
     """Give the price of a model as the package has it."""
-    calculated = _package()
+    calculated = package()
     if calculated is None:
         return _Found(None)
     try:

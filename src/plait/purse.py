@@ -21,7 +21,7 @@ from plait.events import Usage
 from plait.ids import new_id
 from plait.limits import Budget, Exceeded, number
 from plait.scopes import settle
-from plait.store.ledger import NANOS, Claim, Estimate, Refused, Spending
+from plait.store.ledger import MOST, NANOS, Claim, Estimate, Refused, Spending
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -283,7 +283,7 @@ def _estimate(settings: Settings, input_tokens: int, prices: Sequence[Price]) ->
     thinking = settings.extra.get("thinking") if settings.extra else None
     budget = thinking.get("budget_tokens") if isinstance(thinking, Mapping) else None
     thought = budget if type(budget) is int else 0  # Anthropic wants ``max_tokens`` above it
-    most = DEFAULT_OUTPUT + thought if settings.max_tokens is None else settings.max_tokens
+    most = DEFAULT_OUTPUT + thought if settings.max_tokens is None else min(settings.max_tokens, MOST)
     answers = settings.n or 1
     held = [price.at(input_tokens) for price in prices]
     # Some of the input may be written to the provider's cache, where that costs more.
