@@ -59,11 +59,12 @@ class Budget:
         if self.max_cost is None and self.max_tokens is None:
             msg = "a Budget needs a limit: give max_cost (US dollars), max_tokens, or both"
             raise ConfigurationError(msg)
-        for name in ("max_cost", "reserved"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, _money(getattr(self, name), name))
-        for name in ("max_tokens", "reserved_tokens"):
-            _check_tokens(getattr(self, name), name)
+        if self.max_cost is not None:
+            object.__setattr__(self, "max_cost", _money(self.max_cost, "max_cost"))
+        object.__setattr__(self, "reserved", _money(self.reserved, "reserved"))
+        if self.max_tokens is not None:
+            _check_tokens(self.max_tokens, "max_tokens")
+        _check_tokens(self.reserved_tokens, "reserved_tokens")
         for limit, extra in (("max_cost", "reserved"), ("max_tokens", "reserved_tokens")):
             if getattr(self, limit) is None and getattr(self, extra):
                 msg = f"a Budget with {extra}={getattr(self, extra)} needs {limit}: it is on top of that"
@@ -130,7 +131,7 @@ def _money(value: Usd, name: str) -> Decimal:
 
 
 def _check_tokens(value: object, name: str) -> None:
-    if value is not None and (type(value) is not int or not 0 <= value <= MOST):
+    if type(value) is not int or not 0 <= value <= MOST:
         shown = excerpt(str(value), 40) if isinstance(value, int | float) else type(value).__name__
         msg = f"{name} of a Budget must be a whole number of tokens from 0 to {MOST:,}, not {shown}"
         raise ConfigurationError(msg)
