@@ -1,6 +1,6 @@
-"""What a store is: append-only logs of threads, and who runs on them.
+"""What a store is: append-only logs of threads, who runs on them, and what was spent.
 
-Knows entries, not what they mean. Numbers, leases and stop flags are all that a store must keep consistent.
+Knows entries, not what they mean. Numbers, leases, stop flags and accounts are all that a store must keep consistent.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import msgspec
 
 from plait.errors import ConfigurationError, StateConflict, StoreUnavailable, excerpt
+from plait.store.ledger import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,8 +50,8 @@ class ThreadInfo(msgspec.Struct, frozen=True, kw_only=True):
     user_id: str = "default"
 
 
-class Store(Protocol):
-    """Where threads live. All methods may be called from any task of the event loop."""
+class Store(Ledger, Protocol):
+    """Where threads live, and accounts (`Ledger`). All methods may be called from any task of the event loop."""
 
     @property
     def shared(self) -> bool:

@@ -20,6 +20,7 @@ from sqlalchemy import and_, bindparam, delete, func, insert, select, update
 from plait.entries import decode, encode
 from plait.errors import ConfigurationError, CorruptRecord
 from plait.ids import new_id
+from plait.store import accounts as books
 from plait.store.base import (
     Lease,
     ThreadInfo,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from plait.entries import Entry
+    from plait.store.ledger import Claim, Estimate, Refused, Reserved, Spending
 
 T = TypeVar("T")
 
@@ -125,6 +127,22 @@ class DatabaseStore:
         """As `Store.holder`."""
         check_name(thread_id, "thread id")
         return await self._read(lambda connection: _holder(connection, thread_id))
+
+    async def reserve(self, operation: str, claims: Sequence[Claim], estimate: Estimate) -> Reserved | Refused:
+        """As `Ledger.reserve`."""
+        return await self._write(lambda connection: books.reserve(connection, operation, claims, estimate))
+
+    async def settle(
+        self, operation: str, tokens: int | None, nanos: int | None, *, estimated: bool = False
+    ) -> dict[str, Spending]:
+        """As `Ledger.settle`."""
+        return await self._write(
+            lambda connection: books.settle(connection, operation, tokens, nanos, estimated=estimated)
+        )
+
+    async def spending(self, accounts: Sequence[str]) -> list[Spending]:
+        """As `Ledger.spending`."""
+        return await self._read(lambda connection: books.spending(connection, accounts))
 
     async def close(self) -> None:
         """As `Store.close`."""

@@ -21,17 +21,19 @@ from plait.store.base import (
     owner_is_dead,
     store_closed,
 )
+from plait.store.ledger import Accounts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from plait.entries import Entry
+    from plait.store.ledger import Claim, Estimate, Refused, Reserved, Spending
 
 
 class MemoryStore:
     """Threads in memory, with the behaviour of the stores that last (see `plait.store.base.Store`)."""
 
-    __slots__ = ("__weakref__", "_leases", "_logs", "_named", "closed")
+    __slots__ = ("__weakref__", "_accounts", "_leases", "_logs", "_named", "closed")
 
     shared: ClassVar[bool] = False
 
@@ -41,6 +43,7 @@ class MemoryStore:
         # Many stores hold one thread without a name, of one run. The garbage collector looks at all there is of a run.
         self._named: dict[tuple[str, str], ThreadInfo] | None = None
         self._leases: dict[str, Lease] | None = None
+        self._accounts: Accounts | None = None
 
     def __repr__(self) -> str:
         return f"MemoryStore({len(self._logs)} threads)"
@@ -122,6 +125,20 @@ class MemoryStore:
         held = self._held(thread_id)
         return held if held and held.expires_at > time() and not owner_is_dead(held.owner) else None
 
+    async def reserve(self, operation: str, claims: Sequence[Claim], estimate: Estimate) -> Reserved | Refused:
+        """As `Ledger.reserve`."""
+        return self._ledger().reserve(operation, claims, estimate)
+
+    async def settle(
+        self, operation: str, tokens: int | None, nanos: int | None, *, estimated: bool = False
+    ) -> dict[str, Spending]:
+        """As `Ledger.settle`."""
+        return self._ledger().settle(operation, tokens, nanos, estimated=estimated)
+
+    async def spending(self, accounts: Sequence[str]) -> list[Spending]:
+        """As `Ledger.spending`."""
+        return self._ledger().spending(accounts)
+
     def forget(self, thread_id: str) -> None:
         """Drop a thread and its lease; a run on a thread that nobody can name leaves nothing behind."""
         self._logs.pop(thread_id, None)
@@ -133,11 +150,17 @@ class MemoryStore:
     async def close(self) -> None:
         """Drop everything; every other method raises StoreUnavailable from here on."""
         self.closed = True
-        self._logs, self._named, self._leases = {}, None, None
+        self._logs, self._named, self._leases, self._accounts = {}, None, None, None
 
     def _check_open(self) -> None:
         if self.closed:
             raise store_closed()
+
+    def _ledger(self) -> Accounts:
+        self._check_open()
+        if self._accounts is None:
+            self._accounts = Accounts()
+        return self._accounts
 
     def _keep(self, lease: Lease) -> None:
         if self._leases is None:

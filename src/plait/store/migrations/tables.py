@@ -6,6 +6,7 @@ from typing import Final
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Double,
     ForeignKeyConstraint,
@@ -18,7 +19,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-HEAD: Final = "plait_0001"
+HEAD: Final = "plait_0002"
 """The revision that these tables are; the name tells a file of plait's from one of another program's."""
 
 BASE: Final = "base"
@@ -61,6 +62,31 @@ leases: Final = Table(
     Column("owner", Text, nullable=False),
     Column("expires_at", Double, nullable=False),
     PrimaryKeyConstraint("thread_id", name="leases_key"),
+)
+
+accounts: Final = Table(
+    "accounts",
+    metadata,
+    Column("account", Text, nullable=False),
+    Column("nanos", BigInteger, nullable=False),  # nano-dollars, with what is reserved
+    Column("tokens", BigInteger, nullable=False),
+    Column("estimated_nanos", BigInteger, nullable=False),  # how many of them are an estimate
+    Column("estimated_tokens", BigInteger, nullable=False),
+    Column("unpriced", BigInteger, nullable=False),  # calls
+    PrimaryKeyConstraint("account", name="accounts_key"),
+)
+
+reservations: Final = Table(
+    "reservations",
+    metadata,
+    Column("operation", Text, nullable=False),
+    Column("account", Text, nullable=False),
+    Column("units", BigInteger, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("nanos", BigInteger, nullable=False),
+    Column("priced", Boolean, nullable=False),
+    Column("at", Double, nullable=False),
+    PrimaryKeyConstraint("operation", "account", name="reservations_key"),
 )
 
 stamp: Final = Table(
