@@ -488,7 +488,7 @@ def test_a_threads_next_request_begins_with_the_bytes_of_the_last(cache: bool | 
     before = asked.encode(Request(messages=messages, settings=settings, tools=tools))
     messages += [SAID, ToolMessage(parts=(ToolResult(call_id="c1", text="3"),))]
     after = asked.encode(Request(messages=messages, settings=settings, tools=tools))
-    assert after.startswith(before.removesuffix(b"]}") + b",")
+    assert after.startswith(before[: before.rindex(b"]")] + b",")
 
 
 def test_lone_surrogates_and_nul_can_be_sent() -> None:

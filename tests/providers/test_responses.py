@@ -423,7 +423,7 @@ def test_a_threads_next_request_begins_with_the_bytes_of_the_last() -> None:
     said = own(ToolCall(id="c1", name="add", arguments="{}", details=FrozenDict({"id": "fc_1"})))
     results = ToolMessage(parts=(ToolResult(call_id="c1", text="4"),))
     after = asked.encode(Request(messages=[system, *thread, said, results], tools=[ADD]))
-    assert after.startswith(before.removesuffix(b"]}"))
+    assert after.startswith(before[: before.rindex(b"]")] + b",")
 
 
 def test_messages_are_encoded_once_and_for_one_provider() -> None:

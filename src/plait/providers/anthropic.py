@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from plait.providers.anthropic_answer import AnthropicReader
 from plait.providers.anthropic_request import (
+    SYSTEM,
     encode_container,
-    encode_head,
+    encode_rest,
     encode_system,
-    join_messages,
     message_bytes,
+    opening,
 )
 from plait.providers.anthropic_schema import enforced, within_limits
 from plait.providers.remote import HttpProvider
-from plait.providers.wire import Recent
+from plait.providers.wire import Pieces, Recent, laid
 
 if TYPE_CHECKING:
     from plait.providers.base import Request
@@ -37,23 +38,26 @@ class AnthropicProvider(HttpProvider):
     def _prepare(self, vendor: Vendor) -> None:
         del vendor
         self._messages = message_bytes(self.name)
-        self._heads: Recent[bytes] = Recent()
+        self._rests: Recent[tuple[bytes, bytes]] = Recent()
 
-    def encode(self, request: Request) -> bytes:
-        """Give the body of a request; see `HttpProvider.encode`."""
+    def pieces(self, request: Request) -> Pieces:
+        """Give the body of a request in pieces; see `HttpProvider.pieces`."""
         settings, messages = request.settings, request.messages
         said = self._messages.all(messages, request.earlier)
         places = [at for at, message in enumerate(messages) if message.role == "system"]
-        system = b",".join(filter(None, [said[at] for at in places]))
+        told = [said[at] for at in places]
+        system = b",".join(filter(None, told))
         for at in reversed(places):
             del said[at]
-        head = self._heads.get(
+        head, tail = self._rests.get(
             (settings, request.output, request.stream, not system, *request.tools),
-            lambda: encode_head(request, self.model, self.name, strict=self._asking.native, bare=not system),
+            lambda: encode_rest(request, self.model, self.name, strict=self._asking.native, bare=not system),
         )
-        container = encode_container(request, self.name, datetime.now(UTC)) if settings.extra else b""
+        if settings.extra:
+            tail = tail[:-1] + encode_container(request, self.name, datetime.now(UTC)) + b"}"
+        apart = dict(zip(places, laid(len(head) + len(SYSTEM), told), strict=True))
         known = encode_system(system, settings)
-        return b"".join((head, known, b',"messages":[', join_messages(said), b"]", container, b"}"))
+        return Pieces(b"".join((head, known, b',"messages":[', opening(said))), said, tail, apart)
 
     def enforces(self, output: OutputSchema[Any]) -> bool:
         """Say whether the API can enforce an output's schema; see `HttpProvider.enforces`."""

@@ -43,7 +43,7 @@ from plait.providers.history import (
     take_list,
     unsendable,
 )
-from plait.providers.wire import MessageBytes, fields_said
+from plait.providers.wire import MessageBytes, around, fields_said
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,6 +57,9 @@ DEFAULT_MAX_TOKENS: Final = 4096
 _IMAGES: Final = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 _PDF: Final = "application/pdf"
 _OWN_FIELDS: Final = frozenset({"messages", "stream", "system"})
+# Not tool_choice: what is cached of the messages is lost with another one, as of the tools it is not.
+# https://platform.claude.com/docs/en/build-with-claude/prompt-caching#what-invalidates-the-cache
+_HOW: Final = frozenset({"max_tokens", "temperature", "top_p", "stop_sequences", "stream"})
 _FAILED: Final = "The call failed."  # of an error without words, which the API refuses
 _ANSWERED: Final = b'{"role":"assistant"'
 _BEFORE: Final = b'{"role":"user","content":"[What came before is left out.]"}'
@@ -101,15 +104,13 @@ def encode_message(message: Message, provider: str) -> bytes:
     return to_json({"role": role, "content": _short(blocks)}) if blocks else b""
 
 
-def join_messages(said: Sequence[bytes]) -> bytes:
-    """Join messages, some of which may be empty: the first is a user's, for the API refuses any other.
+def opening(said: Sequence[bytes]) -> bytes:
+    """Give what must stand before messages, some of which may be empty: the API wants a user's to be the first.
 
     A conversation may begin with an answer when what came before is not sent any more.
     """
-    full = [message for message in said if message]
-    if full and full[0].startswith(_ANSWERED):
-        full.insert(0, _BEFORE)
-    return b",".join(full)
+    first = next(filter(None, said), b"")
+    return _BEFORE + b"," if first.startswith(_ANSWERED) else b""
 
 
 def _full(parts: Sequence[Part]) -> list[Part]:
@@ -256,8 +257,8 @@ def _results(parts: Sequence[Part], provider: str) -> list[Json]:
     return results + more
 
 
-def encode_head(request: Request, model: str, provider: str, *, strict: bool, bare: bool) -> bytes:
-    """Encode the fields that are the same for a whole thread, as the beginning of an object.
+def encode_rest(request: Request, model: str, provider: str, *, strict: bool, bare: bool) -> tuple[bytes, bytes]:
+    """Encode what a request says beside messages and system text: what stands before them, and behind; see `around`.
 
     Tools of the provider's own come in ``settings.extra["tools"]``, and are offered beside those of the request; any
     other field of ``extra`` has the last word.
@@ -296,7 +297,7 @@ def encode_head(request: Request, model: str, provider: str, *, strict: bool, ba
         "cache_control": mark,  # at the end of the conversation, wherever that is
         "stream": request.stream or None,
     }
-    return to_json(fields_said(fields) | extra)[:-1]
+    return around(fields_said(fields) | extra, _HOW)
 
 
 def _enough(thinking: Any) -> int:
@@ -345,6 +346,10 @@ def _mark(settings: Settings) -> Json | None:
             return {"type": "ephemeral", "ttl": settings.cache}
 
 
+SYSTEM: Final = b',"system":['
+"""What the field for system text begins with."""
+
+
 def encode_system(blocks: bytes, settings: Settings) -> bytes:
     """Encode the field for system text, which begins with a comma; there is none without any.
 
@@ -354,7 +359,7 @@ def encode_system(blocks: bytes, settings: Settings) -> bytes:
     mark = _mark(settings)
     if mark and blocks and b'"cache_control":' not in blocks:  # in a text its quotes would be escaped
         blocks = blocks[:-1] + b',"cache_control":' + to_json(mark) + b"}"
-    return b',"system":[' + blocks + b"]" if blocks else b""
+    return SYSTEM + blocks + b"]" if blocks else b""
 
 
 def encode_container(request: Request, provider: str, now: datetime) -> bytes:

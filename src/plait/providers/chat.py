@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import urlsplit
 
 from plait.providers.chat_answer import ChatReader
-from plait.providers.chat_request import encode_head, message_bytes
+from plait.providers.chat_request import encode_rest, message_bytes
 from plait.providers.remote import HttpProvider
-from plait.providers.wire import Recent
+from plait.providers.wire import Pieces, Recent
 
 if TYPE_CHECKING:
     from plait.providers.base import Request
@@ -33,16 +33,15 @@ class ChatProvider(HttpProvider):
             form = replace(form, max_tokens="max_tokens", file_types=frozenset(), longest_id=None)
         self._form = form
         self._messages = message_bytes(form)
-        self._heads: Recent[bytes] = Recent()
+        self._rests: Recent[tuple[bytes, bytes]] = Recent()
 
-    def encode(self, request: Request) -> bytes:
-        """Give the body of a request; see `HttpProvider.encode`."""
-        head = self._heads.get(
+    def pieces(self, request: Request) -> Pieces:
+        """Give the body of a request in pieces; see `HttpProvider.pieces`."""
+        head, tail = self._rests.get(
             (request.settings, request.output, request.stream, *request.tools),
-            lambda: encode_head(request, self.model, self._form),
+            lambda: encode_rest(request, self.model, self._form),
         )
-        messages = b",".join(self._messages.all(request.messages, request.earlier))
-        return b"".join((head, b',"messages":[', messages, b"]}"))
+        return Pieces(head + b',"messages":[', self._messages.all(request.messages, request.earlier), tail)
 
     def reader(self, request: Request) -> ChatReader:
         """Give what reads the answer to a request."""

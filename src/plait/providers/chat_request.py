@@ -31,7 +31,7 @@ from plait.providers.history import (
     text_in_lines,
     unsendable,
 )
-from plait.providers.wire import MessageBytes, data_url, fields_said, image_url
+from plait.providers.wire import MessageBytes, around, data_url, fields_said, image_url
 
 if TYPE_CHECKING:
     from plait.messages import ContentPart, Role, ToolCall
@@ -43,6 +43,7 @@ _AUDIO_FORMATS: Final = {"mpeg": "mp3", "x-wav": "wav", "wave": "wav", "vnd.wave
 _OF_CALLS: Final = frozenset({"extra_content"})  # a vendor's own fields of a tool call
 _OWN_FIELDS: Final = frozenset({"messages", "stream"})
 _OF_TOOLS: Final = frozenset({"tool_choice", "parallel_tool_calls"})
+_HOW: Final = frozenset({"temperature", "top_p", "stop", "seed", "n", "stream", "stream_options"}) | _OF_TOOLS
 _SAY_NOTHING: Final = {"n": (1,), "tool_choice": ("auto", "none"), "parallel_tool_calls": (True,)}
 
 
@@ -181,8 +182,8 @@ def _results(message: Message, form: ChatForm) -> list[dict[str, Any]]:
     return made
 
 
-def encode_head(request: Request, model: str, form: ChatForm) -> bytes:
-    """Encode all that a request says beside its messages, as the beginning of an object.
+def encode_rest(request: Request, model: str, form: ChatForm) -> tuple[bytes, bytes]:
+    """Encode all that a request says beside its messages: what stands before them, and what behind; see `around`.
 
     ``settings.extra`` has the last word, but tools in it are offered beside those of the request.
 
@@ -221,7 +222,7 @@ def encode_head(request: Request, model: str, form: ChatForm) -> bytes:
         "stream": request.stream or None,
         "stream_options": {"include_usage": True} if request.stream else None,  # else tokens are not told
     }
-    return to_json(fields_said(fields) | extra)[:-1]
+    return around(fields_said(fields) | extra, _HOW | {form.max_tokens})
 
 
 def _choice(settings: Settings, tools: list[Any]) -> str | dict[str, Any] | None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from plait.errors import ConfigurationError, ModelError, PlaitError, Refused, excerpt
 from plait.events import ModelDelta
 from plait.messages import AssistantMessage
 from plait.providers.base import PREAMBLE
+from plait.providers.encoding import encoded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
     from plait.events import Delta
     from plait.providers.base import Provider, Request
+    from plait.providers.encoding import Encoded
 
 logger = logging.getLogger("plait.providers")
 
@@ -59,6 +62,18 @@ class Fallback:
 
     def __repr__(self) -> str:
         return f"Fallback({', '.join(map(repr, self.providers))})"
+
+    def encoded(self, request: Request) -> Encoded:
+        """Give what would be sent first for a request: by the first provider that can express it; see `encoded`.
+
+        Raises:
+            ConfigurationError: none of them can; the last one's.
+        """
+        *others, last = self._in_order(request)
+        for provider in others:
+            with suppress(ConfigurationError):
+                return encoded(provider, request)
+        return encoded(last, request)
 
     async def stream(self, request: Request) -> AsyncGenerator[list[Delta], None]:
         """Answer a request; see `Provider.stream`.

@@ -18,9 +18,9 @@ from plait.providers.http import DEFAULT_LIMITS, Framing, TransportLimits
 from plait.providers.image_input import FETCH_SECONDS, Fetching, image_of
 from plait.providers.ndjson import LineReader
 from plait.providers.ollama_answer import OllamaReader
-from plait.providers.ollama_request import addresses_in, encode_head, message_bytes
+from plait.providers.ollama_request import addresses_in, encode_rest, message_bytes, without_addresses
 from plait.providers.remote import HttpProvider
-from plait.providers.wire import Recent
+from plait.providers.wire import Pieces, Recent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,16 +75,15 @@ class OllamaProvider(HttpProvider):
     def _prepare(self, vendor: Vendor) -> None:
         del vendor
         self._messages = message_bytes(self.name, self._fetching)
-        self._heads: Recent[bytes] = Recent()
+        self._rests: Recent[tuple[bytes, bytes]] = Recent()
 
-    def encode(self, request: Request) -> bytes:
-        """Give the body of a request, whose images `compose` has fetched; see `HttpProvider.encode`."""
-        head = self._heads.get(
+    def pieces(self, request: Request) -> Pieces:
+        """Give the body of a request in pieces, with its images fetched; see `HttpProvider.pieces`."""
+        head, tail = self._rests.get(
             (request.settings, request.output, request.stream, *request.tools),
-            lambda: encode_head(request, self.model, self.name),
+            lambda: encode_rest(request, self.model, self.name),
         )
-        messages = b",".join(self._messages.all(request.messages, request.earlier))
-        return b"".join((head, b',"messages":[', messages, b"]}"))
+        return Pieces(head + b',"messages":[', self._messages.all(request.messages, request.earlier), tail)
 
     async def compose(self, request: Request) -> bytes:
         """Give the body of a request, with the bytes of its images; each message's are fetched once.
@@ -106,6 +105,16 @@ class OllamaProvider(HttpProvider):
             else:
                 self._messages.keep(message, said, spare=spare)
         return self.encode(request if messages is request.messages else replace(request, messages=messages))
+
+    def unfetched(self, request: Request) -> tuple[Request, tuple[str, ...]]:
+        """Give a request without the images that are still to be fetched, and their addresses."""
+        messages, addresses = list(request.messages), []
+        for at, message in enumerate(messages):
+            spare = at < request.earlier or message.role == "tool"
+            if not self._messages.knows(message, spare=spare) and (found := addresses_in(message)):
+                addresses += found
+                messages[at] = without_addresses(message)
+        return (replace(request, messages=messages), tuple(addresses)) if addresses else (request, ())
 
     def reader(self, request: Request) -> OllamaReader:
         """Give what reads the answer to a request."""

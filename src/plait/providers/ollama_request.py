@@ -28,7 +28,7 @@ from plait.providers.history import (
     text_in_lines,
     unsendable,
 )
-from plait.providers.wire import MessageBytes, fields_said
+from plait.providers.wire import MessageBytes, around, fields_said
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _OWN_FIELDS: Final = frozenset({"messages", "stream"})
 _OPTIONS: Final = "options"
+_HOW: Final = frozenset({"stream", "format", _OPTIONS})
 
 
 @lru_cache(maxsize=64)
@@ -74,8 +75,25 @@ def addresses_in(message: Message) -> list[str]:
     if message.role not in ("user", "tool"):
         return []
     given = (part.parts if isinstance(part, ToolResult) else (part,) for part in message.parts)
-    images = [part for parts in given for part in parts if isinstance(part, ImagePart) and part.data is None]
-    return [image.url for image in images if image.url is not None and is_web_address(image.url)]
+    return [url for parts in given for part in parts if (url := _at_address(part)) is not None]
+
+
+def without_addresses(message: Message) -> Message:
+    """Give a message without the images of which it has only a web address."""
+
+    def kept(parts: Sequence[Part]) -> tuple[Part, ...]:
+        return tuple([_without(part) for part in parts if _at_address(part) is None])
+
+    def _without(part: Part) -> Part:
+        return part.model_copy(update={"parts": kept(part.parts)}) if isinstance(part, ToolResult) else part
+
+    return message.model_copy(update={"parts": kept(message.parts)})
+
+
+def _at_address(part: Part) -> str | None:
+    """Give the web address of an image of which nothing else is known."""
+    url = part.url if isinstance(part, ImagePart) and part.data is None else None
+    return url if url is not None and is_web_address(url) else None
 
 
 def _said(parts: Sequence[Part], role: Role, provider: str, *, images: bool = True) -> dict[str, Any]:
@@ -134,8 +152,8 @@ def _results(message: Message, provider: str) -> list[dict[str, Any]]:
     return made
 
 
-def encode_head(request: Request, model: str, provider: str) -> bytes:
-    """Encode all that a request says beside its messages, as the beginning of an object.
+def encode_rest(request: Request, model: str, provider: str) -> tuple[bytes, bytes]:
+    """Encode all that a request says beside its messages: what stands before them, and what behind; see `around`.
 
     Most settings are ``options``. ``settings.extra`` has the last word, but options in it join these, and tools in it
     are offered beside those of the request.
@@ -177,7 +195,7 @@ def encode_head(request: Request, model: str, provider: str) -> bytes:
         "tools": tools or None,
         "format": None if output is None else output.schema,
     }
-    return to_json(fields_said(fields) | extra)[:-1]
+    return around(fields_said(fields) | extra, _HOW)
 
 
 def _check_tool_settings(settings: Settings, provider: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from plait.attachments import path_of
 from plait.errors import PlaitError, ReplayMismatch, StoreError
+from plait.providers.encoding import encoded
 from plait.providers.tape import (
     VERSION,
     Exchange,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from plait.events import Delta
     from plait.providers.base import Provider, Request
+    from plait.providers.encoding import Encoded
     from plait.providers.tape import Difference
 
 _LEAVES_WITHIN: Final = 1.0  # seconds that the reader of a cut answer has to leave, as the one before it did
@@ -59,6 +61,10 @@ class Recording:
 
     def __repr__(self) -> str:
         return f"Recording({self.provider!r}, {str(self.path)!r})"
+
+    def encoded(self, request: Request) -> Encoded:
+        """Give what would be sent for a request; see `encoded`."""
+        return encoded(self.provider, request)
 
     async def stream(self, request: Request) -> AsyncGenerator[list[Delta], None]:
         """Answer a request; see `Provider.stream`.

@@ -12,12 +12,13 @@ from urllib.parse import urlsplit
 
 from plait.errors import ConfigurationError, LimitExceeded, ModelError, TransportError
 from plait.plain import EMPTY
+from plait.providers.encoding import Encoded
 from plait.providers.http import DEFAULT_LIMITS, Endpoint, Framing, TransportLimits, address_of
 from plait.providers.reading import AnswerByTool
 from plait.providers.sse import EventReader
 from plait.providers.status import Service
 from plait.providers.structured import Asking
-from plait.providers.vendors import address_for, find_vendor, headers_for, key_of, secrets_in
+from plait.providers.vendors import HIDDEN, address_for, authorises, find_vendor, headers_for, key_of, secrets_in
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from plait.providers.base import Request
     from plait.providers.judging import Judge
     from plait.providers.vendors import Dialect, Vendor
+    from plait.providers.wire import Pieces
     from plait.schema import OutputSchema
 
 
@@ -94,6 +96,8 @@ class HttpProvider:
             path=urlsplit(f"{url}{self.path}").path,
             secrets=secrets_in(key, sent),
         )
+        self._headers = sent
+        self._key_header = vendor.key_header
         self._endpoint = Endpoint(f"{url}{self.path}", self._service, headers=sent, limits=limits)
         self._asking = Asking(name, model, vendor.output_modes)
         self._prepare(vendor)
@@ -109,13 +113,46 @@ class HttpProvider:
         msg = "a provider holds a key and an event loop's connections; make a new one in the other process"
         raise TypeError(msg)
 
-    def encode(self, request: Request) -> bytes:
-        """Give the body of a request: the constant part first, so that a thread's bodies begin alike.
+    def pieces(self, request: Request) -> Pieces:
+        """Give the body of a request in pieces: what the model reads first, so that a thread's bodies begin alike.
 
         Raises:
             ConfigurationError: a message or setting cannot be said in the dialect.
         """
         raise NotImplementedError
+
+    def encode(self, request: Request) -> bytes:
+        """Give the body of a request.
+
+        Raises:
+            ConfigurationError: as `pieces`.
+        """
+        return self.pieces(request).body()
+
+    def encoded(self, request: Request) -> Encoded:
+        """Give what `stream` would send for a request; nothing is sent, and nothing is fetched.
+
+        Raises:
+            ConfigurationError: the request cannot be said in the dialect.
+        """
+        formed, _ = self._formed(request)
+        added = len(formed.messages) - len(request.messages)  # in front, of what the answer must be
+        sayable, unfetched = self.unfetched(formed)
+        pieces = self.pieces(sayable)
+        body = pieces.body()
+        return Encoded(
+            provider=self.name,
+            model=self.model,
+            url=f"{self.base_url}{self.path}",
+            headers={
+                name: HIDDEN if name == self._key_header or authorises(name) else self._service.clean(value)
+                for name, value in self._headers.items()
+            },
+            body=body,
+            prefix=len(body) - len(pieces.tail),
+            spans=pieces.spans()[added:],
+            unfetched=unfetched,
+        )
 
     async def compose(self, request: Request) -> bytes:
         """Give the body of a request, after what it takes beside encoding: a dialect may have to fetch something.
@@ -124,6 +161,18 @@ class HttpProvider:
             ConfigurationError: as `encode`.
         """
         return self.encode(request)
+
+    def unfetched(self, request: Request) -> tuple[Request, tuple[str, ...]]:
+        """Give a request as far as it can be encoded, and the addresses of what `compose` would fetch first."""
+        return request, ()
+
+    def _formed(self, request: Request) -> tuple[Request, str | None]:
+        """Give the request to encode, and the tool whose arguments are the answer, if one is; see `Asking.form`."""
+        if not request.messages:
+            msg = "the request has no messages; give it at least what a user says"
+            raise ConfigurationError(msg)
+        output = request.output
+        return (request, None) if output is None else self._asking.form(request, output, self.enforces)
 
     def enforces(self, output: OutputSchema[Any]) -> bool:
         """Say whether the dialect can have an output's very schema enforced; a dialect may take some only."""
@@ -142,12 +191,7 @@ class HttpProvider:
             ModelError: see the tree in `plait.errors`; ``partial`` is the text that had arrived.
             LimitExceeded: the answer is too large.
         """
-        if not request.messages:
-            msg = "the request has no messages; give it at least what a user says"
-            raise ConfigurationError(msg)
-        output, tool = request.output, None
-        if output is not None:
-            request, tool = self._asking.form(request, output, self.enforces)
+        request, tool = self._formed(request)
         began = asyncio.get_running_loop().time()
         body = await self.compose(request)
         judge = self.reader(request)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from plait.providers.remote import HttpProvider
 from plait.providers.responses_answer import ResponsesReader
-from plait.providers.responses_request import encode_head, instruction_bytes, item_bytes, thinks
-from plait.providers.wire import Recent
+from plait.providers.responses_request import encode_rest, instruction_bytes, item_bytes, thinks
+from plait.providers.wire import Pieces, Recent
 
 if TYPE_CHECKING:
     from plait.providers.base import Request
@@ -28,21 +28,22 @@ class ResponsesProvider(HttpProvider):
         del vendor
         self._instructions = instruction_bytes(self.name)
         self._items = item_bytes(self.name, thoughts=thinks(self.model) is not False)
-        self._heads: Recent[bytes] = Recent()
+        self._rests: Recent[tuple[bytes, bytes]] = Recent()
 
-    def encode(self, request: Request) -> bytes:
-        """Give the body of a request; see `HttpProvider.encode`."""
-        head = self._heads.get(
+    def pieces(self, request: Request) -> Pieces:
+        """Give the body of a request in pieces; see `HttpProvider.pieces`."""
+        head, tail = self._rests.get(
             (request.settings, request.output, request.stream, *request.tools),
-            lambda: encode_head(request, self.model, self.name),
+            lambda: encode_rest(request, self.model, self.name),
         )
         messages = request.messages
-        told, earlier = b"", request.earlier
-        if messages and messages[0].role == "system":
-            told = b',"instructions":' + self._instructions.all(messages[:1])[0]
-            messages, earlier = messages[1:], earlier - 1
-        items = b",".join(filter(None, self._items.all(messages, earlier)))
-        return b"".join((head, told, b',"input":[', items, b"]}"))
+        if not messages or messages[0].role != "system":
+            return Pieces(head + b',"input":[', self._items.all(messages, request.earlier), tail)
+        before = head + b',"instructions":'
+        told = self._instructions.all(messages[:1])[0]
+        apart = {0: (len(before), len(before) + len(told))}
+        items = self._items.all(messages[1:], request.earlier - 1)
+        return Pieces(b"".join((before, told, b',"input":[')), items, tail, apart)
 
     def reader(self, request: Request) -> ResponsesReader:
         """Give what reads the answer to a request."""

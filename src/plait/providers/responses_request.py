@@ -45,7 +45,7 @@ from plait.providers.history import (
     text_in_lines,
     unsendable,
 )
-from plait.providers.wire import MessageBytes, data_url, fields_said, image_url
+from plait.providers.wire import MessageBytes, around, data_url, fields_said, image_url
 
 if TYPE_CHECKING:
     from plait.messages import Part
@@ -55,6 +55,9 @@ if TYPE_CHECKING:
 Item = dict[str, Any]
 
 _OWN_FIELDS: Final = frozenset({"input", "instructions", "stream"})
+_HOW: Final = frozenset(
+    {"temperature", "max_output_tokens", "top_p", "stream", "tool_choice", "parallel_tool_calls", "include"}
+)
 _LONGEST_ID: Final = 64
 _ENCRYPTED: Final = "reasoning.encrypted_content"
 # https://platform.openai.com/docs/models, also as OpenRouter and those who tune them name them.
@@ -215,8 +218,8 @@ def _result(part: Part, provider: str) -> Item:
     return {"type": "function_call_output", "call_id": sendable_id(part.call_id, _LONGEST_ID), "output": output}
 
 
-def encode_head(request: Request, model: str, provider: str) -> bytes:
-    """Encode what a request says beside its messages, as the beginning of an object.
+def encode_rest(request: Request, model: str, provider: str) -> tuple[bytes, bytes]:
+    """Encode what a request says beside its messages: what stands before them, and what behind; see `around`.
 
     ``settings.extra`` has the last word, but tools and inclusions in it are added to ours, and its ``text`` is joined
     with the form of the answer. An empty ``include`` asks for nothing.
@@ -252,7 +255,7 @@ def encode_head(request: Request, model: str, provider: str) -> bytes:
     if output is not None:
         text = extra.pop("text", None)
         fields["text"] = {"format": _format(output), **(text if isinstance(text, dict) else {})}
-    return to_json(fields_said(fields) | extra)[:-1]
+    return around(fields_said(fields) | extra, _HOW)
 
 
 def _function(tool: ToolDefinition) -> Item:

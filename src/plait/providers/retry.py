@@ -29,12 +29,14 @@ from plait.errors import (
 from plait.events import AttemptDelta, Fold, UsageDelta
 from plait.providers.base import PREAMBLE
 from plait.providers.deadline import Deadline
+from plait.providers.encoding import encoded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from plait.events import Delta
     from plait.providers.base import Provider, Request
+    from plait.providers.encoding import Encoded
 
 logger = logging.getLogger("plait.providers")
 
@@ -358,6 +360,10 @@ class Retrying:
 
     def __repr__(self) -> str:
         return f"Retrying({self.provider!r})"
+
+    def encoded(self, request: Request) -> Encoded:
+        """Give what would be sent for a request; see `encoded`."""
+        return encoded(self.provider, request)
 
     async def stream(self, request: Request) -> AsyncGenerator[list[Delta], None]:
         """Answer a request; see `Provider.stream`.

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 Dialect = Literal["chat", "responses", "anthropic", "ollama"]
 """The wire formats: OpenAI's chat and Responses, Anthropic's Messages, Ollama's own."""
 
-_SECRET_HEADERS: Final = ("auth", "key", "token", "secret", "cookie")
+HIDDEN: Final = "***"
+"""What is shown in place of a secret."""
+
+_SECRET_HEADERS: Final = ("auth", "key", "token", "secret", "cookie", "password", "credential")
 _SHORTEST_SECRET: Final = 6
 _OLLAMA_PORT: Final = 11434
 _is_header = re.compile(
@@ -305,11 +308,16 @@ def headers_for(vendor: Vendor, key: str | None, given: Mapping[str, str]) -> di
     return {**sent, **vendor.headers, **_sendable(given)}
 
 
+def authorises(header: str) -> bool:
+    """Whether a header of this name, in lower case, is one that authorises, so that its value is shown to nobody."""
+    return any(word in header for word in _SECRET_HEADERS)
+
+
 def secrets_in(key: str | None, headers: Mapping[str, str]) -> tuple[str, ...]:
     """Collect what must not appear in errors: the key, and what headers authorise with."""
     found = {key} if key else set()
     for name, value in headers.items():
-        if any(word in name for word in _SECRET_HEADERS):
+        if authorises(name):
             found |= {value, value.rpartition(" ")[2]}
     found |= {to_json(text)[1:-1].decode() for text in found}
     found |= {text.replace("/", r"\/") for text in found}  # some write JSON so

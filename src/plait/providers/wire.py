@@ -2,29 +2,71 @@
 
 A message is encoded once for each form it is sent in, and its bytes live as long as the message does. So the
 400th request of a thread is a join, and begins with exactly the bytes of the 399th, which is what providers'
-prompt caches look for.
+prompt caches look for. What a model reads stands first: tools, the form of the answer, messages. How it shall answer
+(``max_tokens``, whether the answer is streamed) stands behind the messages: it may differ from request to request, and
+no cache is lost with it.
 """
 
 from __future__ import annotations
 
 from base64 import b64encode
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 from weakref import ref
 
 from plait.attachments import image_source
 from plait.errors import ConfigurationError
+from plait.plain import EMPTY, to_json
 from plait.providers.history import spared
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from plait.messages import ImagePart, Message
 
 V = TypeVar("V")
 
+Span = tuple[int, int]
+"""Where in a body something stands: from its first byte to the one behind its last."""
+
 _MOST: Final = 64
 _MOST_TOKENS: Final = 10**12
 _MOST_DOLLARS: Final = 1e6
+
+
+class Pieces(NamedTuple):
+    """The body of a request, in pieces that stand one behind the other.
+
+    Attributes:
+        head: all that stands before the list of messages, and its opening bracket.
+        listed: the messages in the list, in their order; one of which nothing is sent is empty.
+        tail: the list's closing bracket, and all that stands behind it.
+        apart: where in the head those messages stand that are not in the list, by their number in the request.
+    """
+
+    head: bytes
+    listed: Sequence[bytes]
+    tail: bytes
+    apart: Mapping[int, Span] = EMPTY  # type: ignore[assignment]  # it is empty
+
+    def body(self) -> bytes:
+        """Join them."""
+        return b"".join((self.head, b",".join(filter(None, self.listed)), self.tail))
+
+    def spans(self) -> tuple[Span, ...]:
+        """Give where in the body each message of the request stands; one of which nothing is sent has no length."""
+        listed = iter(laid(len(self.head), self.listed))
+        count = len(self.listed) + len(self.apart)
+        return tuple([self.apart[number] if number in self.apart else next(listed) for number in range(count)])
+
+
+def laid(start: int, listed: Sequence[bytes]) -> list[Span]:
+    """Give where each of these stands when they are joined by commas, without the empty ones, from ``start`` on."""
+    spans = []
+    for one in listed:
+        spans.append((start, start + len(one)))
+        start += len(one) + 1 if one else 0
+    return spans
 
 
 class MessageBytes:
@@ -135,6 +177,21 @@ class Recent(Generic[V]):
 def fields_said(fields: dict[str, Any]) -> dict[str, Any]:
     """Give the fields of a request that say something: those that are not None."""
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def around(fields: Mapping[str, Any], behind: AbstractSet[str]) -> tuple[bytes, bytes]:
+    """Encode the fields of a request that stand before its messages, and those that stand behind them.
+
+    Args:
+        fields: all but the messages; at least one stands before them.
+        behind: the names of those that stand behind them.
+
+    Returns:
+        The beginning of an object, and the end of a list and of that object.
+    """
+    first = to_json({name: value for name, value in fields.items() if name not in behind})
+    last = to_json({name: value for name, value in fields.items() if name in behind})
+    return first[:-1], b"]," + last[1:] if len(last) > len(b"{}") else b"]}"
 
 
 def data_url(data: bytes, media_type: str) -> str:
