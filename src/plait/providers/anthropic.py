@@ -13,7 +13,7 @@ from plait.providers.anthropic_request import (
     SYSTEM,
     encode_container,
     encode_rest,
-    encode_system,
+    marked,
     message_bytes,
     opening,
 )
@@ -45,7 +45,7 @@ class AnthropicProvider(HttpProvider):
         settings, messages = request.settings, request.messages
         said = self._messages.all(messages, request.earlier)
         places = [at for at, message in enumerate(messages) if message.role == "system"]
-        told = [said[at] for at in places]
+        told = marked([said[at] for at in places], settings)
         system = b",".join(filter(None, told))
         for at in reversed(places):
             del said[at]
@@ -56,7 +56,7 @@ class AnthropicProvider(HttpProvider):
         if settings.extra:
             tail = tail[:-1] + encode_container(request, self.name, datetime.now(UTC)) + b"}"
         apart = dict(zip(places, laid(len(head) + len(SYSTEM), told), strict=True))
-        known = encode_system(system, settings)
+        known = SYSTEM + system + b"]" if system else b""
         return Pieces(b"".join((head, known, b',"messages":[', opening(said))), said, tail, apart)
 
     def enforces(self, output: OutputSchema[Any]) -> bool:

@@ -350,16 +350,22 @@ SYSTEM: Final = b',"system":['
 """What the field for system text begins with."""
 
 
-def encode_system(blocks: bytes, settings: Settings) -> bytes:
-    """Encode the field for system text, which begins with a comma; there is none without any.
+def marked(told: list[bytes], settings: Settings) -> list[bytes]:
+    """Put a mark for the prompt cache at the end of system text, if one is asked for and nobody put one on it.
 
-    The API itself puts a mark for the prompt cache at the end of the conversation. The one here, unless somebody put
-    one on the text, is for what threads have in common: the tools, and the system text behind them.
+    The API itself puts a mark at the end of the conversation. The one here is for what threads have in common: the
+    tools, and the system text behind them.
+
+    Args:
+        told: the blocks of each message of system text; of some there may be none.
+        settings: how the model shall answer.
     """
     mark = _mark(settings)
-    if mark and blocks and b'"cache_control":' not in blocks:  # in a text its quotes would be escaped
-        blocks = blocks[:-1] + b',"cache_control":' + to_json(mark) + b"}"
-    return SYSTEM + blocks + b"]" if blocks else b""
+    if mark and not any(b'"cache_control":' in blocks for blocks in told):  # in a text its quotes would be escaped
+        last = next((at for at in reversed(range(len(told))) if told[at]), None)
+        if last is not None:
+            told[last] = told[last][:-1] + b',"cache_control":' + to_json(mark) + b"}"
+    return told
 
 
 def encode_container(request: Request, provider: str, now: datetime) -> bytes:

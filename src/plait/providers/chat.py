@@ -41,7 +41,7 @@ class ChatProvider(HttpProvider):
             (request.settings, request.output, request.stream, *request.tools),
             lambda: encode_rest(request, self.model, self._form),
         )
-        return Pieces(head + b',"messages":[', self._messages.all(request.messages, request.earlier), tail)
+        return Pieces(head, self._messages.all(request.messages, request.earlier), tail)
 
     def reader(self, request: Request) -> ChatReader:
         """Give what reads the answer to a request."""

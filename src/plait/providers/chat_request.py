@@ -222,7 +222,7 @@ def encode_rest(request: Request, model: str, form: ChatForm) -> tuple[bytes, by
         "stream": request.stream or None,
         "stream_options": {"include_usage": True} if request.stream else None,  # else tokens are not told
     }
-    return around(fields_said(fields) | extra, _HOW | {form.max_tokens})
+    return around(fields_said(fields) | extra, _HOW | {form.max_tokens}, b',"messages":[')
 
 
 def _choice(settings: Settings, tools: list[Any]) -> str | dict[str, Any] | None:

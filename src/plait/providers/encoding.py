@@ -84,8 +84,10 @@ def _plainly(provider: Provider, request: Request) -> Encoded:
     data = request_data(request)
     listed = [to_json(message) for message in data.pop("messages")]
     said = {name: value for name, value in data.items() if value}
-    head, tail = around({"model": provider.model, **said, "stream": request.stream}, {"settings", "stream"})
-    pieces = Pieces(head + b',"messages":[', listed, tail)
+    head, tail = around(
+        {"model": provider.model, **said, "stream": request.stream}, {"settings", "stream"}, b',"messages":['
+    )
+    pieces = Pieces(head, listed, tail)
     body = pieces.body()
     return Encoded(
         provider=provider.name,

@@ -83,7 +83,7 @@ class OllamaProvider(HttpProvider):
             (request.settings, request.output, request.stream, *request.tools),
             lambda: encode_rest(request, self.model, self.name),
         )
-        return Pieces(head + b',"messages":[', self._messages.all(request.messages, request.earlier), tail)
+        return Pieces(head, self._messages.all(request.messages, request.earlier), tail)
 
     async def compose(self, request: Request) -> bytes:
         """Give the body of a request, with the bytes of its images; each message's are fetched once.

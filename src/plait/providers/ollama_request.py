@@ -195,7 +195,7 @@ def encode_rest(request: Request, model: str, provider: str) -> tuple[bytes, byt
         "tools": tools or None,
         "format": None if output is None else output.schema,
     }
-    return around(fields_said(fields) | extra, _HOW)
+    return around(fields_said(fields) | extra, _HOW, b',"messages":[')
 
 
 def _check_tool_settings(settings: Settings, provider: str) -> None:

@@ -179,19 +179,20 @@ def fields_said(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def around(fields: Mapping[str, Any], behind: AbstractSet[str]) -> tuple[bytes, bytes]:
+def around(fields: Mapping[str, Any], behind: AbstractSet[str], opening: bytes = b"") -> tuple[bytes, bytes]:
     """Encode the fields of a request that stand before its messages, and those that stand behind them.
 
     Args:
         fields: all but the messages; at least one stands before them.
         behind: the names of those that stand behind them.
+        opening: what stands between the first and the messages.
 
     Returns:
         The beginning of an object, and the end of a list and of that object.
     """
     first = to_json({name: value for name, value in fields.items() if name not in behind})
     last = to_json({name: value for name, value in fields.items() if name in behind})
-    return first[:-1], b"]," + last[1:] if len(last) > len(b"{}") else b"]}"
+    return first[:-1] + opening, b"]," + last[1:] if len(last) > len(b"{}") else b"]}"
 
 
 def data_url(data: bytes, media_type: str) -> str:
