@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict
 import pytest
 
 from plait.entries import Entry, MessageEntry, RunEnd, RunStart, ToolEnd, ToolStart
-from plait.explaining import WIDTH, Counting, ExplainedPart, Explanation, explain, fold, origins_of
+from plait.explaining import WIDTH, Counting, ExplainedPart, Explanation, explain, origins_of
 from plait.log import Tail
 from plait.messages import (
     AssistantMessage,
@@ -226,7 +226,13 @@ def test_each_message_needs_its_origin() -> None:
 
 
 def log(*bodies: Body) -> list[Entry]:
-    return [Entry(n=n, id=f"e{n}", at=0.0, run_id="r1", body=body) for n, body in enumerate(bodies, 1)]
+    """A log in which each run's beginning is that of another run."""
+    runs = 0
+    entries = []
+    for n, body in enumerate(bodies, 1):
+        runs += isinstance(body, RunStart)
+        entries.append(Entry(n=n, id=f"e{n}", at=0.0, run_id=f"r{runs}", body=body))
+    return entries
 
 
 def calls(*ids: str) -> AssistantMessage:
@@ -253,20 +259,16 @@ THREAD: Final = log(
 
 
 def test_messages_are_traced_to_their_entries() -> None:
-    tail, made_of = fold(THREAD)
+    tail = Tail(THREAD)
     system, summary = SystemMessage(text="Be kind."), UserMessage(text="[summary]")
     messages = [system, summary, *tail.sendable(), UserMessage(text="cut")]
     named = {id(system): "system prompt", id(summary): "summary"}
-    assert [message.role for message in tail.sendable()] == [
-        *("user", "assistant", "tool", "assistant"),
-        *("user", "assistant", "tool", "user"),
-    ]
-    assert origins_of(messages, made_of, thread="trip", begun=14, named=named) == [
+    assert origins_of(messages, tail, thread="trip", begun=14, named=named) == [
         "system prompt",
         "summary",
         "thread 'trip', entry 2",
         "thread 'trip', entry 3",
-        "thread 'trip', entries 6 to 7",
+        "thread 'trip', entry 7",
         "thread 'trip', entry 8",
         "thread 'trip', entry 11",
         "thread 'trip', entry 12",
@@ -276,17 +278,8 @@ def test_messages_are_traced_to_their_entries() -> None:
     ]
 
 
-def test_a_tail_that_is_traced_is_the_tail() -> None:
-    assert fold(THREAD)[0].sendable() == Tail(THREAD).sendable()
-
-
-def test_results_that_came_as_a_message_are_of_its_entry() -> None:
+def test_a_history_that_is_handed_over_is_the_prompt() -> None:
     results = ToolMessage(parts=(ToolResult(call_id="c1", text="1"),))
-    tail, made_of = fold(log(RunStart(), *map(MessageEntry, (UserMessage(text="a"), calls("c1"), results))))
-    assert origins_of(tail.messages, made_of, thread="t", begun=9)[-1] == "thread 't', entry 4"
-
-
-def test_without_a_thread_there_is_this_one() -> None:
-    tail, made_of = fold(THREAD[:2])
-    assert origins_of(tail.messages, made_of, thread=None, begun=3) == ["this thread, entry 2"]
-    assert origins_of(tail.messages, made_of, thread=None, begun=1) == ["prompt"]
+    tail = Tail(log(RunStart(), *map(MessageEntry, (UserMessage(text="a"), calls("c1"), results))))
+    assert origins_of(tail.sendable(), tail, thread=None, begun=1) == ["prompt"] * 3
+    assert origins_of(tail.sendable(), tail, thread=None, begun=9)[0] == "this thread, entry 2"

@@ -10,17 +10,15 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, assert_never
 
 import msgspec
 
-from plait.entries import MessageEntry, ToolEnd
 from plait.errors import excerpt
 from plait.events import Usage
-from plait.log import Tail
 from plait.plain import parse_json, shown
 from plait.providers.base import DEFAULT_SETTINGS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from plait.entries import Entry
+    from plait.log import Tail
     from plait.messages import ContentPart, Message, Part
     from plait.providers.base import Request, Settings, ToolDefinition
     from plait.providers.encoding import Encoded
@@ -156,41 +154,9 @@ def explain(
 # --- where messages come from ----------------------------------------------------------------------------------------
 
 
-def fold(entries: Iterable[Entry]) -> tuple[Tail, dict[int, tuple[int, int]]]:
-    """Read a log, and note what its messages were made of.
-
-    Args:
-        entries: those of a thread, from its beginning.
-
-    Returns:
-        The tail, and for each of its messages, by ``id``, the numbers of the first and the last entry that it was
-        made of. The results of calls are one message of several entries; one in which no call came to its end is made
-        of none, and is left out.
-    """
-    tail, made_of, results = Tail(), dict[int, tuple[int, int]](), list[int]()
-    for entry in entries:
-        count = len(tail.messages)
-        tail.add(entry)
-        if type(entry.body) is ToolEnd:
-            results.append(entry.n)
-        added = tail.messages[count:]
-        for message in added:
-            if message.role != "tool" or _is_of_tools(entry):
-                made_of[id(message)] = entry.n, entry.n
-            elif results:
-                made_of[id(message)] = results[0], results[-1]
-        if added:
-            results = []
-    return tail, made_of
-
-
-def _is_of_tools(entry: Entry) -> bool:
-    return isinstance(entry.body, MessageEntry) and entry.body.message.role == "tool"
-
-
 def origins_of(
     messages: Sequence[Message],
-    made_of: Mapping[int, tuple[int, int]],
+    tail: Tail,
     *,
     thread: str | None,
     begun: int,
@@ -200,22 +166,21 @@ def origins_of(
 
     Args:
         messages: those of a request.
-        made_of: what `fold` gave for the log whose messages they are.
+        tail: what the log says whose messages they are, with those of the run that is explained.
         thread: the thread's name; None for one that has none.
-        begun: the number of the first entry of the run that is explained: from there on, what is said is the prompt.
+        begun: the number of the entry with which that run begins: what is said behind it is the prompt.
         named: origins that somebody else knows, by the ``id`` of the message: ``"system prompt"``, ``"summary"``.
     """
+    numbers = {id(message): number for message, number in zip(tail.messages, tail.numbers, strict=True)}
     whose = "this thread" if thread is None else f"thread {thread!r}"
 
     def origin(message: Message) -> str:
         if named and id(message) in named:
             return named[id(message)]
-        if id(message) not in made_of:
+        number = numbers.get(id(message))
+        if number is None or number == begun:  # a call that had no result got one with the run's beginning
             return _ADDED
-        first, last = made_of[id(message)]
-        if first >= begun:
-            return "prompt"
-        return f"{whose}, entry {first}" if first == last else f"{whose}, entries {first} to {last}"
+        return "prompt" if number > begun else f"{whose}, entry {number}"
 
     return [origin(message) for message in messages]
 
