@@ -145,7 +145,7 @@ class Cut:
 async def test_a_verdict_without_its_end_is_none() -> None:
     assert await judged(InjectionJudge(Cut()), "hi") == failed("StreamTruncated")
     with pytest.raises(StreamTruncated):
-        await ask(Request(messages=prompt("hi"), stream=False), Cut())
+        await ask(Request(messages=prompt("hi"), stream=False), Cut(), "me")
 
 
 async def test_asking_closes_what_it_asked() -> None:
@@ -256,13 +256,13 @@ async def test_the_caller_may_ask_for_it() -> None:
     """So the loop can put the judge's tokens on the budget of the run."""
     provider, asked = OfflineProvider([]), list[object]()
 
-    async def on_budget(request: Request, asks: Provider) -> Answer:
-        asked.append((request.settings, asks))
+    async def on_budget(request: Request, asks: Provider, by: str) -> Answer:
+        asked.append((request.settings, asks, by))
         return Answer(AssistantMessage(text="unsafe"))
 
     guardrails = Guardrails().judged_by(InjectionJudge(provider))
     assert await guardrails.check_input(CONTEXT, prompt("hi"), on_budget) == UNSAFE
-    assert asked == [(JUDGE_SETTINGS, provider)]
+    assert asked == [(JUDGE_SETTINGS, provider, "injection judge")]
     result = ToolResult(call_id="a", name="fetch", text="hi")
     assert (await guardrails.check_result(CONTEXT, CALL, result, ask=on_budget)).is_error
     assert len(asked) == 2

@@ -22,12 +22,17 @@ from plait.toolbase import Tool
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-Ask = Callable[[Request, Provider], Awaitable[Answer]]
-"""Asks a provider of its own on behalf of a check. The loop hands one in that puts the tokens on the run's budget."""
+Ask = Callable[[Request, Provider, str], Awaitable[Answer]]
+"""Asks another provider for the check of this name. The loop hands one in that keeps account of the tokens."""
 
 
-async def ask(request: Request, provider: Provider) -> Answer:
+async def ask(request: Request, provider: Provider, by: str) -> Answer:  # noqa: ARG001  # it keeps no account
     """Ask a provider, and give its whole answer.
+
+    Args:
+        request: what it is asked.
+        provider: who is asked.
+        by: the check that asks.
 
     Raises:
         ModelError: it gave none; see the tree in `plait.errors`.

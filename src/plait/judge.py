@@ -130,7 +130,7 @@ class InjectionJudge:
     async def _is_unsafe(self, piece: str, ask: Ask) -> bool:
         question = UserMessage(text=mark_text(piece, "text to judge"))
         request = Request(messages=[SystemMessage(text=INSTRUCTIONS), question], settings=self.settings, stream=False)
-        answer = await ask(request, self.provider)
+        answer = await ask(request, self.provider, self.name)
         word = answer.message.text.strip(" \t\r\n.!*`'\"").casefold()
         plain = answer.finish_reason not in CUT and not answer.message.tool_calls
         if not plain or word not in {"safe", "unsafe"}:
