@@ -11,19 +11,33 @@ from math import inf
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Self, Unpack, cast
 
+import msgspec
 from typing_extensions import TypeVar
 
 from plait.builtin import READY_MADE
-from plait.context import strategy_of
+from plait.composing import fixed_tokens
+from plait.context import ContextWindow, check_room, strategy_of
+from plait.counting import Correction, counter_of
 from plait.errors import ConfigurationError, NothingToResume, ToolError, excerpt
 from plait.hooks import Hooks
 from plait.ids import new_id
+from plait.limits import budgets_of
 from plait.loop import Run
 from plait.messages import SystemMessage
 from plait.open_threads import OpenThreads
-from plait.options import check_options, definition_of, list_of_tools, messages_of, settings_of, stop_of, store_of
+from plait.options import (
+    check_options,
+    definition_of,
+    guardrails_of,
+    list_of_tools,
+    messages_of,
+    settings_of,
+    stop_of,
+    store_of,
+)
 from plait.plain import EMPTY
 from plait.portal import PORTAL
+from plait.prices import Prices
 from plait.providers.base import DEFAULT_SETTINGS
 from plait.providers.catalog import get_provider
 from plait.run import DEFAULT_LIMITS, DEFAULT_USER, RunContext, RunLimits
@@ -36,13 +50,18 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from plait.context import MemoryStrategy
+    from plait.counting import Counter
     from plait.definition import AgentDefinition
     from plait.entries import Entry
+    from plait.guardrails import Guardrails
     from plait.hooks import Hook
+    from plait.judge import InjectionJudge
+    from plait.limits import Budget
     from plait.mcp.client.several import MCPServerForm, MCPServers
     from plait.messages import Message
     from plait.options import Prompt, RunOptions
     from plait.portal import SyncStream
+    from plait.prices import PriceLike
     from plait.providers.base import Provider, Settings
     from plait.run import RunResult
     from plait.store.base import Store
@@ -80,6 +99,12 @@ class Agent(Generic[Deps, Output]):
         hooks: callables by hook name (see `plait.hooks`).
         settings: further settings of the model (see `Settings`).
         sequential_tools: carries the tool calls of one turn out one after the other.
+        budget: how much its runs, chats or users may use: a `Budget`, or several.
+        prices: what models cost, for budgets and for ``result.cost``: a `Price`, or prices by model; see `Prices`.
+            Without them what the provider reports, then what the ``prices`` extra knows.
+        guardrails: checks of prompts, answers, tool calls and their results; see `Guardrails`.
+        judge_provider: a second model that judges whether a prompt, or what a tool gave, tries to change the agent's
+            instructions: a provider, its name, or an `InjectionJudge`, which also says what holds when it fails.
         mcp_servers: MCP servers whose tools the agent has, too: a list of URLs, commands (``["npx", "server"]``) and
             `MCPConnection`s, or a dict of them by name. They are connected with the first run, until `close`, or as
             long as the event loop.
@@ -92,9 +117,14 @@ class Agent(Generic[Deps, Output]):
 
     __slots__ = (
         "__weakref__",
+        "_budgets",
+        "_correction",
+        "_counter",
         "_debug",
+        "_guardrails",
         "_hooks",
         "_output",
+        "_prices",
         "_sequential",
         "_servers",
         "_settings",
@@ -133,6 +163,10 @@ class Agent(Generic[Deps, Output]):
         hooks: Mapping[str, Hook | Sequence[Hook]] | None = None,
         settings: Settings | None = None,
         sequential_tools: bool = False,
+        budget: Budget | Sequence[Budget] | Mapping[str, Any] | None = None,
+        prices: PriceLike | Mapping[str, PriceLike] | None = None,
+        guardrails: Guardrails | None = None,
+        judge_provider: str | Provider | InjectionJudge | None = None,
         mcp_servers: Sequence[MCPServerForm] | Mapping[str, MCPServerForm] | None = None,
         debug: bool = False,
     ) -> None:
@@ -148,9 +182,30 @@ class Agent(Generic[Deps, Output]):
         self._hooks = Hooks(hooks)
         self._sequential = sequential_tools
         self._debug = debug
+        self._budgets = budgets_of(budget)
+        self._prices = Prices(prices)
+        self._guardrails = guardrails_of(guardrails, judge_provider)
         prompt = self.definition.compile()
-        self._system = SystemMessage(text=prompt) if prompt else None
+        self._system = self._guardrails.system(SystemMessage(text=prompt) if prompt else None)
         self._threads = OpenThreads(store_of(store))
+        self._counter: Counter | None = None
+        self._correction: Correction | None = None
+        self._equip()
+
+    def _equip(self) -> None:
+        """Look at what belongs together: tools that checks name, and what is always sent beside a thread."""
+        tools = self._toolbox.tools
+        marked = self._guardrails.definitions(self._toolbox.definitions, tools)
+        if marked is not self._toolbox.definitions:
+            self._toolbox = msgspec.structs.replace(self._toolbox, definitions=tuple(marked))
+        if self._servers is None:
+            self._guardrails.check_names(tools)
+        window = self._strategy
+        if not isinstance(window, ContextWindow) or not (window.counts or window.summary_bound):
+            return
+        self._counter = self._counter or counter_of(window.counting, self.provider.model)
+        self._correction = self._correction or Correction()
+        check_room(window, self._counter, fixed_tokens(self._system, self._toolbox, self._output, self._counter))
 
     def __repr__(self) -> str:
         model = f"{self.provider.name}:{self.provider.model}"
@@ -203,11 +258,14 @@ class Agent(Generic[Deps, Output]):
 
         Raises:
             ModelError: the model could not be asked, or its answer was no good.
+            GuardrailError: a guardrail, or a hook, refused the prompt or the answer.
             StoreError: the store could not be read or written.
         """
         messages = messages_of(content)
         check_options(options)
-        made = await self.made(messages, await self._threads.open(thread, user_id), options, observed=False)
+        made = await self.made(
+            messages, await self._threads.open(thread, user_id), options, observed=False, strict=True
+        )
         async for _ in made.events():  # never left early, so there is nothing to close
             pass
         return result_of(made).output
@@ -227,7 +285,7 @@ class Agent(Generic[Deps, Output]):
         check_options(options)
 
         async def made() -> Run[Output]:
-            return await self.made(messages, await self._threads.open(thread, user_id), options)
+            return await self.made(messages, await self._threads.open(thread, user_id), options, strict=True)
 
         return TextStream(made, f"stream of {self.name}")
 
@@ -254,7 +312,7 @@ class Agent(Generic[Deps, Output]):
         check_options(options)
 
         async def made() -> Run[Output]:
-            return await self.made(messages, await self._threads.open(thread, user_id), options)
+            return await self.made(messages, await self._threads.open(thread, user_id), options, strict=True)
 
         from plait.partials import Partials  # few agents need it, and its patterns take time to compile
 
@@ -411,7 +469,13 @@ class Agent(Generic[Deps, Output]):
         self.close_sync()
 
     async def made(
-        self, prompt: tuple[Message, ...], thread: Thread, options: RunOptions, *, observed: bool = True
+        self,
+        prompt: tuple[Message, ...],
+        thread: Thread,
+        options: RunOptions,
+        *,
+        observed: bool = True,
+        strict: bool = False,
     ) -> Run[Output]:
         """Make a run on a thread that somebody else holds: for the other faces of the engine, which drain it.
 
@@ -420,10 +484,14 @@ class Agent(Generic[Deps, Output]):
             thread: where it happens.
             options: see `RunOptions`; they have been checked.
             observed: whether the events are read, and not only the result.
+            strict: whether a guardrail's refusal is raised, and not only a stop reason.
         """
         if self._servers is not None:
             await self._servers.open()
-            self._toolbox = self._servers.renewed(self._toolbox)
+            if (renewed := self._servers.renewed(self._toolbox)) is not self._toolbox:
+                self._toolbox = renewed
+                self._equip()
+                self._guardrails.check_names(renewed.tools)
         return Run(
             thread=thread,
             context=RunContext(
@@ -439,14 +507,21 @@ class Agent(Generic[Deps, Output]):
             system=self._system,
             toolbox=self._toolbox,
             strategy=self._strategy,
+            counter=self._counter,
+            correction=self._correction,
             output=self._output,
             settings=self._settings,
             limits=options.get("limits", self.limits),
             hooks=self._hooks.joined(Hooks(options["hooks"])) if "hooks" in options else self._hooks,
+            guardrails=self._guardrails,
+            prices=self._prices,
+            budgets=self._budgets,
+            ledger=self._threads.ledger(thread) if self._budgets else None,
             stop=stop_of(options.get("stop")),
             if_busy=options.get("if_busy", "queue"),
             sequential=self._sequential,
             observed=observed,
+            strict=strict,
             debug=self._debug,
         )
 

@@ -13,11 +13,16 @@ import msgspec
 from typing_extensions import TypeVar
 
 from plait.context import MemoryStrategy
+from plait.counting import Correction, Counter
+from plait.guardrails import NO_GUARDRAILS, Guardrails
 from plait.hooks import Hooks
+from plait.limits import Budget
 from plait.messages import Message, SystemMessage
+from plait.prices import Prices
 from plait.providers.base import DEFAULT_SETTINGS, Provider, Settings
 from plait.run import DEFAULT_LIMITS, RunContext, RunLimits, StopPoll, StopSignal
 from plait.schema import OutputSchema
+from plait.store.ledger import Ledger
 from plait.threads import IfBusy, Thread
 from plait.tools import NO_TOOLS, Toolbox
 
@@ -32,6 +37,12 @@ class Assignment(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
         context: what tools and hooks receive; names the run, the thread, the user and the agent.
         system: the agent's system prompt.
         strategy: chooses what of the thread is sent; None sends all of it.
+        counter: counts tokens for it; None where nothing is counted.
+        correction: how far its counts are from what providers report.
+        prices: what models cost; None where nobody asks.
+        budgets: what the run must keep within.
+        ledger: where what was spent of them is kept.
+        strict: whether a guardrail's refusal is raised, for callers who get nothing but the answer.
         stop: what ends the run from outside.
         observed: whether somebody reads the events, and not only the result; then the provider is asked for a stream.
         debug: whether a watchdog reports tools that block the event loop.
@@ -44,14 +55,21 @@ class Assignment(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
     system: SystemMessage | None = None
     toolbox: Toolbox = NO_TOOLS
     strategy: MemoryStrategy | None = None
+    counter: Counter | None = None
+    correction: Correction | None = None
     output: OutputSchema[Any] | None = None
     settings: Settings = DEFAULT_SETTINGS
     limits: RunLimits = DEFAULT_LIMITS
     hooks: Hooks = msgspec.field(default_factory=Hooks)
+    guardrails: Guardrails = NO_GUARDRAILS
+    prices: Prices | None = None
+    budgets: tuple[Budget, ...] = ()
+    ledger: Ledger | None = None
     stop: StopSignal | StopPoll | asyncio.Event | None = None
     if_busy: IfBusy = "queue"
     sequential: bool = False
     observed: bool = True
+    strict: bool = False
     debug: bool = False
 
     @property

@@ -118,6 +118,10 @@ class Bounds:
         """Whether tokens have to be counted to keep these bounds."""
         return self.max_tokens is not None or self.max_tokens_per_message is not None
 
+    def leaves_alone(self, messages: int) -> bool:
+        """Whether a thread of so many messages is sent as it is, whatever they are."""
+        return not self.counts and self.keep_tool_calls and (self.last is None or messages <= self.last)
+
     @property
     def summary_bound(self) -> int:
         """The most tokens of a summary that are sent; 0 where there are no summaries."""

@@ -13,6 +13,7 @@ from plait.assignment import Assignment
 from plait.entries import ToolEnd, ToolStart
 from plait.events import CUT
 from plait.executor import error_result, execute
+from plait.expenses import Expenses
 from plait.hooks import FunctionCallEnd, FunctionCallStart, Veto
 from plait.messages import TextPart, ToolCall
 
@@ -37,10 +38,11 @@ _CUT: Final = "The answer reached the token limit in the middle of this call, so
 _ENDINGS: Final[tuple[HookName, ...]] = ("on_function_call_error", "on_function_call_end")
 
 
-class Calls(msgspec.Struct, eq=False):
+class Calls(msgspec.Struct, eq=False, gc=False):
     """The tool calls of one run."""
 
     given: Assignment[Any]
+    expenses: Expenses
 
     async def carry_out(
         self, calls: Sequence[ToolCall], doubtful: Sequence[ToolCall], errands: Errands
@@ -62,6 +64,8 @@ class Calls(msgspec.Struct, eq=False):
         results = execute(ready, given.toolbox.tools, context, errands, sequential=given.sequential)
         try:
             async for finished in results:
+                if given.guardrails.checks_results:
+                    finished = [await self._checked(one) for one in finished]  # noqa: PLW2901  # what comes of them
                 for one in finished:
                     self._add_result(one.call, one.result, one.seconds)
                 yield await thread.flush()
@@ -72,6 +76,7 @@ class Calls(msgspec.Struct, eq=False):
 
     async def _begun(self, calls: Sequence[ToolCall], doubtful: Sequence[ToolCall]) -> list[ToolCall]:
         """Give the calls to carry out, with an intent in the log for each; the others have their results there."""
+        asks = self.given.hooks or self.given.guardrails.checks_calls
         ready: list[ToolCall] = []
         for call in doubtful:
             tool = self.given.toolbox.tools.get(call.name)
@@ -83,7 +88,7 @@ class Calls(msgspec.Struct, eq=False):
         for call in calls:
             if call.id == cut:
                 self._add_result(call, error_result(call, _CUT))
-            elif (allowed := await self._allowed(call) if self.given.hooks else call) is not None:
+            elif (allowed := await self._allowed(call) if asks else call) is not None:
                 self._add(ToolStart(call.id))
                 ready.append(allowed)
         return ready
@@ -106,16 +111,28 @@ class Calls(msgspec.Struct, eq=False):
         return next(reversed(tail.pending)) if cut and tail.pending else None
 
     async def _allowed(self, call: ToolCall) -> ToolCall | None:
-        """Ask the hooks about a call; a vetoed one has its result when this returns None."""
-        given = self.given
-        if "on_function_call_start" not in given.hooks:
-            return call
-        event = FunctionCallStart(context=given.context_now, call=call)
-        decision = await given.hooks.call("on_function_call_start", event)
+        """Ask hooks and guardrails about a call, which have the last word; a refused one then has its result."""
+        given, guardrails = self.given, self.given.guardrails
+        decision: object = None
+        if "on_function_call_start" in given.hooks:
+            event = FunctionCallStart(context=given.context_now, call=call)
+            decision = await given.hooks.call("on_function_call_start", event)
+        allowed = decision.model_copy(update={"id": call.id}) if isinstance(decision, ToolCall) else call
+        if guardrails.checks_calls and not isinstance(decision, Veto):
+            tool, said = given.toolbox.tools.get(allowed.name), given.thread.tail.messages
+            decision = await guardrails.check_call(given.context_now, allowed, tool, said, self.expenses.ask)
+            allowed = decision if isinstance(decision, ToolCall) else allowed
         if isinstance(decision, Veto):
             self._add_result(call, error_result(call, f"This call was not allowed: {decision.reason}"))
             return None
-        return decision.model_copy(update={"id": call.id}) if isinstance(decision, ToolCall) else call
+        return allowed
+
+    async def _checked(self, one: Finished) -> Finished:
+        """Give a result as the guardrails want it."""
+        given = self.given
+        tool = given.toolbox.tools.get(one.call.name)
+        result = await given.guardrails.check_result(given.context_now, one.call, one.result, tool, self.expenses.ask)
+        return one if result is one.result else msgspec.structs.replace(one, result=result)
 
     def _add_result(self, call: ToolCall, result: ToolResult, seconds: float = 0.0) -> None:
         times = self.given.thread.tail.repeats.get(call.id, 1)

@@ -1,48 +1,106 @@
-"""What the model is asked in a turn: the messages that are chosen, and the request as the hooks want it.
+"""What the model is asked in a turn: the messages that are chosen, and the request as hooks and budgets want it.
 
-Knows the thread and the strategy that chooses from it; knows nothing of how the answer comes, or what is done with it.
+Knows the thread, and what chooses from it; knows nothing of how the answer comes, or what is done with it.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from plait.assignment import Assignment
-from plait.hooks import BeforeRequest, Veto
+from plait.context import ContextWindow
+from plait.counting import SIMPLE, message_tokens, output_tokens, tools_tokens
+from plait.entries import ContextNote
+from plait.errors import PlaitError
+from plait.events import StopReason
+from plait.expenses import SUMMARY, Expenses
+from plait.hooks import BeforeRequest, ContextOverflow, MessagesDropped, PrefixChanged, Veto
+from plait.limits import Exceeded
+from plait.messages import Message
+from plait.prefixes import first_change
 from plait.providers.base import Request, Settings
+from plait.providers.encoding import encoded
+from plait.summaries import summary_request_messages
+from plait.trimmed import Origin, Trimmed
+from plait.trimming import Trimmer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from plait.counting import Counter
+    from plait.inquiry import Inquiry
+    from plait.messages import SystemMessage
+    from plait.schema import OutputSchema
+    from plait.tools import Toolbox
+    from plait.trimmed import Unsummarised
 
-    from plait.messages import Message
+logger = logging.getLogger("plait.run")
+
+_SUMMARY_INPUT: Final = 16_000
+"""Tokens of what is summarised at once, where the window says nothing."""
 
 
-class Composer(msgspec.Struct, eq=False):
+class Ending(msgspec.Struct, frozen=True, gc=False):
+    """A run that ends instead of asking, and why."""
+
+    stop_reason: StopReason
+    error: str
+
+
+class Chosen(msgspec.Struct, frozen=True, gc=False):
+    """The messages to send, how many of them were said before this run, and what a trimmer said of them."""
+
+    messages: list[Message]
+    earlier: int
+    trimmed: Trimmed | None = None
+    origins: Sequence[Origin] = ()
+
+
+class Composer(msgspec.Struct, eq=False, gc=False):
     """Makes the requests of one run."""
 
     given: Assignment[Any]
+    expenses: Expenses
     _later: Settings | None = None
 
-    async def request(self, turn: int) -> Request | Veto:
-        """Make the request of a turn; a `Veto` where a hook does not want it to be sent."""
+    async def inquiry(self, turn: int) -> Inquiry | Ending:
+        """Make what is asked in a turn, as hooks and budgets want it; or say why the run ends instead."""
         given = self.given
-        messages = self._messages()
-        request = Request(
-            messages=messages,
+        chosen = self.chosen()
+        if chosen.trimmed is not None:
+            chosen = await self._trimmed(chosen, chosen.trimmed, turn)
+        request = self.request(chosen, turn)
+        if "on_before_request" in given.hooks:
+            event = BeforeRequest(context=given.context_now, request=request, turn=turn)
+            decision = await given.hooks.call("on_before_request", event)
+            if isinstance(decision, Veto):
+                return Ending("guardrail", decision.reason)
+            if isinstance(decision, Request):
+                request = decision
+        tokens = self._corrected(chosen.trimmed)
+        inquiry = await self.expenses.reserved(request, tokens, turn)
+        if isinstance(inquiry, Exceeded):
+            return Ending("budget", str(inquiry))
+        if chosen.trimmed is not None:
+            inquiry.tokens = chosen.trimmed.tokens
+        if "on_prefix_changed" in given.hooks:
+            await self._compare(inquiry.request, chosen.trimmed, turn)
+        return inquiry
+
+    def request(self, chosen: Chosen, turn: int) -> Request:
+        """Make the request of a turn."""
+        given = self.given
+        return Request(
+            messages=chosen.messages,
             tools=given.toolbox.definitions,
             output=given.output,
             settings=given.settings if turn == 1 else self._later_settings(),
             stream=self._streams(),
-            earlier=self._earlier(messages),
+            earlier=chosen.earlier,
         )
-        if "on_before_request" not in given.hooks:
-            return request
-        event = BeforeRequest(context=given.context_now, request=request, turn=turn)
-        decision = await given.hooks.call("on_before_request", event)
-        return decision if isinstance(decision, Request | Veto) else request
 
     def _streams(self) -> bool:
         """Whether the answer is asked for as a stream: somebody reads it, or wants to have what a cut one said."""
@@ -62,14 +120,27 @@ class Composer(msgspec.Struct, eq=False):
             self._later = settings if free else replace(settings, tool_choice=None)
         return self._later
 
-    def _messages(self) -> list[Message]:
-        given = self.given
-        messages: Sequence[Message] = given.thread.tail.sendable()
+    # --- which messages ----------------------------------------------------------------------------------------------
+
+    def chosen(self) -> Chosen:
+        """Choose what of the thread is sent."""
+        given, tail = self.given, self.given.thread.tail
+        messages = tail.sendable()
+        of_run = len(tail.messages) - tail.run.first if tail.run else 0
+        first_of_run = max(0, len(messages) - of_run)
         if self._ends_cut():
             messages = messages[:-1]  # the answer is asked for anew, not to be continued in the middle
-        if given.strategy is not None:
-            messages = given.strategy.choose(messages)
-        return [given.system, *messages] if given.system is not None else list(messages)
+        system = [given.system] if given.system is not None else []
+        strategy = given.strategy
+        if isinstance(strategy, ContextWindow):
+            if given.thread.trimmer is None and strategy.leaves_alone(len(messages)):
+                return Chosen([*system, *messages], len(system) + first_of_run)
+            trimmer = self._trimmer(strategy, messages)
+            trimmed = trimmer.trim(messages, first_of_run, self._factor())
+            return self._from_trimmer(trimmer, trimmed, first_of_run)
+        sent = messages if strategy is None else strategy.choose(messages)
+        earlier = max(0, len(system) + len(sent) - (len(messages) - first_of_run))
+        return Chosen([*system, *sent], earlier)
 
     def _ends_cut(self) -> bool:
         """Whether the thread ends with an answer of this run that was cut off."""
@@ -77,8 +148,113 @@ class Composer(msgspec.Struct, eq=False):
         last = tail.run.last if tail.run else None
         return last is not None and last.cut is not None and tail.messages[-1] is last.message
 
-    def _earlier(self, messages: Sequence[Message]) -> int:
-        """Count the messages to send that were said before this run; those of the run come last."""
+    def _from_trimmer(self, trimmer: Trimmer, trimmed: Trimmed, first_of_run: int) -> Chosen:
+        system = [self.given.system] if self.given.system is not None else []
+        origins = trimmer.origins()
+        earlier = sum(not isinstance(origin, int) or origin < first_of_run for origin in origins)
+        return Chosen([*system, *trimmed.messages], len(system) + earlier, trimmed, origins)
+
+    def _trimmer(self, window: ContextWindow, messages: Sequence[Message]) -> Trimmer:
+        """Give the thread's trimmer, which has taken in what was said before."""
+        given, thread = self.given, self.given.thread
+        if thread.trimmer is None:
+            note = thread.tail.summary
+            summary = None if note is None else (self._end_of(note, messages), note.summary)
+            thread.trimmer = Trimmer(window, given.counter, summary=summary)
+        if window.counts or window.summary_bound:
+            counter = given.counter or SIMPLE
+            thread.trimmer.fixed_tokens = fixed_tokens(given.system, given.toolbox, given.output, counter)
+        return thread.trimmer
+
+    def _end_of(self, note: ContextNote, messages: Sequence[Message]) -> int:
+        """Give the index behind the last message that a summary hides."""
         tail = self.given.thread.tail
+        last = {id(m) for m, n in zip(tail.messages, tail.numbers, strict=True) if n <= note.last}
+        return max((at for at, message in enumerate(messages, 1) if id(message) in last), default=0)
+
+    def _factor(self) -> float:
+        correction = self.given.correction
+        provider = self.given.provider
+        return 1.0 if correction is None else correction.factor(provider.name, provider.model)
+
+    def _corrected(self, trimmed: Trimmed | None) -> int | None:
+        """Give the tokens of what is sent, as providers have counted so far."""
+        return None if trimmed is None or trimmed.tokens is None else round(trimmed.tokens * self._factor())
+
+    async def _trimmed(self, chosen: Chosen, trimmed: Trimmed, turn: int) -> Chosen:
+        """Tell the hooks what is left out, and have it summarised."""
+        given = self.given
+        if given.hooks and trimmed.overflow and (trimmed.dropped or trimmed.cut):
+            limit = given.strategy.max_tokens if isinstance(given.strategy, ContextWindow) else None
+            told = ContextOverflow(
+                context=given.context_now, tokens=self._corrected(trimmed) or 0, limit=limit or 0, turn=turn
+            )
+            await given.hooks.call("on_context_overflow", told)
+        if given.hooks and trimmed.dropped:
+            left_out = MessagesDropped(
+                context=given.context_now, messages=trimmed.dropped, total=trimmed.dropped_total, turn=turn
+            )
+            await given.hooks.call("on_message_dropped", left_out)
+        if trimmed.summarize is None or not isinstance(given.strategy, ContextWindow):
+            return chosen
+        text = await self._summary(trimmed.summarize, given.strategy)
+        trimmer = given.thread.trimmer
+        if text is None or trimmer is None:
+            return chosen
+        tail = given.thread.tail
         of_run = len(tail.messages) - tail.run.first if tail.run else 0
-        return max(0, len(messages) - of_run + self._ends_cut())
+        after = trimmer.summarised(trimmed.summarize.upto, text)
+        return self._from_trimmer(trimmer, after, max(0, len(tail.messages) - of_run))
+
+    async def _summary(self, wanted: Unsummarised, window: ContextWindow) -> str | None:
+        """Have messages summarised, and note it in the log; None when that failed: then they are only left out."""
+        given, thread = self.given, self.given.thread
+        limit = min(_SUMMARY_INPUT, window.max_tokens or _SUMMARY_INPUT)
+        counter = given.counter or SIMPLE
+        asked = summary_request_messages(
+            wanted.earlier, wanted.messages, limit, counter=counter, most=window.summary_bound
+        )
+        request = Request(messages=asked, settings=Settings(max_tokens=window.summary_bound), stream=False)
+        try:
+            answer = await self.expenses.ask(request, given.provider, SUMMARY)
+        except PlaitError as error:
+            logger.warning("earlier messages could not be summarised and are left out: %s", type(error).__name__)
+            return None
+        text = answer.message.text.strip()
+        if not text:
+            logger.warning("earlier messages could not be summarised and are left out: the summary is empty")
+            return None
+        numbers = {id(m): n for m, n in zip(thread.tail.messages, thread.tail.numbers, strict=True)}
+        hidden = [numbers[id(message)] for message in wanted.messages if id(message) in numbers]
+        before = thread.tail.summary
+        first = before.first if before is not None else min(hidden, default=0)
+        note = ContextNote(by=SUMMARY, summary=text, first=first, last=max(hidden, default=0), usage=answer.usage)
+        thread.add(given.context.run_id, note)
+        return text
+
+    async def _compare(self, request: Request, trimmed: Trimmed | None, turn: int) -> None:
+        """Tell the hooks where a request parts from the thread's last one."""
+        given, thread = self.given, self.given.thread
+        before, now = thread.last_sent, encoded(given.provider, request)
+        thread.last_sent = now
+        change = None if before is None else first_change(before, now)
+        if change is not None:
+            told = PrefixChanged(
+                context=given.context_now,
+                at=change.at,
+                before=change.before,
+                after=change.after,
+                message=change.message,
+                trimmed=trimmed is not None and not trimmed.stable,
+                turn=turn,
+            )
+            await given.hooks.call("on_prefix_changed", told)
+
+
+def fixed_tokens(
+    system: SystemMessage | None, toolbox: Toolbox, output: OutputSchema[Any] | None, counter: Counter
+) -> int:
+    """Count what is sent beside the thread: the system prompt, the definitions of tools, the form of the answer."""
+    of_system = message_tokens(system, counter) if system is not None else 0
+    of_output = output_tokens(output, counter) if output is not None else 0
+    return of_system + tools_tokens(toolbox.definitions, counter) + of_output

@@ -152,7 +152,7 @@ class BudgetExceeded(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         reason: a sentence that says so.
-        per: whose budget it is: ``"run"``, ``"chat"`` or ``"user"``.
+        per: whose budget it is: ``"run"``, ``"chat"`` or ``"user"``, or the key it was given.
         unit: ``"USD"`` or ``"tokens"``.
         limit: the budget.
         spent: what was spent or is reserved of it.
@@ -228,8 +228,10 @@ class Hooks:
     def joined(self, more: Hooks) -> Self:
         """Give these hooks and more: of each name, these are called first."""
         made = type(self)(time_limit=self.time_limit)
-        mine, others = self._prepared, more._prepared  # noqa: SLF001  # its own class
-        made._prepared = {name: (*mine.get(name, ()), *others.get(name, ())) for name in mine | others}
+        mine, others = self._prepared, more._prepared  # its own class
+        made._prepared = {  # noqa: SLF001  # likewise
+            name: (*mine.get(name, ()), *others.get(name, ())) for name in mine | others
+        }
         return made
 
     def __contains__(self, name: HookName) -> bool:

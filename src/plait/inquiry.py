@@ -13,16 +13,30 @@ from plait.counting import SIMPLE, message_tokens, output_tokens, tools_tokens
 from plait.errors import ConfigurationError
 from plait.events import Answer, Fold, Usage
 from plait.providers.base import Request
+from plait.purse import Reservation
 
 if TYPE_CHECKING:
     from plait.counting import Counter
 
 
-class Inquiry(msgspec.Struct, eq=False):
-    """What a model was asked, and what it has answered so far."""
+class Inquiry(msgspec.Struct, eq=False, gc=False):
+    """What a model was asked, and what it has answered so far.
+
+    Attributes:
+        request: as it is sent.
+        fold: what has come.
+        reservation: what is reserved for it, where there are budgets.
+        tokens: an estimate of its input, where one was made; for learning how good it was.
+        unseen: what has come and is held back until it was checked.
+        refused: why a check refused the answer.
+    """
 
     request: Request
     fold: Fold
+    reservation: Reservation | None = None
+    tokens: int | None = None
+    unseen: Fold | None = None
+    refused: str | None = None
 
     def partial(self) -> Answer | None:
         """Give the answer as far as it came, without calls, which may be half received; None if nothing is to be kept.
@@ -33,16 +47,15 @@ class Inquiry(msgspec.Struct, eq=False):
             answer = self.fold.answer(calls=False)
         except ConfigurationError:  # its provider gave what cannot be kept
             return None
-        return msgspec.structs.replace(answer, usage=self.taken()) if answer.message.parts else None
+        return answer if answer.message.parts else None
 
     def taken(self) -> Usage:
         """Say what a request took that was cut: the input that was sent, and the output that was received."""
-        told = self.fold.usage or Usage(requests=1)
-        came = self.received()
+        told = (self.unseen or self.fold).usage or Usage()
         return told.model_copy(
             update={
                 "input_tokens": told.input_tokens or input_tokens(self.request),
-                "output_tokens": max(told.output_tokens, came),
+                "output_tokens": max(told.output_tokens, self.received()),
                 "estimated": True,
             }
         )
@@ -50,9 +63,10 @@ class Inquiry(msgspec.Struct, eq=False):
     def received(self) -> int:
         """Estimate the tokens of what was received, half received calls included."""
         try:
-            return message_tokens(self.fold.answer().message, SIMPLE)
+            message = (self.unseen or self.fold).answer().message
         except ConfigurationError:
             return 0
+        return message_tokens(message, SIMPLE) if message.parts else 0
 
 
 def input_tokens(request: Request, counter: Counter = SIMPLE) -> int:

@@ -22,10 +22,12 @@ from typing_extensions import TypeVar
 
 from plait.assignment import Assignment
 from plait.calling import Calls
-from plait.composing import Composer
+from plait.checking import checked
+from plait.composing import Composer, Ending
 from plait.entries import MessageEntry, RunEnd, RunStart
 from plait.errands import MAX_DEPTH, Errands, depth_here
 from plait.errors import (
+    GuardrailError,
     LimitExceeded,
     NothingToResume,
     OutputInvalid,
@@ -33,11 +35,11 @@ from plait.errors import (
     StateConflict,
     excerpt,
 )
-from plait.events import CUT, PAUSED, Fold, RunFinished, StopReason, TextDelta
+from plait.events import CUT, PAUSED, RunFinished, StopReason, TextDelta
+from plait.expenses import Expenses
 from plait.hooks import AfterRequest, HookName, RunEnded, TokenReceived, Veto
-from plait.inquiry import Inquiry
 from plait.log import REPAIR
-from plait.messages import AssistantMessage, ToolCall, UserMessage
+from plait.messages import AssistantMessage, Message, ToolCall, UserMessage
 from plait.outcome import raise_refusal, validated, whole_answer
 from plait.run import RunLimits, RunResult
 from plait.scopes import settle
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 
     from plait.entries import Body
     from plait.events import Delta, Event
+    from plait.inquiry import Inquiry
     from plait.log import Tail
 
 logger = logging.getLogger("plait.run")
@@ -124,34 +127,34 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
         self._check_depth()
         guard = Guard(self.stop, self.limits.deadline, self.context)
         thread, errands = self.thread, Errands(watched=self.debug)
-        composer, calls = Composer(self), Calls(self)
         held = False
+        expenses: Expenses | None = None
         try:
             async with guard:
                 await thread.hold(self.context.run_id, guard.interrupt, self.if_busy)
                 held = True
-                self._begin()
+                expenses = await self._begin()
+                composer, calls = Composer(self, expenses), Calls(self, expenses)
                 while self.result is None:
                     match next_step(thread.tail, self.limits):
                         case Ask(turn):
                             if events := await thread.flush():
                                 yield events
-                            request = await composer.request(turn)
-                            if isinstance(request, Veto):
-                                self._finish_early("guardrail", request.reason)
+                            inquiry = await composer.inquiry(turn)
+                            if isinstance(inquiry, Ending):
+                                self._finish_early(inquiry.stop_reason, inquiry.error)
                                 continue
-                            fold = Fold(self.provider.name, self.provider.model)
-                            self._inquiry = Inquiry(request, fold)
-                            answers = self.provider.stream(request)
+                            self._inquiry = inquiry
+                            answers = self._answers(inquiry, expenses)
                             try:
                                 async for deltas in answers:
-                                    fold.add(deltas)
+                                    inquiry.fold.add(deltas)
                                     if "on_token_received" in self.hooks:
                                         await self._tell_tokens(deltas, turn)
                                     yield deltas  # type: ignore[misc]  # a list of deltas is a list of events
                             finally:
                                 await answers.aclose()
-                            await self._take(fold, turn)
+                            await self._take(inquiry, expenses, turn)
                         case CallTools(wanted, doubtful):
                             async with aclosing(calls.carry_out(wanted, doubtful, errands)) as steps:
                                 async for events in steps:
@@ -161,12 +164,14 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
                     if guard.fired:
                         await guard.checkpoint()
             # What comes now can no longer be stopped, so that a run ends once and says so once.
-            yield await self._end(guard.stopped, held=held)
+            yield await self._end(guard.stopped, expenses, held=held)
         except BaseException as error:
-            await settle(partial(self._failed, error, held=held))
+            await settle(partial(self._failed, error, expenses, held=held))
             raise
         finally:
             await self._leave(errands, held=held)
+        if self.strict and self.result is not None and self.result.stop_reason == "guardrail":
+            raise GuardrailError(self.result.error or "a guardrail ended the run")
 
     async def _leave(self, errands: Errands, *, held: bool) -> None:
         try:
@@ -180,28 +185,53 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
             msg = f"agent {self.context.agent_name!r} would be one of more than {MAX_DEPTH} agents within agents"
             raise LimitExceeded(msg, limit=MAX_DEPTH)
 
-    def _begin(self) -> None:
-        """Put the run's beginning at the end of the log, unless the log stands in the middle of this run."""
+    async def _begin(self) -> Expenses:
+        """Put the run's beginning at the end of the log, unless the log stands in the middle of this run.
+
+        A prompt that a check refuses never gets there; the run has its result then.
+        """
         self.thread.observed = self.observed
         last = self.thread.tail.run
         if self.prompt:
+            expenses = Expenses.of(self)
             self._add(RunStart(self.context.agent_name))
-            for message in self.prompt:
+            checked_prompt: tuple[Message, ...] | Veto = self.prompt
+            if self.guardrails.checks_input:
+                checked_prompt = await self.guardrails.check_input(self.context, self.prompt, expenses.ask)
+            if isinstance(checked_prompt, Veto):
+                self._finish_early("guardrail", checked_prompt.reason)
+                return expenses
+            for message in checked_prompt:
                 self._add(MessageEntry(message))
-            return
+            return expenses
         if last is None:
             msg = f"thread {self.thread.thread_id!r} holds no run that could go on; begin one with a prompt"
             raise NothingToResume(msg)
         self.context = replace(self.context, run_id=last.run_id)
         if last.end is not None and last.end.stop_reason != "response":
             self._add(RunStart(agent_name=self.context.agent_name, resumed=True))
+        return Expenses.of(self)
 
-    async def _take(self, fold: Fold, turn: int) -> None:
+    def _answers(self, inquiry: Inquiry, expenses: Expenses) -> AsyncGenerator[list[Delta], None]:
+        """Ask the model; where answers are checked, they come when they were."""
+        if self.guardrails.checks_output:
+            return checked(self, inquiry, expenses.ask)
+        return self.provider.stream(inquiry.request)
+
+    async def _take(self, inquiry: Inquiry, expenses: Expenses, turn: int) -> None:
         """Add the model's answer to the log, if it is one."""
-        if fold.finished:
-            self._inquiry = None
+        fold = inquiry.fold
         answer = whole_answer(fold, self.provider.name)
+        answer = await expenses.answered(inquiry, answer, turn)
+        self._inquiry = None
         message, why = answer.message, answer.finish_reason
+        if self.correction is not None and inquiry.tokens and answer.usage is not None:
+            provider = self.provider
+            self.correction.learn(provider.name, provider.model, inquiry.tokens, answer.usage.input_tokens)
+        if inquiry.refused is not None:
+            self._add(MessageEntry(message, answer.usage, why, cut="guardrail"))
+            self._finish_early("guardrail", inquiry.refused)
+            return
         self._add(MessageEntry(message, answer.usage, why))
         if "on_after_request" in self.hooks:
             await self.hooks.call("on_after_request", AfterRequest(context=self.context_now, answer=answer, turn=turn))
@@ -238,13 +268,13 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
             self._add(RunEnd(reason))
         self.result = self._result(reason, output=output)
 
-    async def _end(self, stopped: StopReason | None, *, held: bool) -> list[Event]:
+    async def _end(self, stopped: StopReason | None, expenses: Expenses | None, *, held: bool) -> list[Event]:
         """Make the end of the run durable, tell the hooks, and give the last events."""
         if stopped is not None and not held:  # it never began
             self.result = self._result(stopped, began=False)
             return [RunFinished(stopped)]
         if stopped is not None and self.result is None:
-            self._keep_partial(stopped)
+            await self._break_off(stopped, expenses)
             self._finish_early(stopped)
         events = await self.thread.flush()
         if self.result is not None:
@@ -256,13 +286,17 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
                     await self.hooks.call(hook, RunEnded(context=self.context_now, result=self.result))
         return events
 
-    def _keep_partial(self, why: str) -> None:
-        """Keep the text that a cut answer had reached; half received tool calls are dropped."""
+    async def _break_off(self, why: str, expenses: Expenses | None, error: BaseException | None = None) -> None:
+        """Settle a request that came to no whole answer, and keep the text that it had reached."""
         inquiry, self._inquiry = self._inquiry, None
-        if inquiry is not None and (answer := inquiry.partial()) is not None:
-            self._add(MessageEntry(message=answer.message, usage=answer.usage, cut=why))
+        if inquiry is None or expenses is None:
+            return
+        used = await expenses.broken_off(inquiry, error)
+        answer = None if inquiry.fold.finished else inquiry.partial()
+        if answer is not None:
+            self._add(MessageEntry(message=answer.message, usage=used, cut=why))
 
-    async def _failed(self, error: BaseException, *, held: bool) -> None:
+    async def _failed(self, error: BaseException, expenses: Expenses | None, *, held: bool) -> None:
         """Say in the log that the run failed, as far as the log can still be written."""
         if not held:
             return
@@ -274,7 +308,7 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
             return
         try:
             if run.end is None:
-                self._keep_partial("cancelled" if cancelled else "error")
+                await self._break_off("cancelled" if cancelled else "error", expenses, error)
                 self._add(RunEnd(error="cancelled" if cancelled else f"{kind}: {excerpt(str(error))}"))
             await self.thread.flush()
         except PlaitError as failure:
@@ -293,7 +327,7 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
         history = tuple(tail.sendable())
         run = tail.run if began else None
         last = run.last if run else None
-        text = last.message.text if last else ""
+        text = last.message.text if last and reason != "guardrail" else ""
         message = last.message if last else None
         return RunResult(
             output=text if self.output is None else output,  # type: ignore[arg-type]  # Output is str without a type

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict, get_args
 
 from plait.definition import AgentDefinition
 from plait.errors import ConfigurationError
+from plait.guardrails import NO_GUARDRAILS, Guardrails
 from plait.interrupts import Secret
 from plait.messages import (
     AudioPart,
@@ -26,6 +27,8 @@ from plait.threads import IfBusy
 
 if TYPE_CHECKING:
     from plait.hooks import Hook
+    from plait.judge import InjectionJudge
+    from plait.providers.base import Provider
     from plait.store.base import Store
     from plait.tools import ToolForm
 
@@ -122,6 +125,26 @@ def list_of_tools(tools: Sequence[str | ToolForm] | None) -> Sequence[str | Tool
         return tools
     msg = f"tools takes a list of tools, not {type(tools).__name__}; put a single one in brackets: tools=[...]"
     raise ConfigurationError(msg)
+
+
+def guardrails_of(guardrails: Guardrails | None, judge_provider: str | Provider | InjectionJudge | None) -> Guardrails:
+    """Give what an agent checks, with its judge.
+
+    Raises:
+        ConfigurationError: the guardrails are none, or the judge is unknown.
+    """
+    if guardrails is None:
+        checks = NO_GUARDRAILS
+    elif isinstance(guardrails, Guardrails):
+        checks = guardrails
+    else:
+        msg = f"guardrails takes a Guardrails, not {type(guardrails).__name__}: guardrails=Guardrails(input=[...])"
+        raise ConfigurationError(msg)
+    if judge_provider is None:
+        return checks
+    from plait.judge import judge_of  # few agents have one
+
+    return checks.judged_by(judge_of(judge_provider))
 
 
 def store_of(store: str | Store | None) -> str | Store | None:

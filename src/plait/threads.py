@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from plait.entries import Entry
     from plait.events import Event
+    from plait.providers.encoding import Encoded
+    from plait.trimming import Trimmer
 
 logger = logging.getLogger("plait.threads")
 
@@ -42,6 +44,8 @@ class Thread:
     Attributes:
         tail: the log's end, with what was added and is not written yet.
         observed: whether anyone wants the events of what is added; a run sets it for itself.
+        trimmer: what has chosen from the thread so far, so that only what is new is looked at; the runs' own.
+        last_sent: the request that was sent last, where somebody compares it with the next; likewise.
     """
 
     __slots__ = (
@@ -51,10 +55,12 @@ class Thread:
         "_lease",
         "_staged",
         "_unsure",
+        "last_sent",
         "observed",
         "store",
         "tail",
         "thread_id",
+        "trimmer",
         "user_id",
     )
 
@@ -70,6 +76,8 @@ class Thread:
         self._lease: Lease | None = None
         self._unsure = False
         self.observed = True
+        self.trimmer: Trimmer | None = None
+        self.last_sent: Encoded | None = None
 
     @classmethod
     def stored(cls, store: Store, thread_id: str, user_id: str) -> Thread:

@@ -1,0 +1,78 @@
+"""Answers that nobody sees before they were checked, where an agent has checks of its output.
+
+Stands between a provider and the loop: what comes is held back until the answer is whole, and then given as the checks
+want it. Knows nothing of logs and limits.
+"""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from plait.errors import PlaitError
+from plait.events import FinishDelta, Fold, ModelDelta, PartDelta, TextDelta, ToolCallDelta, UsageDelta
+from plait.guardrails import WITHHELD
+from plait.hooks import Veto
+from plait.messages import AssistantMessage, TextPart, ToolCall
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from plait.assignment import Assignment
+    from plait.checks import Ask
+    from plait.events import Answer, Delta
+    from plait.inquiry import Inquiry
+
+
+async def checked(given: Assignment[Any], inquiry: Inquiry, ask: Ask) -> AsyncGenerator[list[Delta], None]:
+    """Ask the model, and give its answer once the checks of the output have seen it whole.
+
+    An answer that they refuse is given as the note that it was withheld, and ``inquiry.refused`` says why.
+
+    Args:
+        given: the run.
+        inquiry: what is asked.
+        ask: asks another model for a check.
+
+    Raises:
+        ModelError: see `Provider.stream`; it does not tell what of the answer had come.
+    """
+    held: list[list[Delta]] = []
+    provider = given.provider
+    unseen = inquiry.unseen = Fold(provider.name, provider.model)
+    try:
+        async with aclosing(provider.stream(inquiry.request)) as answers:
+            async for deltas in answers:
+                unseen.add(deltas)
+                held.append(deltas)
+    except PlaitError as error:
+        error.partial = None
+        raise
+    if unseen.finished:
+        answer = unseen.answer()
+        verdict = await given.guardrails.check_output(given.context_now, answer.message, ask)
+        if isinstance(verdict, Veto):
+            inquiry.refused = verdict.reason
+            verdict = answer.message.model_copy(update={"parts": (TextPart(text=WITHHELD),), "details": {}})
+        if verdict is not answer.message:
+            held = [_deltas(answer, verdict)]
+    inquiry.unseen = None
+    for deltas in held:
+        yield deltas
+
+
+def _deltas(answer: Answer, message: AssistantMessage) -> list[Delta]:
+    """Give an answer whose message is another now, in one piece."""
+    made: list[Delta] = [ModelDelta(message.model or "", answer.response_id, message.provider or "")]
+    index = 0
+    for part in message.parts:
+        if isinstance(part, ToolCall):
+            made.append(ToolCallDelta(index, part.id, part.name, part.arguments, details=dict(part.details) or None))
+            index += 1
+        elif isinstance(part, TextPart) and not part.refusal and not part.details:
+            made.append(TextDelta(part.text))
+        else:
+            made.append(PartDelta(part))  # type: ignore[arg-type]  # the others are those that an answer can have
+    if answer.usage is not None:
+        made.append(UsageDelta(answer.usage))
+    return [*made, FinishDelta(answer.finish_reason or "stop")]
