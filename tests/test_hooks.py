@@ -186,6 +186,16 @@ async def test_a_failing_hook_is_logged_once_and_breaks_nothing(caplog: pytest.L
     assert record.getMessage() == "the hook on_final_response failed and is ignored: KeyError"
 
 
+async def test_a_failing_hook_is_logged_once_also_where_runs_bring_hooks_of_their_own(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    own = Hooks({"on_final_response": _raises_cancelled})
+    for _ in range(3):
+        joined = own.joined(Hooks({"on_final_response": lambda _event: None}))
+        assert await joined.call("on_final_response", ENDED) is None
+    assert caplog.messages == ["the hook on_final_response failed and is ignored: CancelledError"]
+
+
 def _raises_cancelled(_event: object) -> None:
     raise asyncio.CancelledError
 

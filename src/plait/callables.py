@@ -41,11 +41,18 @@ class Failed(msgspec.Struct, frozen=True, gc=False):
     late: bool = False
 
 
-class Prepared(msgspec.Struct, frozen=True):
-    """A callable with what was found out about it when it was registered."""
+class Prepared(msgspec.Struct, eq=False):
+    """A callable with what was found out about it when it was registered.
+
+    Attributes:
+        function: the callable.
+        injected: the parameters that are filled in.
+        is_reported: whether its owner has logged that it failed; it does so once.
+    """
 
     function: Callable[..., Awaitable[Any] | Any]
     injected: tuple[str, ...] = ()
+    is_reported: bool = False
 
     async def call(self, event: RunScoped, time_limit: float) -> object | Failed:
         """Call it with an event. A sync one runs on the event loop, and no time bounds it.

@@ -292,14 +292,13 @@ class Guardrails:
         return guard.refusal(answer) if isinstance(answer, Veto) else guard.failure(answer)
 
 
-class _Guard(msgspec.Struct, kw_only=True, eq=False):
+class _Guard(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """A check with what was found out about it when the guardrails were made."""
 
     name: str
     prepared: Prepared
     time_limit: float
     is_open: bool
-    is_logged: bool = False
 
     def refusal(self, veto: Veto) -> Veto:
         return Veto(reason=f"refused by the check {self.name!r}: {veto.reason}")
@@ -316,8 +315,8 @@ class _Guard(msgspec.Struct, kw_only=True, eq=False):
         return f"{answer.error}; it may take {self.time_limit:g} s" if answer.late else answer.error
 
     def log_once(self, answer: object) -> None:
-        if not self.is_logged:
-            self.is_logged = True
+        if not self.prepared.is_reported:
+            self.prepared.is_reported = True
             logger.warning("the check %s failed, and what it could not check passes: %s", self.name, self.why(answer))
 
 

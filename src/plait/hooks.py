@@ -206,13 +206,12 @@ class Hooks:
         ConfigurationError: a name is unknown, or a value cannot be called with one event.
     """
 
-    __slots__ = ("_failed", "_prepared", "time_limit")
+    __slots__ = ("_prepared", "time_limit")
 
     def __init__(
         self, hooks: Mapping[str, Hook | Sequence[Hook]] | None = None, *, time_limit: float = HOOK_TIMEOUT
     ) -> None:
         self.time_limit = time_limit
-        self._failed: set[int] = set()  # the hooks whose failure was logged
         self._prepared: dict[str, tuple[Prepared, ...]] = {}
         if hooks is not None and not isinstance(hooks, Mapping):
             msg = f"hooks must be a mapping of names to functions, not {type(hooks).__name__}"
@@ -263,7 +262,8 @@ class Hooks:
                 self._ignored(name, hook, f"it returned {type(answer).__name__}")
         return veto or changed
 
-    def _ignored(self, name: str, hook: Prepared, why: str) -> None:
-        if id(hook) not in self._failed:
-            self._failed.add(id(hook))
+    @staticmethod
+    def _ignored(name: str, hook: Prepared, why: str) -> None:
+        if not hook.is_reported:
+            hook.is_reported = True
             logger.warning("the hook %s failed and is ignored: %s", name, why)
