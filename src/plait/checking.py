@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from plait.errors import PlaitError
 from plait.events import FinishDelta, Fold, ModelDelta, PartDelta, TextDelta, ToolCallDelta, UsageDelta
-from plait.guardrails import WITHHELD
 from plait.hooks import Veto
 from plait.messages import AssistantMessage, TextPart, ToolCall
+from plait.outcome import whole_answer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 async def checked(given: Assignment[Any], inquiry: Inquiry, ask: Ask) -> AsyncGenerator[list[Delta], None]:
     """Ask the model, and give its answer once the checks of the output have seen it whole.
 
-    An answer that they refuse is given as the note that it was withheld, and ``inquiry.refused`` says why.
+    Of an answer that they refuse nothing is given but its end, and ``inquiry.refused`` says why.
 
     Args:
         given: the run.
@@ -35,7 +35,7 @@ async def checked(given: Assignment[Any], inquiry: Inquiry, ask: Ask) -> AsyncGe
         ask: asks another model for a check.
 
     Raises:
-        ModelError: see `Provider.stream`; it does not tell what of the answer had come.
+        ModelError: see `Provider.stream` and `whole_answer`; it does not tell what of the answer had come.
     """
     held: list[list[Delta]] = []
     provider = given.provider
@@ -45,19 +45,16 @@ async def checked(given: Assignment[Any], inquiry: Inquiry, ask: Ask) -> AsyncGe
             async for deltas in answers:
                 unseen.add(deltas)
                 held.append(deltas)
+        answer = whole_answer(unseen, provider.name)
     except PlaitError as error:
         error.partial = None
         raise
-    if unseen.finished:
-        answer = unseen.answer()
-        verdict = await given.guardrails.check_output(given.context_now, answer.message, ask)
-        if isinstance(verdict, Veto):
-            inquiry.refused = verdict.reason
-            verdict = answer.message.model_copy(update={"parts": (TextPart(text=WITHHELD),), "details": {}})
-        if verdict is not answer.message:
-            held = [_deltas(answer, verdict)]
+    verdict = await given.guardrails.check_output(given.context_now, answer.message, ask)
+    if isinstance(verdict, Veto):
+        inquiry.refused = verdict.reason
+        verdict = answer.message.model_copy(update={"parts": ()})
     inquiry.unseen = None
-    for deltas in held:
+    for deltas in held if verdict is answer.message else [_deltas(answer, verdict)]:
         yield deltas
 
 

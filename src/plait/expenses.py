@@ -37,6 +37,7 @@ class Expenses(msgspec.Struct, eq=False, gc=False):
 
     given: Assignment[Any]
     purse: Purse | None
+    early: list[ContextNote] = msgspec.field(default_factory=list)  # noted before the log knew of the run
 
     @classmethod
     def of(cls, given: Assignment[Any]) -> Expenses:
@@ -141,8 +142,15 @@ class Expenses(msgspec.Struct, eq=False, gc=False):
         inquiry = Inquiry(request, Fold(provider.name, provider.model), reservation)
         answer = await self.answered(inquiry, answer, 0)
         if by != SUMMARY and answer.usage is not None:
-            self.given.thread.add(self.given.context.run_id, ContextNote(by=by, usage=answer.usage))
+            self._note(ContextNote(by=by, usage=answer.usage))
         return answer
+
+    def _note(self, note: ContextNote) -> None:
+        run = self.given.thread.tail.run
+        if run is not None and run.run_id == self.given.context.run_id:
+            self.given.thread.add(run.run_id, note)
+        else:
+            self.early.append(note)
 
     async def _tell(self, exceeded: Exceeded, turn: int) -> None:
         given = self.given

@@ -11,12 +11,13 @@ import msgspec
 
 from plait.counting import SIMPLE, message_tokens, output_tokens, tools_tokens
 from plait.errors import ConfigurationError
-from plait.events import Answer, Fold, Usage
+from plait.events import Fold, Usage
 from plait.providers.base import Request
 from plait.purse import Reservation
 
 if TYPE_CHECKING:
     from plait.counting import Counter
+    from plait.messages import Message
 
 
 class Inquiry(msgspec.Struct, eq=False, gc=False):
@@ -38,19 +39,19 @@ class Inquiry(msgspec.Struct, eq=False, gc=False):
     unseen: Fold | None = None
     refused: str | None = None
 
-    def partial(self) -> Answer | None:
-        """Give the answer as far as it came, without calls, which may be half received; None if nothing is to be kept.
-
-        What it took is our estimate where the provider had not told all of it, which most do at the end only.
-        """
+    def partial(self) -> Message | None:
+        """Give the answer as far as it came, without calls, which may be half received; None if nothing is to be kept."""
         try:
-            answer = self.fold.answer(calls=False)
+            message = self.fold.answer(calls=False).message
         except ConfigurationError:  # its provider gave what cannot be kept
             return None
-        return answer if answer.message.parts else None
+        return message if message.parts else None
 
     def taken(self) -> Usage:
-        """Say what a request took that was cut: the input that was sent, and the output that was received."""
+        """Say what a request took that was cut: the input that was sent, and the output that was received.
+
+        It is our estimate where the provider had not told all of it, which most do at the end only.
+        """
         told = (self.unseen or self.fold).usage or Usage()
         return told.model_copy(
             update={

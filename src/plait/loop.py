@@ -37,9 +37,10 @@ from plait.errors import (
 )
 from plait.events import CUT, PAUSED, RunFinished, StopReason, TextDelta
 from plait.expenses import Expenses
+from plait.guardrails import WITHHELD
 from plait.hooks import AfterRequest, HookName, RunEnded, TokenReceived, Veto
 from plait.log import REPAIR
-from plait.messages import AssistantMessage, Message, ToolCall, UserMessage
+from plait.messages import AssistantMessage, Message, TextPart, ToolCall, UserMessage
 from plait.outcome import raise_refusal, validated, whole_answer
 from plait.run import RunLimits, RunResult
 from plait.scopes import settle
@@ -194,13 +195,15 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
         last = self.thread.tail.run
         if self.prompt:
             expenses = Expenses.of(self)
-            self._add(RunStart(self.context.agent_name))
             checked_prompt: tuple[Message, ...] | Veto = self.prompt
             if self.guardrails.checks_input:
                 checked_prompt = await self.guardrails.check_input(self.context, self.prompt, expenses.ask)
             if isinstance(checked_prompt, Veto):
-                self._finish_early("guardrail", checked_prompt.reason)
+                self.result = self._result("guardrail", began=False, error=checked_prompt.reason)
                 return expenses
+            self._add(RunStart(self.context.agent_name))
+            for note in expenses.early:
+                self._add(note)
             for message in checked_prompt:
                 self._add(MessageEntry(message))
             return expenses
@@ -221,15 +224,17 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
     async def _take(self, inquiry: Inquiry, expenses: Expenses, turn: int) -> None:
         """Add the model's answer to the log, if it is one."""
         fold = inquiry.fold
-        answer = whole_answer(fold, self.provider.name)
+        refused = inquiry.refused is not None
+        answer = fold.answer() if refused else whole_answer(fold, self.provider.name)
         answer = await expenses.answered(inquiry, answer, turn)
         self._inquiry = None
         message, why = answer.message, answer.finish_reason
         if self.correction is not None and inquiry.tokens and answer.usage is not None:
             provider = self.provider
             self.correction.learn(provider.name, provider.model, inquiry.tokens, answer.usage.input_tokens)
-        if inquiry.refused is not None:
-            self._add(MessageEntry(message, answer.usage, why, cut="guardrail"))
+        if refused:
+            withheld = message.model_copy(update={"parts": (TextPart(text=WITHHELD),)})
+            self._add(MessageEntry(withheld, answer.usage, why, cut="guardrail"))
             self._finish_early("guardrail", inquiry.refused)
             return
         self._add(MessageEntry(message, answer.usage, why))
@@ -270,21 +275,26 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
 
     async def _end(self, stopped: StopReason | None, expenses: Expenses | None, *, held: bool) -> list[Event]:
         """Make the end of the run durable, tell the hooks, and give the last events."""
-        if stopped is not None and not held:  # it never began
-            self.result = self._result(stopped, began=False)
-            return [RunFinished(stopped)]
+        run = self.thread.tail.run
+        if not held or run is None or run.run_id != self.context.run_id:  # it never began
+            if stopped is not None or self.result is None:
+                self.result = self._result(stopped or "user_stop", began=False)
+            await self._tell_end(self.result)
+            return [RunFinished(self.result.stop_reason, error=self.result.error)]
         if stopped is not None and self.result is None:
             await self._break_off(stopped, expenses)
             self._finish_early(stopped)
         events = await self.thread.flush()
         if self.result is not None:
-            reason = self.result.stop_reason
-            name = self.context.agent_name
-            logger.info("run %s of %s ended: %s, %d turns", self.context.run_id, name, reason, self._turns())
-            for hook in (_HOOKS.get(reason), "on_final_response") if self.hooks else ():
-                if hook is not None and hook in self.hooks:
-                    await self.hooks.call(hook, RunEnded(context=self.context_now, result=self.result))
+            await self._tell_end(self.result)
         return events
+
+    async def _tell_end(self, result: RunResult[Output]) -> None:
+        reason, name = result.stop_reason, self.context.agent_name
+        logger.info("run %s of %s ended: %s, %d turns", self.context.run_id, name, reason, self._turns())
+        for hook in (_HOOKS.get(reason), "on_final_response") if self.hooks else ():
+            if hook is not None and hook in self.hooks:
+                await self.hooks.call(hook, RunEnded(context=self.context_now, result=result))
 
     async def _break_off(self, why: str, expenses: Expenses | None, error: BaseException | None = None) -> None:
         """Settle a request that came to no whole answer, and keep the text that it had reached."""
@@ -292,9 +302,11 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
         if inquiry is None or expenses is None:
             return
         used = await expenses.broken_off(inquiry, error)
-        answer = None if inquiry.fold.finished else inquiry.partial()
-        if answer is not None:
-            self._add(MessageEntry(message=answer.message, usage=used, cut=why))
+        message = None if inquiry.fold.finished else inquiry.partial()
+        if inquiry.unseen is not None and inquiry.received():
+            message = AssistantMessage(text=WITHHELD, provider=self.provider.name, model=self.provider.model)
+        if message is not None:
+            self._add(MessageEntry(message=message, usage=used, cut=why))
 
     async def _failed(self, error: BaseException, expenses: Expenses | None, *, held: bool) -> None:
         """Say in the log that the run failed, as far as the log can still be written."""
