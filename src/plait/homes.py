@@ -60,26 +60,31 @@ def home_of(target: Any, tool: str, parameters: dict[str, Any] | None = None) ->
         ConfigurationError: it can be found nowhere; the sentence says what to do.
     """
     module, name = getattr(target, "__module__", None), getattr(target, "__qualname__", None)
-    bound = getattr(target, "__self__", None)
     if not isinstance(module, str) or not isinstance(name, str):
         raise _homeless(tool, f"{type(target).__name__} objects have no name in a module")
-    if inspect.ismethod(target) and not isinstance(bound, type):
-        raise _homeless(tool, "it is a method, and the object it belongs to cannot cross")
+    if inspect.ismethod(target):
+        raise _homeless(tool, "it is a method, and what it belongs to cannot cross")
     if "<" in name:
         raise _homeless(tool, f"{name!r} is no name that its module holds")
     if getattr(sys, "frozen", False) or not sys.executable:
         raise _homeless(tool, "this program brings no Python interpreter that could be started")
-    if module != "__main__":
+    if sys.modules.get(module) is not sys.modules["__main__"]:
         return Home(module=module, name=name, parameters=parameters)
+    module, file = _program(target, tool)
+    return Home(module=module, name=name, file=file, parameters=parameters)
+
+
+def _program(target: Any, tool: str) -> tuple[str, str]:
+    """Give the module, and the file, of a program that defines a tool; the file is empty after ``python -m``."""
     main = sys.modules["__main__"]
-    code = plain_function(target) if callable(target) and not isinstance(target, type) else None
+    code = None if isinstance(target, type) else plain_function(target)
     if getattr(code, "__globals__", vars(main)) is vars(main):
         spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
-        if spec is not None and spec.name != "__main__":  # python -m: the module has a name of its own
-            return Home(module=spec.name, name=name, parameters=parameters)
+        if spec is not None and spec.name != "__main__":  # the module has a name of its own
+            return spec.name, ""
         written = getattr(getattr(code, "__code__", None), "co_filename", file)
         if file and Path(file).is_file() and not str(written).startswith("<"):
-            return Home(module="__main__", name=name, file=str(Path(file).absolute()), parameters=parameters)
+            return "__main__", str(Path(file).absolute())
     raise _homeless(tool, "it was written at a prompt or in a notebook, which is no file that could be read again")
 
 
@@ -94,9 +99,7 @@ def confirm(home: Home, target: object, tool: str) -> None:
     Raises:
         ConfigurationError: it is something else, or nothing.
     """
-    module = sys.modules.get("__main__" if home.file else home.module)
-    if module is None and getattr(sys.modules["__main__"], "__spec__", None) is not None:
-        module = sys.modules["__main__"]  # python -m, where the module has two names
+    module = sys.modules.get(str(getattr(target, "__module__", "")))
     try:
         found = find(home, module)
     except AttributeError:

@@ -14,7 +14,7 @@ import select
 import signal
 import sys
 import threading
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -96,7 +96,8 @@ async def _carry_out(call: ToolCall, tool: Tool, context: RunContext[None], say:
 def _say(socket: int, result: ToolResult) -> None:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
-            stream.flush()
+            with suppress(OSError, ValueError):  # it is closed, here or at its other end
+                stream.flush()
     line = memoryview(to_json(result) + b"\n")
     while line:
         line = line[os.write(socket, line) :]
@@ -172,7 +173,7 @@ def _not_the_program(job: Job, refuse: Callable[[], NoReturn]) -> Iterator[None]
 
     runs = asyncio.BaseEventLoop.run_forever
     if job.home.file:  # other modules may run a loop when they are imported, to read what they need
-        asyncio.BaseEventLoop.run_forever = no_loop  # type: ignore[method-assign]  # in this process only
+        asyncio.BaseEventLoop.run_forever = no_loop  # type: ignore[assignment, method-assign]  # in this process only
     REFUSALS.append(refuse)
     try:
         yield
