@@ -24,7 +24,6 @@ import msgspec
 from plait.driving import CancelledItself, TimeUp, drive
 from plait.errors import ToolError, excerpt
 from plait.frozen import assemble
-from plait.isolation import MAY_HAVE_HAPPENED, call_isolated
 from plait.messages import TextPart, ToolCall, ToolResult
 from plait.run import DEFAULT_TOOL_TIMEOUT, DEFAULT_TOOLS_AT_ONCE
 from plait.tool_results import MAX_SAID, NO_MASK, Mask, Pieces, Slow, cut, error_text, to_parts
@@ -231,6 +230,8 @@ async def _carry_out(
         errand = errands.begin(call.name, context.run_id)
         try:
             if prepared.home is not None:
+                from plait.isolation import call_isolated  # most programs need not pay for it
+
                 work = call_isolated(prepared.home, call, context, tool.max_result)
             else:
                 work = tool.execute(**arguments) if prepared.kind == "async" else _work(tool, prepared, arguments, mask)
@@ -293,6 +294,8 @@ def _ended(tool: Tool, prepared: Prepared, ending: CancelledItself | TimeUp) -> 
     if isinstance(ending, CancelledItself):
         return f"the tool {tool.name!r} cancelled itself"
     if prepared.home is not None:
+        from plait.isolation import MAY_HAVE_HAPPENED
+
         what = f"was killed, with all that it started; {MAY_HAVE_HAPPENED}"
     elif prepared.kind in {"sync", "generator"}:
         logger.warning("the sync tool %r is still in its thread; threads left so: %d", tool.name, WORKERS.left)

@@ -21,7 +21,6 @@ import msgspec
 from typing_extensions import override
 
 from plait.errors import ConfigurationError, ToolError, excerpt
-from plait.homes import Home, confirm, home_of
 from plait.interrupts import Secret
 from plait.providers.base import ToolDefinition
 from plait.run import DEFAULT_TOOL_RESULT_CHARACTERS, RunContext
@@ -31,6 +30,8 @@ from plait.signatures import function_name, plain_function, read_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from plait.homes import Home  # noqa: TC004  # msgspec would need it to read one, which nobody does
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -260,6 +261,8 @@ def isolated(prepared: Prepared, target: object, *, by_hand: bool) -> Prepared:
     Raises:
         ConfigurationError: another process cannot find it, or cannot give it what it takes.
     """
+    from plait.homes import home_of  # most programs need not pay for it
+
     definition = prepared.definition
     for name, source in prepared.injected:
         if source == "context":
@@ -270,6 +273,19 @@ def isolated(prepared: Prepared, target: object, *, by_hand: bool) -> Prepared:
             raise ConfigurationError(msg)
     home = home_of(target, definition.name, definition.parameters if by_hand else None)
     return msgspec.structs.replace(prepared, home=home)
+
+
+def findable(prepared: Prepared, target: object) -> Prepared:
+    """Give what was found out about a tool whose function or class, where it is isolated, stands at its home.
+
+    Raises:
+        ConfigurationError: another process would find something else there, or nothing.
+    """
+    if prepared.home is not None:
+        from plait.homes import confirm
+
+        confirm(prepared.home, target, prepared.definition.name)
+    return prepared
 
 
 def in_this_process(tool: Tool, name: str, max_result: int) -> Tool:
@@ -346,10 +362,7 @@ def _isolated_class(tool: Tool, prepared: Prepared, *, written: bool) -> Prepare
             f"the arguments of {kind.__name__}.__init__; let it take none"
         )
         raise ConfigurationError(msg)
-    prepared = isolated(prepared, kind, by_hand=written)
-    if prepared.home is not None:
-        confirm(prepared.home, kind, tool.name)
-    return prepared
+    return findable(isolated(prepared, kind, by_hand=written), kind)
 
 
 def by_signature(schema: FunctionSchema, definition: ToolDefinition, function: Callable[..., Any]) -> Prepared:

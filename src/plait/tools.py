@@ -18,7 +18,6 @@ import msgspec
 
 from plait.errors import ConfigurationError, excerpt
 from plait.executor import Finished, execute, known_tools
-from plait.homes import confirm
 from plait.providers.base import ToolDefinition
 from plait.run import DEFAULT_TOOL_RESULT_CHARACTERS, DEFAULT_TOOL_TIMEOUT
 from plait.schema import FunctionSchema, function_schema
@@ -34,6 +33,7 @@ from plait.toolbase import (
     by_signature,
     check_description,
     check_name,
+    findable,
     in_this_process,
     isolated,
     prepare,
@@ -224,9 +224,9 @@ def as_tool(form: ToolForm) -> Tool:
 
 def _findable(made: Tool) -> Tool:
     """Give a tool that can be used: an isolated one stands where another process will look for it."""
-    home = prepare(made).home
-    if home is not None and isinstance(made, FunctionTool):  # a class was looked for when it was prepared
-        confirm(home, made.function, made.name)
+    prepared = prepare(made)
+    if isinstance(made, FunctionTool):  # a class was looked for when it was prepared
+        findable(prepared, made.function)
     return made
 
 
