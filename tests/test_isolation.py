@@ -19,7 +19,7 @@ import pytest
 import isolated_tools as tools
 from executing import executing
 from faults.aftermath import HOWS, WITHIN, How, agent_with, ask, assert_goes_on, calls, nothing_left, until
-from plait import ConfigurationError, ImagePart, RunContext, Secret, ToolCall, tool
+from plait import ConfigurationError, ImagePart, RunContext, Secret, StopSignal, ToolCall, tool
 from plait.homes import home_of
 from plait.isolation import MAY_HAVE_HAPPENED, call_isolated
 from plait.messages import ToolResult
@@ -99,7 +99,7 @@ RESULTS: list[tuple[ToolForm, str, str]] = [
     (renamed(tools.Doubles(), "twice", "Says it twice."), '{"number": 1}', "11"),
     (renamed(tools.add, "plus", "Adds."), '{"a": 1}', "11"),
     ({"func": tools.plainly, "isolate": True}, '{"text": "Hi"}', "hi"),
-    ({"func": tools.plainly, "isolate": True, "max_result": 9}, f'{{"text": "{"A" * 500_000}"}}', "a" * 9 + CUT),
+    ({"func": tools.plainly, "isolate": True, "max_result": 9}, f'{{"text": "{"A" * 490_000}"}}', "a" * 9 + CUT),
     ({"func": tools.add, "isolate": True, "name": "sum_up"}, '{"a": 1}', "11"),
     (
         {
@@ -242,6 +242,21 @@ async def test_when_its_run_is_cancelled_it_dies(endless: FunctionTool[..., Any]
     await assert_goes_on(agent)
 
 
+@pytest.mark.fault("T03")
+async def test_when_its_run_is_stopped_it_dies(tmp_path: Path) -> None:
+    path = tmp_path / "told"
+    form = {"func": tools.holds_the_interpreter, "isolate": True, "timeout": 60}
+    agent = agent_with(form, made=calls("holds_the_interpreter", arguments=f'{{"path": "{path}"}}'))
+    stop = StopSignal()
+    async with nothing_left(), asyncio.timeout(WITHIN):
+        run = agent.run("go", stop=stop)
+        await until(path.exists)
+        stop.set()
+        assert (await run).stop_reason == "user_stop"
+        assert not any(map(alive, told(path)))
+    await assert_goes_on(agent)
+
+
 async def test_one_that_is_cancelled_before_it_begins_leaves_nothing() -> None:
     for ticks in range(12):
         async with nothing_left():
@@ -349,10 +364,15 @@ def program(folder: Path, guard: str = GUARD, before: str = "") -> Path:
     return path
 
 
-def started(*command: str) -> subprocess.Popen[str]:
+def started(*command: str, **options: Any) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*filter(None, sys.path), str(Path(__file__).parent)])}
     return subprocess.Popen(
-        [sys.executable, *command], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, *command],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
     )
 
 
@@ -455,6 +475,34 @@ def test_it_dies_with_a_parent_that_died_while_it_began() -> None:
     with started("-c", command) as process:
         out, _ = process.communicate(timeout=WITHIN)
     asyncio.run(until(lambda: not alive(int(out))))
+
+
+@pytest.mark.parametrize("how", ["watched_by_the_system(held)", "threading.Thread(target=watch, args=(held,)).start()"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_the_lifeline(how: str, when: str) -> None:
+    """Each way to hold on to it: where the system does not watch it, a thread does."""
+    held, lifeline = os.pipe()
+    code = f"""
+import sys, threading, time
+from plait.isolated import watch, watched_by_the_system
+held = int(sys.argv[1])
+sys.stdin.readline()
+{how}
+print("holds", flush=True)
+time.sleep(60)
+"""
+    with started("-c", code, str(held), pass_fds=[held], start_new_session=True, stdin=subprocess.PIPE) as process:
+        os.close(held)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        if when == "before":
+            os.close(lifeline)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        if when == "after":
+            assert process.stdout.readline() == "holds\n"
+            os.close(lifeline)
+        assert process.wait(WITHIN) == -signal.SIGKILL
 
 
 def test_at_a_prompt_it_is_refused() -> None:

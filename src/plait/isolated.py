@@ -107,29 +107,35 @@ def _say(socket: int, result: ToolResult) -> None:
 
 
 def _end_with(lifeline: int) -> None:
-    """See that this process group is killed when the other end of a pipe is closed.
-
-    On Linux the system does it, which no tool can keep from happening (fcntl(2), F_SETSIG). Elsewhere a thread does.
-    """
+    """See that this process group is killed when the other end of a pipe is closed."""
     os.set_inheritable(lifeline, False)  # noqa: FBT003  # Python's own
-    if sys.platform == "linux":
+    if not watched_by_the_system(lifeline):
+        threading.Thread(target=watch, args=(lifeline,), name="plait: lifeline", daemon=True).start()
+
+
+def watched_by_the_system(lifeline: int) -> bool:
+    """Let the system kill this process group when the other end of a pipe is closed: no tool can hold that up.
+
+    Returns:
+        Whether it will: Linux does (fcntl(2), F_SETSIG).
+    """
+    if sys.platform != "linux":
+        return False
+    try:
         fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
         fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(lifeline, fcntl.F_SETFL, os.O_ASYNC)
-        if select.select([lifeline], [], [], 0)[0]:  # it was closed before
-            _end()
-    else:
-        threading.Thread(target=_watch, args=(lifeline,), name="plait: lifeline", daemon=True).start()
+    except OSError:
+        return False
+    if select.select([lifeline], [], [], 0)[0]:  # it was closed before
+        os.killpg(0, signal.SIGKILL)
+    return True
 
 
-def _watch(lifeline: int) -> None:
+def watch(lifeline: int) -> None:
+    """Wait until the other end of a pipe is closed, then kill this process group."""
     os.read(lifeline, 1)
-    _end()
-
-
-def _end() -> NoReturn:
     os.killpg(0, signal.SIGKILL)
-    os._exit(1)
 
 
 # --- the tool -------------------------------------------------------------------------------------------------------
