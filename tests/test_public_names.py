@@ -14,22 +14,24 @@ import plait
 PUBLIC = """
 AfterRequest Agent AgentDefinition AgentError AgentRun AgentTemplates AlreadyAnswered Answer AssistantMessage
 AsyncChatStream AsyncImageClient AsyncMCPClient AsyncOpenRouterClient AsyncToolClient AttemptDelta AudioPart
-BeforeRequest BudgetExceeded Cancelled ChatCompletion ChatCompletionChunk ChatCompletionMessage ChatForm ChatStream
-ConfigurationError ContextNote ContextOverflow CorruptRecord DeadlockError Delta DetailsDelta Elicited EmptyAnswer
-Entry Event Expired Fallback FilePart FinishDelta Frozen FrozenDict FunctionCallEnd FunctionCallStart FunctionTool
-GuardrailError ImageEditResponse ImageGenerationResponse ImagePart InvalidReply LastN LimitExceeded MCPChange
-MCPClient MCPConnection MCPError MCPHost MCPServer MemoryStore MemoryStrategy Message MessageAdded MessagesDropped
-MessagesSummarised MissingExtra ModelDelta ModelError NotReplayable NothingToResume OfflineProvider OpenRouterAPIError
-OpenRouterClient OpenRouterConnectionError OpenRouterError OpenRouterModel OpenRouterModelRegistry OutputInvalid
-OutputStream PartDelta PlaitError PrefixChanged Promise ProtocolViolation Provider ProviderError RateLimited
-ReasoningDelta ReasoningPart Recording RefusalDelta Refused Replay ReplayMismatch ReplyError Request RetryPolicy
-RetryRule Retrying RunContext RunEnded RunFinished RunLimits RunOptions RunResult RunStarted Scope Secret
-SecurityError ServerToolPart SessionGone Settings StaleInteraction StateConflict StopPoll StopReason StopSignal Store
-StoreError StoreUnavailable StreamTruncated StreamedPromise SyncStream SystemMessage TextDelta TextPart TextStream
-TokenReceived TokenUsage Tool ToolCall ToolCallDelta ToolCallFinished ToolCallStarted ToolClient ToolDefinition
-ToolError ToolMessage ToolResult TransportError TransportLimits UnknownThread Usage UsageDelta UserMessage Vendor Veto
-WrongInteraction attachment cassette create_agent get_memory_strategy get_provider hidden history mcp_host open_store
-register_model register_provider register_tool search_documents stats tool usage
+BeforeRequest Budget BudgetExceeded Cancelled ChatCompletion ChatCompletionChunk ChatCompletionMessage ChatForm
+ChatStream ConfigurationError ContextNote ContextOverflow ContextWindow CorruptRecord DeadlockError Delta DetailsDelta
+Elicited EmptyAnswer Entry Event Expired ExplainedPart Explanation Fallback FilePart FinishDelta Frozen FrozenDict
+FunctionCallEnd FunctionCallStart FunctionTool GuardrailError Guardrails ImageEditResponse ImageGenerationResponse
+ImagePart InjectionJudge InputCheck InvalidReply LastN LimitExceeded MCPChange MCPClient MCPConnection MCPError
+MCPHost MCPServer MemoryStore MemoryStrategy Message MessageAdded MessagesDropped MessagesSummarised MissingExtra
+ModelDelta ModelError NotReplayable NothingToResume OfflineProvider OpenRouterAPIError OpenRouterClient
+OpenRouterConnectionError OpenRouterError OpenRouterModel OpenRouterModelRegistry OutputCheck OutputInvalid
+OutputStream PartDelta PlaitError PrefixChanged Price Prices Promise ProtocolViolation Provider ProviderError
+RateLimited ReasoningDelta ReasoningPart Recording RefusalDelta Refused Replay ReplayMismatch ReplyError Request
+RetryPolicy RetryRule Retrying RunContext RunEnded RunFinished RunLimits RunOptions RunResult RunStarted Scope Secret
+SecurityError ServerToolPart SessionGone Settings Spending StaleInteraction StateConflict StopPoll StopReason
+StopSignal Store StoreError StoreUnavailable StreamTruncated StreamedPromise SyncStream SystemMessage TextDelta
+TextPart TextStream TokenReceived TokenUsage Tool ToolCall ToolCallCheck ToolCallDelta ToolCallFinished
+ToolCallStarted ToolClient ToolDefinition ToolError ToolMessage ToolResult ToolResultCheck TransportError
+TransportLimits UnknownThread Usage UsageDelta UserMessage Vendor Veto WrongInteraction attachment cassette
+create_agent forbid get_memory_strategy get_provider hidden history mcp_host open_store redact register_model
+register_provider register_tool said_by_user search_documents spent stats tool unmarked usage
 """.split()  # noqa: SIM905  # a list of names is easier to read, and to change, as a text
 
 HEAVY = ("aiohttp", "alembic", "anyio", "docstring_parser", "mcp", "rich", "sqlalchemy", "typer")

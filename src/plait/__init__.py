@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from plait.agent import create_agent as create_agent
     from plait.attachments import attachment as attachment
     from plait.builtin import search_documents as search_documents
+    from plait.checks import InputCheck as InputCheck
+    from plait.checks import OutputCheck as OutputCheck
+    from plait.checks import ToolCallCheck as ToolCallCheck
+    from plait.checks import ToolResultCheck as ToolResultCheck
     from plait.clients.chat import AsyncOpenRouterClient as AsyncOpenRouterClient
     from plait.clients.completions import ChatCompletion as ChatCompletion
     from plait.clients.completions import ChatCompletionChunk as ChatCompletionChunk
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
     from plait.clients.sync import OpenRouterClient as OpenRouterClient
     from plait.clients.sync import ToolClient as ToolClient
     from plait.clients.tools import AsyncToolClient as AsyncToolClient
+    from plait.context import ContextWindow as ContextWindow
     from plait.context import LastN as LastN
     from plait.context import MemoryStrategy as MemoryStrategy
     from plait.context import get_memory_strategy as get_memory_strategy
@@ -53,8 +58,8 @@ if TYPE_CHECKING:
     from plait.errors import MCPError as MCPError
     from plait.errors import MissingExtra as MissingExtra
     from plait.errors import ModelError as ModelError
-    from plait.errors import NothingToResume as NothingToResume
     from plait.errors import NotReplayable as NotReplayable
+    from plait.errors import NothingToResume as NothingToResume
     from plait.errors import OpenRouterAPIError as OpenRouterAPIError
     from plait.errors import OpenRouterConnectionError as OpenRouterConnectionError
     from plait.errors import OpenRouterError as OpenRouterError
@@ -98,7 +103,10 @@ if TYPE_CHECKING:
     from plait.events import ToolCallStarted as ToolCallStarted
     from plait.events import Usage as Usage
     from plait.events import UsageDelta as UsageDelta
+    from plait.explaining import ExplainedPart as ExplainedPart
+    from plait.explaining import Explanation as Explanation
     from plait.frozen import Frozen as Frozen
+    from plait.guardrails import Guardrails as Guardrails
     from plait.hooks import AfterRequest as AfterRequest
     from plait.hooks import BeforeRequest as BeforeRequest
     from plait.hooks import BudgetExceeded as BudgetExceeded
@@ -111,6 +119,9 @@ if TYPE_CHECKING:
     from plait.hooks import TokenReceived as TokenReceived
     from plait.hooks import Veto as Veto
     from plait.interrupts import Secret as Secret
+    from plait.judge import InjectionJudge as InjectionJudge
+    from plait.limits import Budget as Budget
+    from plait.limits import spent as spent
     from plait.log import hidden as hidden
     from plait.log import history as history
     from plait.log import stats as stats
@@ -135,11 +146,17 @@ if TYPE_CHECKING:
     from plait.messages import ToolResult as ToolResult
     from plait.messages import UserMessage as UserMessage
     from plait.options import RunOptions as RunOptions
+    from plait.patterns import forbid as forbid
+    from plait.patterns import redact as redact
     from plait.plain import FrozenDict as FrozenDict
     from plait.portal import SyncStream as SyncStream
+    from plait.prices import Price as Price
+    from plait.prices import Prices as Prices
     from plait.promises import Promise as Promise
     from plait.promises import Scope as Scope
     from plait.promises import StreamedPromise as StreamedPromise
+    from plait.provenance import said_by_user as said_by_user
+    from plait.provenance import unmarked as unmarked
     from plait.providers.base import Provider as Provider
     from plait.providers.base import Request as Request
     from plait.providers.base import Settings as Settings
@@ -158,9 +175,9 @@ if TYPE_CHECKING:
     from plait.providers.recording import Recording as Recording
     from plait.providers.recording import Replay as Replay
     from plait.providers.recording import cassette as cassette
-    from plait.providers.retry import Retrying as Retrying
     from plait.providers.retry import RetryPolicy as RetryPolicy
     from plait.providers.retry import RetryRule as RetryRule
+    from plait.providers.retry import Retrying as Retrying
     from plait.providers.vendors import ChatForm as ChatForm
     from plait.providers.vendors import Vendor as Vendor
     from plait.run import RunContext as RunContext
@@ -170,6 +187,7 @@ if TYPE_CHECKING:
     from plait.run import StopSignal as StopSignal
     from plait.store.base import Store as Store
     from plait.store.catalog import open_store as open_store
+    from plait.store.ledger import Spending as Spending
     from plait.store.memory import MemoryStore as MemoryStore
     from plait.streams import AgentRun as AgentRun
     from plait.streams import OutputStream as OutputStream
@@ -187,6 +205,12 @@ _HOME = {
     ),
     "plait.attachments": ("attachment",),
     "plait.builtin": ("search_documents",),
+    "plait.checks": (
+        "InputCheck",
+        "OutputCheck",
+        "ToolCallCheck",
+        "ToolResultCheck",
+    ),
     "plait.clients.chat": ("AsyncOpenRouterClient",),
     "plait.clients.completions": (
         "ChatCompletion",
@@ -208,6 +232,7 @@ _HOME = {
     ),
     "plait.clients.tools": ("AsyncToolClient",),
     "plait.context": (
+        "ContextWindow",
         "LastN",
         "MemoryStrategy",
         "get_memory_strategy",
@@ -283,7 +308,12 @@ _HOME = {
         "Usage",
         "UsageDelta",
     ),
+    "plait.explaining": (
+        "ExplainedPart",
+        "Explanation",
+    ),
     "plait.frozen": ("Frozen",),
+    "plait.guardrails": ("Guardrails",),
     "plait.hooks": (
         "AfterRequest",
         "BeforeRequest",
@@ -298,6 +328,11 @@ _HOME = {
         "Veto",
     ),
     "plait.interrupts": ("Secret",),
+    "plait.judge": ("InjectionJudge",),
+    "plait.limits": (
+        "Budget",
+        "spent",
+    ),
     "plait.log": (
         "hidden",
         "history",
@@ -328,12 +363,24 @@ _HOME = {
         "UserMessage",
     ),
     "plait.options": ("RunOptions",),
+    "plait.patterns": (
+        "forbid",
+        "redact",
+    ),
     "plait.plain": ("FrozenDict",),
     "plait.portal": ("SyncStream",),
+    "plait.prices": (
+        "Price",
+        "Prices",
+    ),
     "plait.promises": (
         "Promise",
         "Scope",
         "StreamedPromise",
+    ),
+    "plait.provenance": (
+        "said_by_user",
+        "unmarked",
     ),
     "plait.providers.base": (
         "Provider",
@@ -381,6 +428,7 @@ _HOME = {
     ),
     "plait.store.base": ("Store",),
     "plait.store.catalog": ("open_store",),
+    "plait.store.ledger": ("Spending",),
     "plait.store.memory": ("MemoryStore",),
     "plait.streams": (
         "AgentRun",

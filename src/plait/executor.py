@@ -229,7 +229,12 @@ async def _carry_out(
             _put_secrets(arguments, context)
         errand = errands.begin(call.name, context.run_id)
         try:
-            work = tool.execute(**arguments) if prepared.kind == "async" else _work(tool, prepared, arguments, mask)
+            if prepared.home is not None:
+                from plait.isolation import call_isolated  # most programs need not pay for it
+
+                work = call_isolated(prepared.home, call, context, tool.max_result)
+            else:
+                work = tool.execute(**arguments) if prepared.kind == "async" else _work(tool, prepared, arguments, mask)
             value = await drive(work, DEFAULT_TOOL_TIMEOUT if tool.timeout is None else tool.timeout)
         except (CancelledItself, TimeUp) as ending:
             raise ToolError(_ended(tool, prepared, ending)) from None  # what else it raised is nobody's business
@@ -288,7 +293,11 @@ def _ended(tool: Tool, prepared: Prepared, ending: CancelledItself | TimeUp) -> 
     """Say how a tool was ended that gave no result."""
     if isinstance(ending, CancelledItself):
         return f"the tool {tool.name!r} cancelled itself"
-    if prepared.kind in {"sync", "generator"}:
+    if prepared.home is not None:
+        from plait.isolation import MAY_HAVE_HAPPENED
+
+        what = f"was killed, with all that it started; {MAY_HAVE_HAPPENED}"
+    elif prepared.kind in {"sync", "generator"}:
         logger.warning("the sync tool %r is still in its thread; threads left so: %d", tool.name, WORKERS.left)
         what = "may still be at work, because a function in a thread cannot be stopped: find out before you repeat it"
     else:

@@ -13,6 +13,7 @@ import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
+from math import inf
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, Literal, ParamSpec, TypeVar
 
@@ -29,6 +30,8 @@ from plait.signatures import function_name, plain_function, read_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from plait.homes import Home  # noqa: TC004  # msgspec would need it to read one, which nobody does
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -56,6 +59,7 @@ class Prepared(msgspec.Struct, frozen=True, eq=False):
         injected: the parameters that the run fills, each with what goes there.
         optional: those of them that may stay away.
         kind: how the function runs: a coroutine, in a thread, or as a generator of pieces.
+        home: where a process of its own finds it; None for a tool that runs in this one.
     """
 
     definition: ToolDefinition
@@ -64,6 +68,7 @@ class Prepared(msgspec.Struct, frozen=True, eq=False):
     injected: tuple[tuple[str, str], ...]
     optional: frozenset[str]
     kind: Kind
+    home: Home | None = None
 
 
 class Tool:
@@ -79,6 +84,8 @@ class Tool:
         idempotent: a call that may have happened before a crash may be made again.
         exclusive: no other call of the same turn runs meanwhile.
         max_result: characters of a result that the model gets.
+        isolate: each call runs in a process of its own, which is killed when its time is up. The class is made anew
+            there, so its ``__init__`` takes no arguments.
     """
 
     __slots__ = ("__weakref__", "_prepared")
@@ -89,6 +96,7 @@ class Tool:
     idempotent: bool = False
     exclusive: bool = False
     max_result: int = DEFAULT_TOOL_RESULT_CHARACTERS
+    isolate: bool = False
 
     _prepared: Prepared
 
@@ -129,6 +137,7 @@ class FunctionTool(Tool, Generic[P, R_co]):
     idempotent: bool = False
     exclusive: bool = False
     max_result: int = DEFAULT_TOOL_RESULT_CHARACTERS
+    isolate: bool = False
     method: bool = False
 
     def __post_init__(self) -> None:
@@ -210,12 +219,12 @@ def prepare(tool: Tool) -> Prepared:
 class _Renamed(Tool):
     """A tool under another name; in all else it is the one that it stands for."""
 
-    __slots__ = ("_tool", "description", "exclusive", "idempotent", "max_result", "name", "timeout")
+    __slots__ = ("_tool", "description", "exclusive", "idempotent", "isolate", "max_result", "name", "timeout")
 
     def __init__(self, tool: Tool, definition: ToolDefinition) -> None:
         self.name, self.description = definition.name, definition.description
         self.timeout, self.idempotent, self.exclusive = tool.timeout, tool.idempotent, tool.exclusive
-        self.max_result = tool.max_result
+        self.max_result, self.isolate = tool.max_result, tool.isolate
         self._tool = tool
         self._prepared = msgspec.structs.replace(prepare(tool), definition=definition)
 
@@ -239,6 +248,52 @@ def renamed(tool: Tool, name: str, description: str) -> Tool:
     check_name(name, tool.name)
     check_description(name, description)
     return _Renamed(tool, replace(prepare(tool).definition, name=name, description=description))
+
+
+def isolated(prepared: Prepared, target: object, *, by_hand: bool) -> Prepared:
+    """Prepare a tool for a process of its own.
+
+    Args:
+        prepared: what was found out about it.
+        target: its function, or its class.
+        by_hand: somebody wrote its schema.
+
+    Raises:
+        ConfigurationError: another process cannot find it, or cannot give it what it takes.
+    """
+    from plait.homes import home_of  # most programs need not pay for it
+
+    definition = prepared.definition
+    for name, source in prepared.injected:
+        if source == "context":
+            msg = (
+                f"the tool {definition.name!r} cannot be isolated: its parameter {name!r} is a RunContext, whose deps "
+                "cannot cross into another process; take user_id, thread_id, agent_name or a Secret instead"
+            )
+            raise ConfigurationError(msg)
+    home = home_of(target, definition.name, definition.parameters if by_hand else None)
+    return msgspec.structs.replace(prepared, home=home)
+
+
+def findable(prepared: Prepared, target: object) -> Prepared:
+    """Give what was found out about a tool whose function or class, where it is isolated, stands at its home.
+
+    Raises:
+        ConfigurationError: another process would find something else there, or nothing.
+    """
+    if prepared.home is not None:
+        from plait.homes import confirm
+
+        confirm(prepared.home, target, prepared.definition.name)
+    return prepared
+
+
+def in_this_process(tool: Tool, name: str, max_result: int) -> Tool:
+    """Give an isolated tool as one that runs here, under another name and without a time limit of its own."""
+    here = _Renamed(tool, replace(prepare(tool).definition, name=name))
+    here.timeout, here.max_result, here.isolate = inf, max_result, False
+    here._prepared = msgspec.structs.replace(here._prepared, home=None)  # noqa: SLF001  # of this module
+    return here
 
 
 class Toolbox(msgspec.Struct, frozen=True, eq=False):
@@ -292,9 +347,22 @@ def _prepare(tool: Tool) -> Prepared:
         if not isinstance(definition, ToolDefinition):
             msg = f"get_definition of the tool {tool.name!r} gave {type(definition).__name__}, not a ToolDefinition"
             raise ConfigurationError(msg)
-        return by_hand(definition, tool.execute)
+        prepared = by_hand(definition, tool.execute)
+        return _isolated_class(tool, prepared, written=True) if tool.isolate else prepared
     schema = msgspec.structs.replace(function_schema(tool.execute, source_of), name=tool.name)
-    return by_signature(schema, tool.get_definition(), tool.execute)
+    prepared = by_signature(schema, tool.get_definition(), tool.execute)
+    return _isolated_class(tool, prepared, written=False) if tool.isolate else prepared
+
+
+def _isolated_class(tool: Tool, prepared: Prepared, *, written: bool) -> Prepared:
+    kind = type(tool)
+    if kind.__init__ is not object.__init__ and len(inspect.signature(kind.__init__).parameters) > 1:
+        msg = (
+            f"the tool {tool.name!r} cannot be isolated: its class is made anew in another process, where nobody has "
+            f"the arguments of {kind.__name__}.__init__; let it take none"
+        )
+        raise ConfigurationError(msg)
+    return findable(isolated(prepared, kind, by_hand=written), kind)
 
 
 def by_signature(schema: FunctionSchema, definition: ToolDefinition, function: Callable[..., Any]) -> Prepared:

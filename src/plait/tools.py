@@ -33,6 +33,9 @@ from plait.toolbase import (
     by_signature,
     check_description,
     check_name,
+    findable,
+    in_this_process,
+    isolated,
     prepare,
     renamed,
     same_name,
@@ -44,7 +47,7 @@ if TYPE_CHECKING:
 
 _KEPT: Final = "__plait_tool__"
 _FORM_KEYS: Final = frozenset({"name", "description", "function_schema", "func"})
-_OPTIONS: Final = frozenset({"timeout", "idempotent", "exclusive", "max_result"})
+_OPTIONS: Final = frozenset({"timeout", "idempotent", "exclusive", "max_result", "isolate"})
 
 
 @overload
@@ -61,6 +64,7 @@ def tool(
     exclusive: bool = False,
     strict: bool | None = None,
     max_result: int = DEFAULT_TOOL_RESULT_CHARACTERS,
+    isolate: bool = False,
 ) -> Callable[[Callable[P, R_co]], FunctionTool[P, R_co]]: ...
 
 
@@ -75,6 +79,7 @@ def tool(
     exclusive: bool = False,
     strict: bool | None = None,
     max_result: int = DEFAULT_TOOL_RESULT_CHARACTERS,
+    isolate: bool = False,
 ) -> Any:
     """Make a function a tool, and register it by its name.
 
@@ -93,6 +98,7 @@ def tool(
         strict: False for a schema with optional parameters, True to refuse what has no strict one; None for strict
             where it can be.
         max_result: characters of a result that the model gets.
+        isolate: each call runs in a process of its own, which is killed, with what it started, when its time is up.
 
     Returns:
         A `FunctionTool`, which can still be called as the function; or a decorator that makes one.
@@ -106,13 +112,21 @@ def tool(
             msg = f"@tool goes on a function, not on {_described(function)}"
             raise ConfigurationError(msg)
         method = _is_method(function)
+        if method and isolate:
+            msg = (
+                f"the tool {function_name(function)!r} is a method and cannot be isolated: its object cannot cross "
+                "into another process; write it as a function at the top of a module"
+            )
+            raise ConfigurationError(msg)
         schema = function_schema(function, source_of, skip_first=method, strict=strict)
         made = _function_tool(
             function,
             name or schema.name,
             schema.description if description is None else description,
             schema,
-            _Options(timeout=timeout, idempotent=idempotent, exclusive=exclusive, max_result=max_result),
+            _Options(
+                timeout=timeout, idempotent=idempotent, exclusive=exclusive, max_result=max_result, isolate=isolate
+            ),
         )
         return replace(made, method=True) if method else _registered(made)
 
@@ -132,6 +146,7 @@ class _Options(msgspec.Struct, frozen=True, kw_only=True):
     idempotent: bool = False
     exclusive: bool = False
     max_result: int = DEFAULT_TOOL_RESULT_CHARACTERS
+    isolate: bool = False
 
 
 _DEFAULTS: Final = _Options()
@@ -159,6 +174,8 @@ def _function_tool(
         if isinstance(schema, FunctionSchema)
         else by_hand(definition, function)
     )
+    if options.isolate:
+        prepared = isolated(prepared, function, by_hand=not isinstance(schema, FunctionSchema))
     return FunctionTool(
         name=name,
         description=description,
@@ -168,6 +185,7 @@ def _function_tool(
         idempotent=options.idempotent,
         exclusive=options.exclusive,
         max_result=options.max_result,
+        isolate=options.isolate,
     )
 
 
@@ -182,7 +200,7 @@ def as_tool(form: ToolForm) -> Tool:
         form: a `Tool`; a function, method or other callable; or a mapping with ``func``, and optionally ``name``,
             ``description``, ``function_schema`` (parameters alone, ``{"name", "description", "parameters"}``, or
             ``{"type": "function", "function": {...}}``; it is used as given), ``timeout``, ``idempotent``,
-            ``exclusive`` and ``max_result``.
+            ``exclusive``, ``max_result`` and ``isolate``.
 
     Raises:
         ConfigurationError: it is no tool; the sentence says why.
@@ -191,10 +209,9 @@ def as_tool(form: ToolForm) -> Tool:
         if isinstance(form, FunctionTool) and form.method:
             msg = f"the tool {form.name!r} is a method; take it from an object, as in tools=[thing.{form.name}]"
             raise ConfigurationError(msg)
-        prepare(form)
-        return form
+        return _findable(form)
     if isinstance(form, Mapping):
-        return _from_mapping(form)
+        return _findable(_from_mapping(form))
     if isinstance(form, type) or not callable(form):
         hint = f"; pass an instance: {form.__name__}()" if isinstance(form, type) and issubclass(form, Tool) else ""
         msg = f"{_described(form)} is no tool: give a function, a Tool, a dict with 'func', or a registered name{hint}"
@@ -203,6 +220,14 @@ def as_tool(form: ToolForm) -> Tool:
     if inspect.ismethod(function):  # a new object each time; its schema is kept on the function behind it
         return _from_function(function)
     return keep_on(function, _KEPT, None, lambda: _from_function(function))
+
+
+def _findable(made: Tool) -> Tool:
+    """Give a tool that can be used: an isolated one stands where another process will look for it."""
+    prepared = prepare(made)
+    if isinstance(made, FunctionTool):  # a class was looked for when it was prepared
+        findable(prepared, made.function)
+    return made
 
 
 def _from_function(function: Callable[..., Any]) -> FunctionTool[..., Any]:
@@ -348,7 +373,7 @@ def find_tools(
 def _find(name: str, ready_made: Mapping[str, Callable[[], Tool]]) -> Tool:
     known = _REGISTRY.get(name, ())
     if len(known) == 1:
-        return known[0][1]
+        return _findable(known[0][1])
     if known:
         places = " and ".join(f"{place.module}.{place.qualname}" for place, _ in known)
         msg = f"{name!r} stands for several tools: {places}; pass the tool itself, or give one of them another name"
@@ -370,6 +395,7 @@ __all__ = [
     "as_tool",
     "execute",
     "find_tools",
+    "in_this_process",
     "read_definition",
     "register_tool",
     "renamed",
