@@ -58,8 +58,8 @@ _COSTS: Final[tuple[tuple[bytes, float, float], ...]] = (
     (b"AA", 0.23, 0.26),
     (b"a0", 0.39, 0.31),  # identifiers, base64
     (b"0a", 1.30, 1.30),
-    (b"A0", 1.50, 1.50),
-    (b"0A", 1.30, 1.30),
+    (b"A0", 2.10, 2.30),
+    (b"0A", 1.90, 2.10),
     (b"0", 0.30, 0.33),  # numbers
     (b" 0", 0.65, 0.50),
     (b".0", 0.85, 0.84),
@@ -111,7 +111,7 @@ class Estimate:
         if not text:
             return 0
         data = text.encode("utf-8", "surrogatepass")
-        kinds = (b" " + data).translate(_KINDS, _INSIDE)
+        kinds = b" %b " % data.translate(_KINDS, _INSIDE)
         costs = self._ascii if text.isascii() else self._costs
         tokens = sum([cost * kinds.count(pattern) for pattern, cost in costs])
         return min(max(round(tokens), 1), len(data))
