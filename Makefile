@@ -23,7 +23,7 @@ help:  ## list the targets
 demo: $(VENV)/.run  ## show what plait can do, without a key or a network
 	@$(BIN)/plait demo
 
-test: $(VENV)/.dev $(VENV)/.mcp  ## run every check: style, types, layers, tests with coverage
+test: $(VENV)/.dev $(VENV)/.mcp $(VENV)/.tables  ## run every check: style, types, layers, tests with coverage
 	@$(MAKE) --no-print-directory --keep-going check-ruff check-format check-types check-layers check-tests \
 		|| { echo "plait: some checks failed; the steps above say which"; exit 1; }
 	@echo "plait: all checks passed"
@@ -33,7 +33,7 @@ bench: $(VENV)/.dev  ## measure what plait costs beside a hand-written loop (fiv
 
 lint: check-ruff check-format check-types check-layers  ## run the checks that need no test run
 
-faults: $(VENV)/.dev $(VENV)/.mcp  ## run the tests of the fault matrix and show it row by row (ROWS="L T04": those only)
+faults: $(VENV)/.dev $(VENV)/.mcp $(VENV)/.tables  ## run the tests of the fault matrix and show it row by row (ROWS="L T04": those only)
 	@$(BIN)/python tests/faults/report.py $(ROWS)
 
 soak: $(VENV)/.dev  ## prove at length what the tests prove in short (ARGS=--help tells how)
@@ -60,7 +60,7 @@ check-layers: $(VENV)/.dev
 	@$(BIN)/python -c 'import sys; from importlinter.cli import lint_imports_command; sys.exit(lint_imports_command())' \
 		> $(VENV)/layers.log 2>&1 || { cat $(VENV)/layers.log; exit 1; }
 
-check-tests: $(VENV)/.dev $(VENV)/.mcp
+check-tests: $(VENV)/.dev $(VENV)/.mcp $(VENV)/.tables
 	@echo "plait: pytest"
 	@$(BIN)/python -m coverage erase
 	@$(BIN)/python -m coverage run -m pytest
@@ -137,6 +137,17 @@ $(MCP)/.node: $(MCP)/.python requirements/node/package.json requirements/node/pa
 	done; cat $(MCP)/install.log; echo "plait: the installation failed; the lines above say why" >&2; exit 1
 	@touch $@
 
+# The tables that tiktoken would download, out of a package that carries them; the rest of it is thrown away.
+$(VENV)/.tables: $(VENV)/.made requirements/tables.txt
+	@rm -rf $(VENV)/tables $(VENV)/tables.whole
+	@if $(MAKE) --no-print-directory $(VENV)/tables; then touch $@; \
+	elif [ "$$CI" = true ]; then exit 1; \
+	else echo "plait: without tiktoken's tables; the tests that need them are skipped" >&2; fi
+
+$(VENV)/tables:
+	$(call install,$(VENV),requirements/tables.txt,--no-deps --target $(VENV)/tables.whole)
+	@mv $(VENV)/tables.whole/llama_index/core/_static/tiktoken_cache $@ && rm -rf $(VENV)/tables.whole
+
 # --- pinned requirements --------------------------------------------------------------------------------------------
 
 # Compiled with the oldest Python, which needs the most packages. Local package folders are set aside, so that the hashes
@@ -155,6 +166,10 @@ lock:  ## pin the requirements anew (UPGRADE=--upgrade: the newest releases); ne
 	@$(COMPILE) -c requirements/dev.txt -o requirements/run.txt pyproject.toml requirements/run.in
 	@echo "plait: requirements/mcp-servers.txt"
 	@$(COMPILE) --no-strip-extras -o requirements/mcp-servers.txt requirements/mcp-servers.in
+	@echo "plait: requirements/tables.txt (a minute)"
+	@$(COMPILE) -o $(VENV)-lock/tables.txt requirements/tables.in
+	@{ echo "#"; echo "# The pin of requirements/tables.in alone, without what it needs; made by 'make lock'."; echo "#"; \
+		awk '/^[^ #]/ { keep = /^llama-index-core==/ } keep && !/^#/' $(VENV)-lock/tables.txt; } > requirements/tables.txt
 	@echo "plait: requirements/lock.txt"
 	@$(COMPILE) -o requirements/lock.txt requirements/lock.in
 	@echo "plait: requirements/node/package-lock.json"

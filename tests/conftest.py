@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import logging
 import os
+import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,18 @@ def shared() -> Path:
             pytest.fail(reason)
         pytest.skip(reason)
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def tables() -> Path:
+    """The folder of tiktoken's tables, as installed by ``make test``."""
+    folder = Path(sys.prefix) / "tables"
+    if not folder.is_dir():
+        reason = f"needs tiktoken's tables in {str(folder)!r}; 'make test' installs them"
+        if IN_CI:
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -118,6 +118,7 @@ def pinned(name: str) -> dict[str, tuple[str, int]]:
         ("run.txt", ["pyproject.toml", "run.in"]),
         ("dev.txt", ["pyproject.toml", "run.in", "dev.in"]),
         ("mcp-servers.txt", ["mcp-servers.in"]),
+        ("tables.txt", ["tables.in"]),
         ("lock.txt", ["lock.in"]),
     ],
 )
@@ -132,7 +133,7 @@ def test_pinned_requirements_are_in_step(name: str, sources: list[str]) -> None:
 
 
 def test_every_pin_has_the_hashes_of_its_whole_release() -> None:
-    pins = {name: pinned(name) for name in ("run.txt", "dev.txt", "mcp-servers.txt", "lock.txt")}
+    pins = {name: pinned(name) for name in ("run.txt", "dev.txt", "mcp-servers.txt", "tables.txt", "lock.txt")}
     assert [(name, package) for name, held in pins.items() for package, (_, hashes) in held.items() if not hashes] == []
     # A release with compiled parts has a wheel for each Python and machine; one hash means a local wheel was pinned.
     assert min(pins["dev.txt"][package][1] for package in ("aiohttp", "msgspec", "pydantic-core")) > 20
