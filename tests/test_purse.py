@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plait.errors import ConfigurationError, StoreUnavailable
+from plait.errors import (
+    ConfigurationError,
+    ProviderError,
+    RateLimited,
+    StoreUnavailable,
+    StreamTruncated,
+    TransportError,
+)
 from plait.events import Usage
 from plait.limits import Budget, Exceeded
 from plait.messages import UserMessage
@@ -301,6 +308,43 @@ async def test_without_figures_an_estimate_stands() -> None:
     assert await chat(ledger) == Spending(nanos=450_000, tokens=225, estimated_nanos=450_000, estimated_tokens=225)
     await silent.settle(None)
     assert await chat(ledger) == Spending(nanos=450_000, tokens=225, estimated_nanos=450_000, estimated_tokens=225)
+
+
+async def test_a_cut_answer_is_priced_from_what_was_received() -> None:
+    ledger = MemoryStore()
+    held = purse(Budget(max_cost=1), ledger=ledger)
+    told = Usage(input_tokens=80, output_tokens=1, cache_read_tokens=10, cost=0.5)
+
+    await (await reserved(held)).settle(told, output_tokens=30)
+    assert await chat(ledger) == Spending(nanos=380_000, tokens=110, estimated_nanos=380_000, estimated_tokens=110)
+    await (await reserved(held)).settle(told, output_tokens=0)
+    assert await chat(ledger) == Spending(nanos=470_000, tokens=191, estimated_nanos=470_000, estimated_tokens=191)
+
+
+@pytest.mark.parametrize(
+    ("error", "usage", "received", "tokens"),
+    [
+        (ProviderError("overloaded", status=529), None, 0, 0),
+        (RateLimited("slow down", status=429), None, 0, 0),
+        (ConfigurationError("no place for an image"), None, 0, 0),
+        (ProviderError("overloaded", status=None), None, 7, 107),
+        (ProviderError("overloaded", status=None), Usage(input_tokens=90), 0, 90),
+        (TransportError("it broke"), None, 0, 100),
+        (StreamTruncated("it ended"), Usage(input_tokens=90, output_tokens=1), 7, 97),
+        (asyncio.CancelledError(), None, 7, 107),
+        (asyncio.CancelledError(), None, 0, 100),
+    ],
+)
+async def test_what_a_request_that_broke_off_used(
+    error: BaseException, usage: Usage | None, received: int, tokens: int
+) -> None:
+    ledger = MemoryStore()
+    call = await reserved(purse(Budget(max_cost=1), ledger=ledger))
+
+    await call.broke_off(error, usage, output_tokens=received)
+
+    now = await chat(ledger)
+    assert (now.tokens, now.estimated_tokens) == (tokens, tokens)
 
 
 async def test_what_was_not_sent_is_given_back() -> None:

@@ -16,7 +16,7 @@ from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING, Any, Final
 
-from plait.errors import ConfigurationError, StoreError
+from plait.errors import ConfigurationError, ProviderError, StoreError
 from plait.events import Usage
 from plait.ids import new_id
 from plait.limits import Budget, Exceeded, number
@@ -204,7 +204,7 @@ def _together(claims: Iterable[Claim]) -> tuple[Claim, ...]:
 
 
 class Reservation:
-    """What a request may use, until it is settled: once, by `settle` or `release`.
+    """What a request may use, until it is settled: once, by `settle`, `broke_off` or `release`.
 
     Attributes:
         request: the request to send: where a budget can stop it, its ``max_tokens`` is set, and cut to what is left.
@@ -243,8 +243,9 @@ class Reservation:
 
         Args:
             usage: what the provider told, or None.
-            output_tokens: where it told nothing, the tokens that were received, counted here; what they cost is an
-                estimate then. None leaves all that was reserved as the estimate.
+            output_tokens: of an answer that was cut, or that came without its figures: the tokens that were received,
+                counted here. What it used is an estimate then. None says that ``usage`` is all there is; without
+                either, all that was reserved stays as the estimate.
             provider: who answered, where that is another than was asked.
             model: the model that answered, as the answer names it.
 
@@ -252,15 +253,44 @@ class Reservation:
             The budgets with ``stop=False`` that are passed now; each is told once by each purse.
         """
         used = usage
-        if used is None and output_tokens is not None:
-            used = Usage(input_tokens=self._input_tokens, output_tokens=output_tokens)
+        if output_tokens is not None:
+            told = Usage(input_tokens=self._input_tokens) if usage is None else usage
+            longest = max(output_tokens, told.output_tokens)  # what was told in the middle of an answer is too little
+            used = told.model_copy(update={"output_tokens": longest, "cost": None})
         if used is None:
             return await self._end(None, None, estimated=True)
         nanos = self._nanos(used, provider or self._provider.name, model or self._provider.model)
-        return await self._end(used.total_tokens, nanos, estimated=usage is None)
+        return await self._end(used.total_tokens, nanos, estimated=output_tokens is not None)
+
+    async def broke_off(
+        self,
+        error: BaseException,
+        usage: Usage | None,
+        *,
+        output_tokens: int,
+        provider: str | None = None,
+        model: str | None = None,
+    ) -> tuple[Exceeded, ...]:
+        """Settle a request that ended before its answer did: by an error, a stop or a cancellation.
+
+        Nobody is charged for one that was not sent, or got an error for an answer; any other may have been read.
+
+        Args:
+            error: what ended it.
+            usage: what the provider had told until then, or None.
+            output_tokens: the tokens that were received, counted here.
+            provider: as for `settle`.
+            model: as for `settle`.
+
+        Returns:
+            As `settle`.
+        """
+        if isinstance(error, ConfigurationError | ProviderError) and usage is None and not output_tokens:
+            return await self._end(0, 0, estimated=False)
+        return await self.settle(usage, output_tokens=output_tokens, provider=provider, model=model)
 
     async def release(self) -> None:
-        """Give back all that was reserved: nothing was sent, or an error answer came, for which nobody is charged."""
+        """Give back all that was reserved: nothing was sent."""
         await self._end(0, 0, estimated=False)
 
     def _nanos(self, used: Usage, provider: str, model: str) -> int | None:
