@@ -115,7 +115,7 @@ class Household:
                 fold.add(deltas)
             assert fold.usage is not None
             if chance.random() < 0.1:  # it was stopped before its end, and what was received is counted here
-                await call.settle(None, output_tokens=fold.usage.output_tokens)
+                await call.settle(fold.usage.model_copy(update={"estimated": True}))
             else:
                 await call.settle(fold.usage)
             tell(told, "settled", fold.usage.input_tokens, fold.usage.output_tokens)
