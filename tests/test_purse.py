@@ -44,7 +44,10 @@ THINKING = {"thinking": {"type": "enabled", "budget_tokens": 1_000}}
 
 
 def purse(
-    *budgets: Budget, ledger: Ledger | None = None, prices: PriceLike | Prices | None = PRICE, **whose: str
+    *budgets: Budget,
+    ledger: Ledger | None = None,
+    prices: PriceLike | dict[str, Price] | Prices | None = PRICE,
+    **whose: str,
 ) -> Purse:
     known = prices if isinstance(prices, Prices) else Prices(prices)
     ids = {"user_id": "ann", "thread_id": "thr_1", "run_id": "run_1"} | whose
