@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plait.errors import ConfigurationError, StoreUnavailable
+from plait.errors import (
+    ConfigurationError,
+    ProviderError,
+    RateLimited,
+    StoreUnavailable,
+    StreamTruncated,
+    TransportError,
+)
 from plait.events import Usage
 from plait.limits import Budget, Exceeded
 from plait.messages import UserMessage
@@ -37,7 +44,10 @@ THINKING = {"thinking": {"type": "enabled", "budget_tokens": 1_000}}
 
 
 def purse(
-    *budgets: Budget, ledger: Ledger | None = None, prices: PriceLike | Prices | None = PRICE, **whose: str
+    *budgets: Budget,
+    ledger: Ledger | None = None,
+    prices: PriceLike | dict[str, Price] | Prices | None = PRICE,
+    **whose: str,
 ) -> Purse:
     known = prices if isinstance(prices, Prices) else Prices(prices)
     ids = {"user_id": "ann", "thread_id": "thr_1", "run_id": "run_1"} | whose
@@ -46,6 +56,10 @@ def purse(
 
 def asking(**settings: Any) -> Request:
     return Request(messages=REQUEST.messages, settings=Settings(**settings))
+
+
+def guessed(input_tokens: int, output_tokens: int, **more: Any) -> Usage:
+    return Usage(input_tokens=input_tokens, output_tokens=output_tokens, estimated=True, **more)
 
 
 async def reserved(held: Purse, tokens: int = 100, request: Request = REQUEST, **how: bool) -> Reservation:
@@ -126,7 +140,7 @@ async def test_an_estimate_of_the_input_is_taken_a_fifth_higher() -> None:
     first = await reserved(held, 101, exact=False)
 
     assert first.request.settings.max_tokens == 1_000 - 122
-    await first.settle(None, output_tokens=9)
+    await first.settle(guessed(101, 9))
     assert await chat(ledger) == Spending(nanos=191_000, tokens=110, estimated_nanos=191_000, estimated_tokens=110)
 
 
@@ -234,7 +248,7 @@ async def test_a_budget_in_tokens_needs_none_and_counts_what_was_not_priced() ->
 
     await calls[0].settle(Usage(input_tokens=90, output_tokens=10))
     await calls[1].settle(Usage(input_tokens=90, output_tokens=10, cost=0.25))
-    await calls[2].settle(None, output_tokens=5)
+    await calls[2].settle(guessed(100, 5))
 
     assert await chat(ledger) == Spending(
         nanos=250_000_000, tokens=100 + 100 + 105 + 110, estimated_tokens=215, unpriced=3
@@ -297,10 +311,44 @@ async def test_without_figures_an_estimate_stands() -> None:
     held = purse(Budget(max_cost=1), ledger=ledger)
     stopped, silent = [await reserved(held, request=asking(max_tokens=20)) for _ in range(2)]
 
-    await stopped.settle(None, output_tokens=5)
+    await stopped.settle(guessed(100, 5))
     assert await chat(ledger) == Spending(nanos=450_000, tokens=225, estimated_nanos=450_000, estimated_tokens=225)
     await silent.settle(None)
     assert await chat(ledger) == Spending(nanos=450_000, tokens=225, estimated_nanos=450_000, estimated_tokens=225)
+
+
+async def test_a_cut_answer_is_priced_from_what_was_received() -> None:
+    ledger = MemoryStore()
+    held = purse(Budget(max_cost=1), ledger=ledger, prices={"m": PRICE})
+    await (await reserved(held)).settle(guessed(80, 30, cost=0.5))
+    assert await chat(ledger) == Spending(nanos=380_000, tokens=110, estimated_nanos=380_000, estimated_tokens=110)
+
+    unknown = purse(Budget(max_tokens=9_000), ledger=(other := MemoryStore()), prices=None)
+    await (await reserved(unknown)).settle(guessed(80, 30, cost=0.5))
+    assert await chat(other) == Spending(tokens=110, estimated_tokens=110, unpriced=1)
+
+
+@pytest.mark.parametrize(
+    ("error", "begun", "tokens"),
+    [
+        (ProviderError("overloaded", status=529), False, 0),
+        (RateLimited("slow down", status=429), False, 0),
+        (ConfigurationError("no place for an image"), False, 0),
+        (ProviderError("overloaded", status=None), True, 107),
+        (TransportError("it broke"), False, 107),
+        (StreamTruncated("it ended"), True, 107),
+        (asyncio.CancelledError(), True, 107),
+        (asyncio.CancelledError(), False, 107),
+    ],
+)
+async def test_what_a_request_that_broke_off_used(error: BaseException, begun: bool, tokens: int) -> None:
+    ledger = MemoryStore()
+    call = await reserved(purse(Budget(max_cost=1), ledger=ledger))
+
+    await call.broke_off(error, guessed(100, 7), begun=begun)
+
+    now = await chat(ledger)
+    assert (now.tokens, now.estimated_tokens) == (tokens, tokens)
 
 
 async def test_what_was_not_sent_is_given_back() -> None:

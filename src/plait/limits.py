@@ -173,8 +173,13 @@ class Exceeded:
     needed: Decimal | int
     unit: Literal["USD", "tokens"]
 
+    @property
+    def used(self) -> Decimal | int:
+        """What was spent or is reserved, in the unit of the limit."""
+        return Decimal(self.spent.nanos) / NANOS if self.unit == "USD" else self.spent.tokens
+
     def __str__(self) -> str:
-        spent = Decimal(self.spent.nanos) / NANOS if self.unit == "USD" else self.spent.tokens
+        spent = self.used
         whose = f"of {self.budget.key!r}" if self.budget.key is not None else f"for this {self.budget.per}"
         said = f"the budget of {number(self.limit)} {self.unit} {whose} is "
         if not self.needed:

@@ -16,8 +16,7 @@ from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING, Any, Final
 
-from plait.errors import ConfigurationError, StoreError
-from plait.events import Usage
+from plait.errors import ConfigurationError, ProviderError, StoreError
 from plait.ids import new_id
 from plait.limits import Budget, Exceeded, number
 from plait.scopes import settle
@@ -26,6 +25,7 @@ from plait.store.ledger import MOST, NANOS, Claim, Estimate, Refused, Spending
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from plait.events import Usage
     from plait.prices import Price, Prices
     from plait.providers.base import Provider, Request, Settings
     from plait.store.ledger import Ledger
@@ -120,7 +120,7 @@ class Purse:
         if isinstance(answer, Refused):
             return self._exceeded(answer, estimate, auxiliary=auxiliary)
         cut = self._cut(request, answer.units) if stops else request
-        return Reservation(self, operation, cut, input_tokens=input_tokens, provider=provider, prices=prices)
+        return Reservation(self, operation, cut, provider=provider, prices=prices)
 
     def _known_prices(self, provider: Provider) -> tuple[Price, ...]:
         """Give the prices of all that may answer; none where one of them is not known and need not be."""
@@ -204,67 +204,79 @@ def _together(claims: Iterable[Claim]) -> tuple[Claim, ...]:
 
 
 class Reservation:
-    """What a request may use, until it is settled: once, by `settle` or `release`.
+    """What a request may use, until it is settled: once, by `settle`, `broke_off` or `release`.
+
+    Where the accounts cannot be reached then, that is logged, and the estimate stands.
 
     Attributes:
         request: the request to send: where a budget can stop it, its ``max_tokens`` is set, and cut to what is left.
     """
 
-    __slots__ = ("_input_tokens", "_operation", "_prices", "_provider", "_purse", "request")
+    __slots__ = ("_operation", "_prices", "_provider", "_purse", "request")
 
     def __init__(
-        self,
-        purse: Purse,
-        operation: str,
-        request: Request,
-        *,
-        input_tokens: int,
-        provider: Provider,
-        prices: tuple[Price, ...],
+        self, purse: Purse, operation: str, request: Request, *, provider: Provider, prices: tuple[Price, ...]
     ) -> None:
         self._purse = purse
         self._operation: str | None = operation
         self.request = request
-        self._input_tokens = input_tokens
         self._provider = provider
         self._prices = prices
 
     async def settle(
-        self,
-        usage: Usage | None,
-        *,
-        output_tokens: int | None = None,
-        provider: str | None = None,
-        model: str | None = None,
+        self, usage: Usage | None, *, provider: str | None = None, model: str | None = None
     ) -> tuple[Exceeded, ...]:
         """Put what the request did use in the place of what was reserved. A second time it does nothing.
 
-        Where the accounts cannot be reached, that is logged, and the estimate stands.
-
         Args:
-            usage: what the provider told, or None.
-            output_tokens: where it told nothing, the tokens that were received, counted here; what they cost is an
-                estimate then. None leaves all that was reserved as the estimate.
+            usage: what the provider told, or what was counted here (``estimated``); None leaves all that was reserved
+                as the estimate.
             provider: who answered, where that is another than was asked.
             model: the model that answered, as the answer names it.
 
         Returns:
             The budgets with ``stop=False`` that are passed now; each is told once by each purse.
         """
-        used = usage
-        if used is None and output_tokens is not None:
-            used = Usage(input_tokens=self._input_tokens, output_tokens=output_tokens)
-        if used is None:
+        if usage is None:
             return await self._end(None, None, estimated=True)
-        nanos = self._nanos(used, provider or self._provider.name, model or self._provider.model)
-        return await self._end(used.total_tokens, nanos, estimated=usage is None)
+        nanos = self._nanos(usage, provider or self._provider.name, model or self._provider.model)
+        return await self._end(usage.total_tokens, nanos, estimated=usage.estimated)
+
+    async def broke_off(
+        self,
+        error: BaseException,
+        taken: Usage,
+        *,
+        begun: bool,
+        provider: str | None = None,
+        model: str | None = None,
+    ) -> tuple[Exceeded, ...]:
+        """Settle a request that ended before its answer did: by an error, a stop or a cancellation.
+
+        Nobody is charged for one that was not sent, or got an error for an answer; any other may have been read.
+
+        Args:
+            error: what ended it.
+            taken: the input that was sent and the output that was received.
+            begun: whether anything came of an answer, or of its figures.
+            provider: as for `settle`.
+            model: as for `settle`.
+
+        Returns:
+            As `settle`.
+        """
+        if not begun and isinstance(error, ConfigurationError | ProviderError):
+            return await self._end(0, 0, estimated=False)
+        return await self.settle(taken, provider=provider, model=model)
 
     async def release(self) -> None:
-        """Give back all that was reserved: nothing was sent, or an error answer came, for which nobody is charged."""
+        """Give back all that was reserved: nothing was sent."""
         await self._end(0, 0, estimated=False)
 
     def _nanos(self, used: Usage, provider: str, model: str) -> int | None:
         """Give what was used in nano-dollars: as whoever answered is priced, else as the dearest that was asked."""
+        if used.estimated and used.cost is not None:
+            used = used.model_copy(update={"cost": None})  # what was told in the middle of an answer is too little
         cost = self._purse.prices.cost(provider, model, used)
         if cost is None and self._prices:
             cost = float(max(price.cost(used) for price in self._prices))

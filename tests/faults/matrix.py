@@ -119,6 +119,7 @@ ROWS: Final = tuple(
         ("P01", "killed at every write", "the same answer, each message once, no doubtful call repeated"),
         ("P06", "the database is locked by another", "waits, then StoreUnavailable (busy); no write is lost"),
         ("P08", "eight processes open a new file at once", "all succeed"),
+        ("P14", "an old schema; a newer one", "one transaction, however often killed; or refused"),
         ("S01", "an MCP server repeats its secrets", "in no error and no log; the other words stay"),
         ("S02", "a redirect asks for the key", "the key is never sent there"),
         ("S03", "an image's address leads to the inside", "blocked once resolved, and at each redirect"),

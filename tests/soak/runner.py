@@ -9,6 +9,7 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from soak.budgets import budgets, budgets_of_8
 from soak.cancellations import cancellations, steps
 from soak.cuts import cuts, junk, positions, sockets
 from soak.kills import kills
@@ -45,6 +46,8 @@ _OTHERS: Final = (
 )
 PROOFS: Final = {
     "kills": Known(kills, 1_000, kills.__doc__),
+    "budgets": Known(budgets, 20, budgets.__doc__),
+    "budgets-of-8": Known(budgets_of_8, 50, budgets_of_8.__doc__),
     **{
         f"{prove.__name__}-{subject.name}": Known(partial(prove, subject=subject), usual, prove.__doc__)
         for prove, usual in _OF_EACH_DIALECT
@@ -81,7 +84,7 @@ def main(given: Sequence[str] | None = None) -> int:
     arguments = _arguments(given)
     threads, files = set(threading.enumerate()), descriptors()
     done = []
-    for name in arguments.proofs or PROOFS:  # the kills come first: they fork, and nothing has started a thread yet
+    for name in arguments.proofs or PROOFS:  # those that fork come first: nothing has started a thread yet
         known = PROOFS[name]
         wanted = 1 if arguments.at is not None else arguments.count or known.usual
         proof = Proof(name, wanted, arguments.seed, arguments.seconds, arguments.at)

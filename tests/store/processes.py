@@ -17,9 +17,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+
 from plait.entries import Entry, RunStart, entry
 from plait.errors import StateConflict, StoreUnavailable
 from plait.store.database import DatabaseStore
+from plait.store.migrations.tables import HEAD
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -141,6 +145,37 @@ def kill_in_a_storm(path: str, times: int) -> dict[str, int]:
     return acknowledged
 
 
+def kill_an_upgrade(path: str) -> list[str]:
+    """Kill a process at each statement with which it brings a file up to date; gives the stamps found after each."""
+    stamps: list[str] = []
+    while True:
+        at = len(stamps)
+
+        async def work(at: int = at) -> None:
+            count = 0
+
+            def die(*_: object) -> None:
+                nonlocal count
+                count += 1
+                if count > at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            event.listen(Engine, "before_cursor_execute", die)
+            event.listen(Engine, "commit", die)
+            store = DatabaseStore(f"sqlite:///{path}")
+            await store.spending(["a"])
+
+        code = ended([forked(work)])[0]
+        with closing(sqlite3.connect(path)) as connection:
+            (stamp,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        assert ({"accounts", "reservations"} <= tables) == (stamp == HEAD), f"half an upgrade: {stamp}, {tables}"
+        stamps.append(stamp)
+        if code == 0:
+            return stamps
+        assert code == -signal.SIGKILL
+
+
 def use_in_parent_and_child(path: str) -> list[int]:
     """Use a store before a fork, in the child and in the parent after it; gives the child's exit code."""
     store = DatabaseStore(f"sqlite:///{path}")
@@ -236,6 +271,7 @@ COMMANDS: dict[str, Callable[..., object]] = {
         open_at_once,
         hammer,
         kill_in_a_storm,
+        kill_an_upgrade,
         use_in_parent_and_child,
         exit_without_closing,
         what_is_imported,

@@ -28,6 +28,7 @@ from plait.errors import ConfigurationError, CorruptRecord, StateConflict, Store
 from plait.messages import UserMessage
 from plait.store.base import owner_name
 from plait.store.database import DatabaseStore
+from plait.store.ledger import Spending
 from plait.store.migrations.tables import HEAD, metadata
 from plait.store.migrations.upgrade import is_older
 from plait.store.sqlite.connections import secure
@@ -678,6 +679,7 @@ def _content(folder: Path) -> dict[Path, bytes | None]:
         (Path.mkdir, "it is a folder"),
     ],
 )
+@pytest.mark.fault("P14")
 async def test_what_is_no_store_of_this_version_is_refused_and_left_as_it_is(
     tmp_path: Path, make: Callable[[Path], None], said: str
 ) -> None:
@@ -753,6 +755,46 @@ async def test_an_upgrade_that_fails_leaves_the_file_as_it_was() -> None:
             await store.thread("a")
 
 
+def _of_the_first_revision() -> None:
+    """A file as plait made it when its tables were those of plait_0001: a thread of Ann's with two entries."""
+    with plain() as connection:
+        connection.executescript(Path(__file__).with_name("plait_0001.sql").read_text("utf-8"))
+
+
+@pytest.mark.fault("P14")
+async def test_a_file_of_the_first_revision_is_brought_up_to_date() -> None:
+    _of_the_first_revision()
+    async with opened() as store:
+        thread = await store.find("talk", "ann")
+        assert thread is not None
+        log = await store.read(thread.thread_id)
+        assert [item.n for item in log] == [1, 2]
+        assert isinstance(log[1].body, MessageEntry)
+        assert log[1].body.message.text == "message 2"
+        assert await store.spending(["a"]) == [Spending()]
+        await store.append(thread.thread_id, talk(3))
+
+    with plain() as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(HEAD,)]
+    async with opened("sqlite:///new.db") as store:
+        await store.thread("a")
+    assert _tables("plait.db") == _tables("new.db")
+
+
+@pytest.mark.fault("P14")
+async def test_an_upgrade_that_is_killed_at_any_moment_is_done_again(tmp_path: Path) -> None:
+    _of_the_first_revision()
+    stamps = await elsewhere("kill_an_upgrade", str(tmp_path / "plait.db"))
+
+    killed = stamps.index(HEAD)
+    assert stamps == ["plait_0001"] * killed + [HEAD] * (len(stamps) - killed)
+    assert killed > 5
+    async with opened() as store:
+        thread = await store.find("talk", "ann")
+        assert thread is not None
+        assert len(await store.read(thread.thread_id)) == 2
+
+
 async def test_the_migrations_make_the_tables_that_new_files_have() -> None:
     _older()
     for url in (URL, "sqlite:///new.db"):
@@ -767,7 +809,8 @@ async def test_the_migrations_make_the_tables_that_new_files_have() -> None:
 
 
 def test_only_what_came_before_is_older() -> None:
-    assert [is_older(revision) for revision in ("base", HEAD, "plait_9999", "plait_", "head")] == [True] + [False] * 4
+    revisions = ("base", "plait_0001", HEAD, "plait_9999", "plait_", "head")
+    assert [is_older(revision) for revision in revisions] == [True] * 2 + [False] * 4
 
 
 # --- sizes ------------------------------------------------------------------------------------------------------------
