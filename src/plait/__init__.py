@@ -58,8 +58,8 @@ if TYPE_CHECKING:
     from plait.errors import MCPError as MCPError
     from plait.errors import MissingExtra as MissingExtra
     from plait.errors import ModelError as ModelError
-    from plait.errors import NotReplayable as NotReplayable
     from plait.errors import NothingToResume as NothingToResume
+    from plait.errors import NotReplayable as NotReplayable
     from plait.errors import OpenRouterAPIError as OpenRouterAPIError
     from plait.errors import OpenRouterConnectionError as OpenRouterConnectionError
     from plait.errors import OpenRouterError as OpenRouterError
@@ -175,9 +175,9 @@ if TYPE_CHECKING:
     from plait.providers.recording import Recording as Recording
     from plait.providers.recording import Replay as Replay
     from plait.providers.recording import cassette as cassette
+    from plait.providers.retry import Retrying as Retrying
     from plait.providers.retry import RetryPolicy as RetryPolicy
     from plait.providers.retry import RetryRule as RetryRule
-    from plait.providers.retry import Retrying as Retrying
     from plait.providers.vendors import ChatForm as ChatForm
     from plait.providers.vendors import Vendor as Vendor
     from plait.run import RunContext as RunContext

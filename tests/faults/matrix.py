@@ -112,7 +112,11 @@ ROWS: Final = tuple(
         ("C02", "cancelled twice", "cleaning up is shielded, and bounded"),
         ("C03", "asyncio.timeout around a run", "TimeoutError outside; else as when cancelled"),
         ("C04", "an interrupt from the keyboard", "ends within a second, saved, without a storm of tracebacks"),
-        ("C05", "a stop: in an answer, a tool, a back-off", "ends with user_stop, text and its tokens kept, socket closed"),
+        (
+            "C05",
+            "a stop: in an answer, a tool, a back-off",
+            "ends with user_stop, text and its tokens kept, socket closed",
+        ),
         ("C08", "an iterator is dropped half read", "its run ends; a block closes it at once"),
         ("C09", "a promise awaited by none, by ten, after failure", "each reader gets the error; no noise, no hang"),
         ("C11", "a new event loop; a fork", "everything works in the new one"),
