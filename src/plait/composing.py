@@ -80,11 +80,12 @@ class Composer(msgspec.Struct, eq=False, gc=False):
                 return Ending("guardrail", decision.reason)
             if isinstance(decision, Request):
                 request = decision
-        tokens = self._corrected(chosen.trimmed)
+        as_chosen = request.messages is chosen.messages
+        tokens = self._corrected(chosen.trimmed) if as_chosen else None
         inquiry = await self.expenses.reserved(request, tokens, turn)
         if isinstance(inquiry, Exceeded):
             return Ending("budget", str(inquiry))
-        if chosen.trimmed is not None:
+        if chosen.trimmed is not None and as_chosen:
             inquiry.tokens = chosen.trimmed.tokens
         if "on_prefix_changed" in given.hooks:
             await self._compare(inquiry.request, chosen.trimmed, turn)

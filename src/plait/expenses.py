@@ -14,7 +14,7 @@ import msgspec
 from plait.assignment import Assignment
 from plait.checks import ask
 from plait.entries import ContextNote
-from plait.errors import ConfigurationError, LimitExceeded, ModelError, ProviderError, TransportError
+from plait.errors import LimitExceeded
 from plait.events import Answer, Fold, Usage
 from plait.hooks import BudgetExceeded
 from plait.inquiry import Inquiry, input_tokens
@@ -84,14 +84,13 @@ class Expenses(msgspec.Struct, eq=False, gc=False):
                 usage = usage.model_copy(update={"cost": cost})
                 answer = msgspec.structs.replace(answer, usage=usage)
         if inquiry.reservation is not None:
-            received = inquiry.received() if usage is None else None
-            passed = await inquiry.reservation.settle(usage, output_tokens=received, provider=who, model=model)
-            for exceeded in passed:
+            used = usage or inquiry.taken()
+            for exceeded in await inquiry.reservation.settle(used, provider=who, model=model):
                 await self._tell(exceeded, turn)
         return answer
 
     async def broken_off(self, inquiry: Inquiry, error: BaseException | None) -> Usage:
-        """Settle a request that came to no whole answer: by what was received, or not at all where nobody charges.
+        """Settle a request that came to no whole answer; gives what it took, which is an estimate.
 
         Args:
             inquiry: the request.
@@ -102,17 +101,9 @@ class Expenses(msgspec.Struct, eq=False, gc=False):
             cost = self.given.prices.cost(fold.provider, fold.model, used)
             used = used.model_copy(update={"cost": cost})
         if inquiry.reservation is not None:
-            await self._settled(inquiry.reservation, inquiry, error)
+            begun = fold.usage is not None or inquiry.received() > 0
+            await inquiry.reservation.broke_off(error, used, begun=begun, provider=fold.provider, model=fold.model)
         return used
-
-    @staticmethod
-    async def _settled(reservation: Reservation, inquiry: Inquiry, error: BaseException | None) -> None:
-        nothing_came = inquiry.fold.usage is None and not inquiry.received()
-        late = isinstance(error, TransportError) and error.timeout
-        if nothing_came and isinstance(error, ProviderError | TransportError | ConfigurationError) and not late:
-            await reservation.release()
-        else:
-            await reservation.settle(None, output_tokens=inquiry.taken().output_tokens)
 
     async def ask(self, request: Request, provider: Provider, by: str) -> Answer:
         """Ask a model that helps the run, within what the budgets leave; what a check took is noted in the log.
@@ -136,8 +127,9 @@ class Expenses(msgspec.Struct, eq=False, gc=False):
             answer = await ask(request, provider, by)
         except BaseException as error:
             if reservation is not None:
-                failed = isinstance(error, ModelError) and error.partial is None
-                await settle(reservation.release if failed else partial(reservation.settle, None))
+                used = Inquiry(request, Fold(provider.name, provider.model)).taken()
+                begun = getattr(error, "partial", None) is not None
+                await settle(partial(reservation.broke_off, error, used, begun=begun))
             raise
         inquiry = Inquiry(request, Fold(provider.name, provider.model), reservation)
         answer = await self.answered(inquiry, answer, 0)

@@ -16,7 +16,7 @@ from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING, Any, Final
 
-from plait.errors import ConfigurationError, ProviderError, StoreError
+from plait.errors import ConfigurationError, ProviderError, StoreError, TransportError
 from plait.ids import new_id
 from plait.limits import Budget, Exceeded, number
 from plait.scopes import settle
@@ -244,7 +244,7 @@ class Reservation:
 
     async def broke_off(
         self,
-        error: BaseException,
+        error: BaseException | None,
         taken: Usage,
         *,
         begun: bool,
@@ -253,10 +253,11 @@ class Reservation:
     ) -> tuple[Exceeded, ...]:
         """Settle a request that ended before its answer did: by an error, a stop or a cancellation.
 
-        Nobody is charged for one that was not sent, or got an error for an answer; any other may have been read.
+        Nobody is charged for one that was not sent, or got an error for an answer; any other may have been read. One
+        whose connection could not be made, or was closed before anything came, is taken not to have been.
 
         Args:
-            error: what ended it.
+            error: what ended it; None for a stop.
             taken: the input that was sent and the output that was received.
             begun: whether anything came of an answer, or of its figures.
             provider: as for `settle`.
@@ -265,7 +266,8 @@ class Reservation:
         Returns:
             As `settle`.
         """
-        if not begun and isinstance(error, ConfigurationError | ProviderError):
+        late = isinstance(error, TransportError) and error.timeout
+        if not (begun or late) and isinstance(error, ConfigurationError | ProviderError | TransportError):
             return await self._end(0, 0, estimated=False)
         return await self.settle(taken, provider=provider, model=model)
 
