@@ -185,6 +185,12 @@ if TYPE_CHECKING:
     from plait.run import RunResult as RunResult
     from plait.run import StopPoll as StopPoll
     from plait.run import StopSignal as StopSignal
+    from plait.simple.agents import AsyncOpenAIMultimodalAgent as AsyncOpenAIMultimodalAgent
+    from plait.simple.agents import AsyncOpenAIMultiModelAgent as AsyncOpenAIMultiModelAgent
+    from plait.simple.agents import AsyncOpenAISimpleAgent as AsyncOpenAISimpleAgent
+    from plait.simple.agents import AsyncOpenAIStreamingAgent as AsyncOpenAIStreamingAgent
+    from plait.simple.agents import MessageStream as MessageStream
+    from plait.simple.response import MessageResponse as MessageResponse
     from plait.store.base import Store as Store
     from plait.store.catalog import open_store as open_store
     from plait.store.ledger import Spending as Spending
@@ -426,6 +432,14 @@ _HOME = {
         "StopPoll",
         "StopSignal",
     ),
+    "plait.simple.agents": (
+        "AsyncOpenAIMultiModelAgent",
+        "AsyncOpenAIMultimodalAgent",
+        "AsyncOpenAISimpleAgent",
+        "AsyncOpenAIStreamingAgent",
+        "MessageStream",
+    ),
+    "plait.simple.response": ("MessageResponse",),
     "plait.store.base": ("Store",),
     "plait.store.catalog": ("open_store",),
     "plait.store.ledger": ("Spending",),

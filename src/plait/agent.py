@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from plait.counting import Counter
     from plait.definition import AgentDefinition
     from plait.entries import Entry
+    from plait.explaining import Explanation
     from plait.guardrails import Guardrails
     from plait.hooks import Hook
     from plait.judge import InjectionJudge
@@ -371,6 +372,31 @@ class Agent(Generic[Deps, Output]):
 
         return AgentRun(made, f"run of {self.name}")
 
+    async def explain(self, prompt: Prompt, *, thread: str | None = None, user_id: str = DEFAULT_USER) -> Explanation:
+        """Show the request that `run` would send for a prompt, and send nothing; printed, it is a table of its parts.
+
+        Nobody is called: no model, hook, check or budget, and no MCP server, of whose tools it shows those that are
+        connected already. A summary that would be made first is not.
+
+        Args:
+            prompt: as for `run`.
+            thread: the name of a thread in the agent's store, which is read and not changed.
+            user_id: whose thread it is.
+
+        Raises:
+            ConfigurationError: the prompt is none, or the provider cannot express the request.
+            StoreError: the store cannot be read.
+        """
+        from plait.explanations import explained  # few runs are explained
+
+        messages = messages_of(prompt)
+        opened = None if thread is None else await self._threads.find(thread, user_id)
+        scratch = Thread.for_one_run(opened.thread_id if opened else new_id("thr"), user_id)
+        for entry in await opened.store.read(opened.thread_id) if opened else ():
+            scratch.tail.add(entry)
+        run = self._assembled(messages, scratch, {}, observed=True, strict=False)
+        return await explained(run, thread)
+
     def as_tool(self, name: str | None = None, description: str | None = None) -> FunctionTool[[str, str], Any]:
         """Give this agent as a tool, for other agents and for MCP hosts: each call is a run on a fresh thread.
 
@@ -438,6 +464,10 @@ class Agent(Generic[Deps, Output]):
         """See `stream_output`; for sync callers."""
         return PORTAL.iterate(lambda: self.stream_output(content, user_id, thread=thread, **options).batches())
 
+    def explain_sync(self, prompt: Prompt, *, thread: str | None = None, user_id: str = DEFAULT_USER) -> Explanation:
+        """See `explain`; for sync callers."""
+        return PORTAL.call(lambda: self.explain(prompt, thread=thread, user_id=user_id))
+
     def log_sync(self, thread: str | None = None, *, user_id: str = DEFAULT_USER) -> list[Entry]:
         """See `log`; for sync callers."""
         return PORTAL.call(lambda: self.log(thread, user_id=user_id))
@@ -468,6 +498,10 @@ class Agent(Generic[Deps, Output]):
     def __exit__(self, *_exception: object) -> None:
         self.close_sync()
 
+    async def opened(self, thread: str, user_id: str) -> Thread:
+        """Open a thread of the agent's store, for the other faces of the engine."""
+        return await self._threads.open(thread, user_id)
+
     async def made(
         self,
         prompt: tuple[Message, ...],
@@ -492,6 +526,11 @@ class Agent(Generic[Deps, Output]):
                 self._toolbox = renewed
                 self._equip()
                 self._guardrails.check_names(renewed.tools)
+        return self._assembled(prompt, thread, options, observed=observed, strict=strict)
+
+    def _assembled(
+        self, prompt: tuple[Message, ...], thread: Thread, options: RunOptions, *, observed: bool, strict: bool
+    ) -> Run[Output]:
         return Run(
             thread=thread,
             context=RunContext(

@@ -40,7 +40,7 @@ class Inquiry(msgspec.Struct, eq=False, gc=False):
     refused: str | None = None
 
     def partial(self) -> Message | None:
-        """Give the answer as far as it came, without calls, which may be half received; None if nothing is to be kept."""
+        """Give the answer as far as it came, without calls, which may be half received; None if there is none."""
         try:
             message = self.fold.answer(calls=False).message
         except ConfigurationError:  # its provider gave what cannot be kept

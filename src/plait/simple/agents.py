@@ -1,0 +1,448 @@
+"""`AsyncOpenAISimpleAgent` and its kin: one message in, one response out, in the words of services.
+
+Each is a shell over `Agent`: its parameters are an agent's options, and what carries them out is the one loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
+
+from plait.agent import Agent
+from plait.attachments import attachment, checked_image
+from plait.context import ContextWindow
+from plait.entries import MessageEntry
+from plait.errors import ConfigurationError
+from plait.ids import new_id
+from plait.messages import ImagePart
+from plait.options import check_options, messages_of
+from plait.portal import PORTAL
+from plait.providers.catalog import get_provider
+from plait.run import DEFAULT_LIMITS, DEFAULT_USER, StopPoll
+from plait.simple.history import read_history
+from plait.simple.printing import DebugPrinter
+from plait.simple.response import MessageResponse, response_of
+from plait.streams import TextPieces, result_of
+from plait.threads import Thread
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from pathlib import Path
+
+    from plait.counting import Counter
+    from plait.guardrails import Guardrails
+    from plait.hooks import Hook
+    from plait.judge import InjectionJudge
+    from plait.limits import Budget
+    from plait.loop import Run
+    from plait.mcp.client.several import MCPServerForm
+    from plait.messages import ContentPart
+    from plait.options import Prompt, RunOptions
+    from plait.prices import PriceLike
+    from plait.providers.base import Provider
+    from plait.providers.retry import RetryPolicy
+    from plait.store.base import Store
+    from plait.tools import ToolForm
+
+DroppingStrategy = Literal["simple", "summary_dropping"]
+Where = Mapping[str, str | None]
+"""An API's key and address."""
+
+CHECK_SECONDS: Final = 3.0
+
+
+class AsyncOpenAISimpleAgent:
+    """One message in, one response out.
+
+    ::
+
+        agent = AsyncOpenAISimpleAgent("Weather", model="gpt-4o-mini", tool_registry=[...])
+        response = await agent.send_message("What is the weather in Lisbon?")
+        response = await agent.send_message("And tomorrow?", history=response.history)
+
+    It holds no conversation: one agent serves any number of users and chats at once.
+
+    Args:
+        agent_name: what it is called in logs, hooks and responses.
+        agent_description: what it is for; sent as the system prompt where there is no other.
+        model: the model's name; without one the provider's default.
+        models: several, each ``"gpt-4o"``, ``"anthropic:claude-sonnet-4-5"`` or a provider object: each is asked when
+            the one before it fails.
+        provider: who is asked: a provider's name, or a provider object; OpenAI's API without one.
+        api_key: its key; without one the provider's usual environment variable is read.
+        base_url: where a server is that speaks OpenAI's API.
+        system_prompt: sent before every conversation.
+        temperature: sent only when given.
+        max_tokens: the most tokens of one answer; sent only when given.
+        manual_stop_signal_function: says whether to stop: sync or async; ``user_id`` and ``chat_id`` are filled where
+            it declares them.
+        check_for_stop_signal_time: seconds between two questions to it.
+        context_handling_method: how tokens are counted: ``"Simple"`` estimates them, ``"Accurate"`` counts them (with
+            the ``tokens`` extra); or an object with ``count(text)``.
+        max_context_length: the most tokens that are sent.
+        max_token_per_message: what a message has beyond this is cut in what is sent.
+        max_messages_in_context: the most messages that are sent, the newest ones.
+        dropping_strategy: ``"simple"`` leaves messages out that have no room; ``"summary_dropping"`` sends a summary
+            in their place.
+        prompt_when_context_overflow: what the model is told while there is more than fits; None for the usual
+            sentence, empty for none.
+        prompt_when_message_is_dropped: what it is told while messages are left out; likewise.
+        keep_function_calls_in_context: False sends the function calls of earlier messages no more.
+        max_turns: model requests for one message.
+        max_tool_calls: function calls for one message.
+        tool_registry: the functions: ``{"name", "function_schema", "func"}``, or any form that an `Agent` takes.
+        execute_function_concurrently: False carries the calls of one turn out one after the other.
+        mcp_servers: MCP servers whose tools the agent has, too.
+        hooks: functions by hook name (see `plait.hooks`).
+        budget_control: ``{"max_budget_for_this_chat": 1.0, "stop_on_budget_exceeded": True, "reserved_budget": 0.1}``
+            in US dollars, or a `Budget`, or several.
+        current_cost_per_million_tokens: what the model costs: a number of US dollars, ``{"input": 2.5, "output": 10}``,
+            a `Price`, or these by model; without it what the provider reports, then what the ``prices`` extra knows.
+        retry_strategy: how often a failed request is sent again, by error class; see `RetryPolicy.from_strategy`.
+        guardrails: checks of messages, answers and function calls.
+        judge_provider: a second model that judges whether a message tries to change the agent's instructions.
+        user_id: for whom messages are that name nobody.
+        chat_id: in which chat messages are that name none.
+        store: where spending is kept, and chats whose messages come without a history: a URL or a store.
+
+    Raises:
+        ConfigurationError: an argument cannot be, or two cannot both hold; the sentence says which.
+    """
+
+    __slots__ = ("_agent", "_stop", "_stored", "agent_description", "agent_name", "chat_id", "user_id")
+
+    def __init__(
+        self,
+        agent_name: str = "Assistant",
+        agent_description: str = "",
+        *,
+        model: str | None = None,
+        models: Sequence[str | Provider] | None = None,
+        provider: str | Provider | None = None,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        system_prompt: str = "",
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        manual_stop_signal_function: Callable[..., bool | Awaitable[bool]] | None = None,
+        check_for_stop_signal_time: float = CHECK_SECONDS,
+        context_handling_method: str | Counter = "Simple",
+        max_context_length: int | None = None,
+        max_token_per_message: int | None = None,
+        max_messages_in_context: int | None = None,
+        dropping_strategy: DroppingStrategy = "simple",
+        prompt_when_context_overflow: str | None = None,
+        prompt_when_message_is_dropped: str | None = None,
+        keep_function_calls_in_context: bool = True,
+        max_turns: int = DEFAULT_LIMITS.max_turns,
+        max_tool_calls: int = DEFAULT_LIMITS.max_tool_calls,
+        tool_registry: Sequence[str | ToolForm] | None = None,
+        execute_function_concurrently: bool = True,
+        mcp_servers: Sequence[MCPServerForm] | Mapping[str, MCPServerForm] | None = None,
+        hooks: Mapping[str, Hook | Sequence[Hook]] | None = None,
+        budget_control: Mapping[str, Any] | Budget | Sequence[Budget] | None = None,
+        current_cost_per_million_tokens: PriceLike | Mapping[str, PriceLike] | None = None,
+        retry_strategy: RetryPolicy | Mapping[str, Any] | int | None = None,
+        guardrails: Guardrails | None = None,
+        judge_provider: str | Provider | InjectionJudge | None = None,
+        user_id: str | None = None,
+        chat_id: str | None = None,
+        store: str | Store | None = None,
+    ) -> None:
+        self.agent_name = agent_name
+        self.agent_description = agent_description
+        self.user_id = user_id
+        self.chat_id = chat_id
+        self._stored = store is not None
+        self._stop = (
+            None
+            if manual_stop_signal_function is None
+            else StopPoll(manual_stop_signal_function, check_for_stop_signal_time)
+        )
+        window = _window(
+            counting=context_handling_method,
+            max_tokens=max_context_length,
+            max_tokens_per_message=max_token_per_message,
+            last=max_messages_in_context,
+            dropping=dropping_strategy,
+            overflow_note=prompt_when_context_overflow,
+            dropped_note=prompt_when_message_is_dropped,
+            keep_tool_calls=keep_function_calls_in_context,
+        )
+        where = {"api_key": api_key, "base_url": base_url}
+        if models is None:
+            asked = _provider(provider, model, retry_strategy, where)
+        else:
+            asked = _chain(models, model, provider, retry_strategy, where)
+        self._agent: Agent[Any, str] = Agent(
+            role=system_prompt or agent_description,
+            name=agent_name,
+            provider=asked,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            tools=tool_registry,
+            memory_strategy=window,
+            max_turns=max_turns,
+            max_tool_calls=max_tool_calls,
+            sequential_tools=not execute_function_concurrently,
+            mcp_servers=mcp_servers,
+            hooks=hooks,
+            budget=budget_control,
+            prices=current_cost_per_million_tokens,
+            guardrails=guardrails,
+            judge_provider=judge_provider,
+            store=store,
+        )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.agent_name!r}, agent={self._agent!r})"
+
+    async def send_message(
+        self,
+        message: Prompt,
+        history: Sequence[Any] | None = None,
+        user_id: str | None = None,
+        chat_id: str | None = None,
+        debug_print: bool = False,  # noqa: FBT001, FBT002  # the documented signature
+    ) -> MessageResponse:
+        """Answer a message.
+
+        Args:
+            message: what the user says: text, or a list of texts and parts.
+            history: the conversation so far, as an earlier response gave it, or as OpenAI's chat API has it. Without
+                one: what the agent's store holds of the chat, and nothing where it was given no store.
+            user_id: for whom; functions, hooks and budgets are told.
+            chat_id: in which chat; likewise.
+            debug_print: print what happens, in readable lines.
+
+        Returns:
+            The response, for every way a run ends that is no failure.
+
+        Raises:
+            ConfigurationError: the message or the history cannot be read.
+            ModelError: the model could not be asked, or its answer was no good.
+        """
+        ids = self._ids(user_id, chat_id)
+        made = await self._run(message, history, ids, debug_print=debug_print, observed=False)
+        async for _ in made.events():  # never left early, so there is nothing to close
+            pass
+        return response_of(result_of(made), *ids)
+
+    def send_message_sync(
+        self,
+        message: Prompt,
+        history: Sequence[Any] | None = None,
+        user_id: str | None = None,
+        chat_id: str | None = None,
+        debug_print: bool = False,  # noqa: FBT001, FBT002  # as `send_message`
+    ) -> MessageResponse:
+        """See `send_message`; for sync callers, who may stand anywhere, also under a running event loop."""
+        return PORTAL.call(lambda: self.send_message(message, history, user_id, chat_id, debug_print))
+
+    async def close(self) -> None:
+        """End the connections to MCP servers; there is nothing else to close."""
+        await self._agent.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        await self.close()
+
+    async def _run(
+        self, content: Prompt, history: Sequence[Any] | None, ids: tuple[str, str], *, debug_print: bool, observed: bool
+    ) -> Run[str]:
+        """Make the run that answers a message."""
+        user_id, chat_id = ids
+        options: RunOptions = {}
+        if self._stop is not None:
+            options["stop"] = self._stop
+        if debug_print:
+            provider = self._agent.provider
+            options["hooks"] = DebugPrinter(self.agent_name, f"{provider.name}:{provider.model}").hooks
+        check_options(options)
+        if history is None and self._stored:
+            thread = await self._agent.opened(chat_id, user_id)
+        else:
+            thread = Thread.for_one_run(chat_id, user_id)
+            thread.observed = False
+            for message in read_history(history, self._agent.provider.name):
+                thread.add("", MessageEntry(message))
+        return await self._agent.made(messages_of(content), thread, options, observed=observed)
+
+    def _ids(self, user_id: str | None, chat_id: str | None) -> tuple[str, str]:
+        return user_id or self.user_id or DEFAULT_USER, chat_id or self.chat_id or new_id("chat")
+
+
+class AsyncOpenAIStreamingAgent(AsyncOpenAISimpleAgent):
+    """As `AsyncOpenAISimpleAgent`, and the text is given while it comes.
+
+    ::
+
+        stream = agent.send_message("Tell me about Lisbon.")
+        async for text in stream:
+            print(text, end="", flush=True)
+        response = await stream
+    """
+
+    __slots__ = ()
+
+    def send_message(  # type: ignore[override]  # what it gives can be awaited, too
+        self,
+        message: Prompt,
+        history: Sequence[Any] | None = None,
+        user_id: str | None = None,
+        chat_id: str | None = None,
+        debug_print: bool = False,  # noqa: FBT001, FBT002  # the documented signature
+    ) -> MessageStream:
+        """Answer a message; see `AsyncOpenAISimpleAgent.send_message`.
+
+        Returns:
+            ``async for`` gives the pieces of the text, ``await`` the response, each as often as it is asked for.
+            Leaving the iteration early ends the run.
+        """
+        ids = self._ids(user_id, chat_id)
+        messages_of(message)  # what is wrong with it is raised here
+        return MessageStream(
+            lambda: self._run(message, history, ids, debug_print=debug_print, observed=True),
+            f"message to {self.agent_name}",
+            ids,
+        )
+
+
+class MessageStream(TextPieces[MessageResponse]):
+    """The text of an answer while it comes; ``await`` gives the response. Leaving an iteration early ends the run."""
+
+    __slots__ = ("_ids",)
+
+    def __init__(self, make: Callable[[], Awaitable[Run[Any]]], name: str, ids: tuple[str, str]) -> None:
+        self._ids = ids
+        super().__init__(make, name)
+
+    def _whole_of(self, _pieces: Sequence[str]) -> MessageResponse:
+        return response_of(result_of(self._run), *self._ids)
+
+
+class AsyncOpenAIMultimodalAgent(AsyncOpenAISimpleAgent):
+    """As `AsyncOpenAISimpleAgent`, for messages with images: ``send_message("What is this?", images=["cat.jpg"])``."""
+
+    __slots__ = ()
+
+    async def send_message(
+        self,
+        message: Prompt,
+        history: Sequence[Any] | None = None,
+        user_id: str | None = None,
+        chat_id: str | None = None,
+        debug_print: bool = False,  # noqa: FBT001, FBT002  # the documented signature
+        *,
+        images: Sequence[str | Path | bytes | ImagePart] = (),
+    ) -> MessageResponse:
+        """Answer a message with images.
+
+        Args:
+            message: what the user says.
+            history: as `AsyncOpenAISimpleAgent.send_message`.
+            user_id: likewise.
+            chat_id: likewise.
+            debug_print: likewise.
+            images: files, web addresses, ``data:`` addresses, bytes, or image parts.
+
+        Raises:
+            ConfigurationError: an image cannot be read, or the provider takes none.
+        """
+        if images:
+            given = list(message) if isinstance(message, list | tuple) else [message]
+            message = [*given, *map(_image, images)]
+        return await super().send_message(message, history, user_id, chat_id, debug_print)
+
+
+class AsyncOpenAIMultiModelAgent(AsyncOpenAISimpleAgent):
+    """As `AsyncOpenAISimpleAgent`, with several ``models``: each is asked when the one before it fails.
+
+    The next one is asked only as long as nothing of an answer has come. Who answered is said by the debug output and by
+    logs.
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        agent_name: str = "Assistant",
+        agent_description: str = "",
+        *,
+        models: Sequence[str | Provider],
+        **options: Any,
+    ) -> None:
+        super().__init__(agent_name, agent_description, models=models, **options)
+
+
+def _window(**given: Any) -> ContextWindow:
+    """Give the window that a service's words mean.
+
+    Raises:
+        ConfigurationError: two of them cannot both hold.
+    """
+    most, one = given["max_tokens"], given["max_tokens_per_message"]
+    if type(most) is int and type(one) is int and one > most:
+        msg = (
+            f"max_token_per_message is {one:,} and max_context_length only {most:,}: one message would be larger than "
+            "all that may be sent; make it the smaller of the two"
+        )
+        raise ConfigurationError(msg)
+    if given["dropping"] not in _DROPPING:
+        msg = f"dropping_strategy is 'simple' or 'summary_dropping', not {given['dropping']!r:.60}"
+        raise ConfigurationError(msg)
+    said = {name: value for name, value in given.items() if not (name.endswith("_note") and value is None)}
+    return ContextWindow(**said | {"dropping": _DROPPING[given["dropping"]]})
+
+
+_DROPPING: Final = {"simple": "simple", "summary_dropping": "summary"}
+
+
+def _provider(
+    provider: str | Provider | None,
+    model: str | None,
+    retry: RetryPolicy | Mapping[str, Any] | int | None,
+    where: Where,
+) -> Provider:
+    """Give who is asked: OpenAI, or whoever speaks its language at an address, where nobody is named."""
+    named = provider if provider is not None else None if model is not None and ":" in model else "openai"
+    return get_provider(named, model=model, retry=retry, **where)
+
+
+def _chain(
+    models: Sequence[str | Provider],
+    model: str | None,
+    provider: str | Provider | None,
+    retry: RetryPolicy | Mapping[str, Any] | int | None,
+    where: Where,
+) -> Provider:
+    """Give the chain of providers that a list of models means; the address and key are for those that name no provider.
+
+    Raises:
+        ConfigurationError: there is none, or one that cannot be asked.
+    """
+    if model is not None or not isinstance(provider, str | None):
+        msg = "give models=[...], or one model= or provider object, not both"
+        raise ConfigurationError(msg)
+    if not isinstance(models, list | tuple) or not models:
+        msg = "models is a list of models, in the order in which they are asked, and has at least one"
+        raise ConfigurationError(msg)
+    made = []
+    for one in models:
+        if isinstance(one, str):
+            made.append(_provider(provider, one, retry, {} if ":" in one else where))
+        else:
+            made.append(get_provider(one))
+    return get_provider(made)
+
+
+def _image(given: str | Path | bytes | ImagePart) -> ContentPart:
+    if isinstance(given, ImagePart):
+        return given
+    if isinstance(given, bytes):
+        return checked_image(given, "an image")
+    if isinstance(given, str) and given.partition(":")[0].lower() in {"http", "https", "data"}:
+        return ImagePart(url=given)
+    return attachment(given)
