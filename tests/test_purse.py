@@ -19,7 +19,7 @@ from plait.errors import (
 from plait.events import Usage
 from plait.limits import Budget, Exceeded
 from plait.messages import UserMessage
-from plait.prices import Price, Prices
+from plait.prices import Price, Prices, package
 from plait.providers.base import Request, Settings
 from plait.providers.fallback import Fallback
 from plait.providers.offline import OfflineProvider
@@ -238,6 +238,15 @@ async def test_a_budget_in_money_needs_a_price() -> None:
         "dollars for a million tokens: prices={'offline:m': {'input': ..., 'output': ...}}"
     )
     assert await chat(ledger) == Spending()
+
+
+async def test_what_knows_prices_is_loaded_before_the_first_request() -> None:
+    package.cache_clear()
+    prices = Prices()
+
+    await reserved(purse(Budget(max_tokens=9_000), prices=prices))
+
+    assert prices.loaded
 
 
 @pytest.mark.fault("L50")
