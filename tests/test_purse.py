@@ -344,13 +344,16 @@ async def test_a_cut_answer_is_priced_from_what_was_received() -> None:
         (RateLimited("slow down", status=429), False, 0),
         (ConfigurationError("no place for an image"), False, 0),
         (ProviderError("overloaded", status=None), True, 107),
-        (TransportError("it broke"), False, 107),
+        (TransportError("nobody is there"), False, 0),
+        (TransportError("nobody answers", timeout=True), False, 107),
+        (TransportError("it broke"), True, 107),
+        (None, False, 107),
         (StreamTruncated("it ended"), True, 107),
         (asyncio.CancelledError(), True, 107),
         (asyncio.CancelledError(), False, 107),
     ],
 )
-async def test_what_a_request_that_broke_off_used(error: BaseException, begun: bool, tokens: int) -> None:
+async def test_what_a_request_that_broke_off_used(error: BaseException | None, begun: bool, tokens: int) -> None:
     ledger = MemoryStore()
     call = await reserved(purse(Budget(max_cost=1), ledger=ledger))
 
