@@ -107,6 +107,11 @@ def test_how_far_an_account_may_go() -> None:
     assert Budget(max_tokens=1).claim("a", auxiliary=True) == Claim(account="a", tokens=1)
 
 
+def test_spending_is_told_in_dollars() -> None:
+    half = Spending(nanos=50 * CENT, estimated_nanos=CENT)
+    assert (half.cost, half.estimated_cost) == (0.5, 0.01)
+
+
 def test_an_exceeded_budget_is_a_sentence() -> None:
     half = Spending(nanos=1_230_000_000, tokens=12_345)
     said = [

@@ -19,7 +19,7 @@ from plait.errors import (
 from plait.events import Usage
 from plait.limits import Budget, Exceeded
 from plait.messages import UserMessage
-from plait.prices import Price, Prices
+from plait.prices import Price, Prices, package
 from plait.providers.base import Request, Settings
 from plait.providers.fallback import Fallback
 from plait.providers.offline import OfflineProvider
@@ -240,6 +240,15 @@ async def test_a_budget_in_money_needs_a_price() -> None:
     assert await chat(ledger) == Spending()
 
 
+async def test_what_knows_prices_is_loaded_before_the_first_request() -> None:
+    package.cache_clear()
+    prices = Prices()
+
+    await reserved(purse(Budget(max_tokens=9_000), prices=prices))
+
+    assert prices.loaded
+
+
 @pytest.mark.fault("L50")
 async def test_a_budget_in_tokens_needs_none_and_counts_what_was_not_priced() -> None:
     ledger = MemoryStore()
@@ -335,13 +344,16 @@ async def test_a_cut_answer_is_priced_from_what_was_received() -> None:
         (RateLimited("slow down", status=429), False, 0),
         (ConfigurationError("no place for an image"), False, 0),
         (ProviderError("overloaded", status=None), True, 107),
-        (TransportError("it broke"), False, 107),
+        (TransportError("nobody is there"), False, 0),
+        (TransportError("nobody answers", timeout=True), False, 107),
+        (TransportError("it broke"), True, 107),
+        (None, False, 107),
         (StreamTruncated("it ended"), True, 107),
         (asyncio.CancelledError(), True, 107),
         (asyncio.CancelledError(), False, 107),
     ],
 )
-async def test_what_a_request_that_broke_off_used(error: BaseException, begun: bool, tokens: int) -> None:
+async def test_what_a_request_that_broke_off_used(error: BaseException | None, begun: bool, tokens: int) -> None:
     ledger = MemoryStore()
     call = await reserved(purse(Budget(max_cost=1), ledger=ledger))
 

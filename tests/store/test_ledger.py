@@ -96,6 +96,11 @@ async def test_parts_of_a_nano_dollar_are_rounded_up(store: Store) -> None:
     assert await store.spending(["a"]) == [spending(1, 0, 1, 0)]
 
 
+async def test_a_call_on_no_account_is_free(store: Store) -> None:
+    assert await store.reserve("req_1", [], CALL) == Reserved(100)
+    assert await store.settle("req_1", 5, 5) == {}
+
+
 async def test_an_operation_is_reserved_once_and_settled_once(store: Store) -> None:
     claims = [claim("a", nanos=300)]
     assert await store.reserve("req_1", claims, CALL) == Reserved(100)

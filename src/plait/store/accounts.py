@@ -33,18 +33,25 @@ _SET: Final = (
     .where(accounts.c.account == bindparam("of_account"))
     .values({name: bindparam(name) for name in _FIELDS})
 )
-_OPEN: Final = select(
-    reservations.c.account, reservations.c.units, reservations.c.tokens, reservations.c.nanos, reservations.c.priced
-).where(reservations.c.operation == bindparam("operation"))
+_GRANTED: Final = select(reservations.c.units).where(reservations.c.operation == bindparam("operation")).limit(1)
+_OPEN: Final = (
+    select(
+        *(reservations.c[name] for name in ("account", "units", "tokens", "nanos", "priced")),
+        *(accounts.c[name] for name in _FIELDS),
+    )
+    .join(accounts, accounts.c.account == reservations.c.account)
+    .where(reservations.c.operation == bindparam("operation"))
+)
 _ADD_OPEN: Final = insert(reservations)
 _CLOSE: Final = delete(reservations).where(reservations.c.operation == bindparam("of_operation"))
 
 
 def reserve(connection: Connection, operation: str, claims: Sequence[Claim], estimate: Estimate) -> Reserved | Refused:
     """As `Ledger.reserve`."""
-    there = _open(connection, operation)
+    there = connection.scalar(_GRANTED, {"operation": operation})
     if there is not None:
-        return Reserved(there.units)
+        _check(operation, [there])
+        return Reserved(there)
     names = [claim.account for claim in claims]
     known = _known(connection, names)
     decided = decide(claims, [known.get(name, NOTHING) for name in names], estimate)
@@ -62,11 +69,14 @@ def settle(
     connection: Connection, operation: str, tokens: int | None, nanos: int | None, *, estimated: bool
 ) -> dict[str, Spending]:
     """As `Ledger.settle`."""
-    there = _open(connection, operation)
-    if there is None:
+    rows = connection.execute(_OPEN, {"operation": operation}).all()
+    if not rows:
         return {}
-    known = _known(connection, there.accounts)
-    after = settled(there, [known.get(name, NOTHING) for name in there.accounts], tokens, nanos, estimated=estimated)
+    _, units, reserved_tokens, reserved_nanos, priced, *_ = rows[0]
+    _check(operation, (units, reserved_tokens, reserved_nanos))
+    known = {name: _spending(name, spent) for name, _, _, _, _, *spent in rows}
+    there = Open(tuple(known), units, reserved_tokens, reserved_nanos, priced)
+    after = settled(there, list(known.values()), tokens, nanos, estimated=estimated)
     connection.execute(_CLOSE, {"of_operation": operation})
     _write(connection, known, after)
     return after
@@ -78,22 +88,14 @@ def spending(connection: Connection, names: Sequence[str]) -> list[Spending]:
     return [known.get(name, NOTHING) for name in names]
 
 
-def _open(connection: Connection, operation: str) -> Open | None:
-    rows = connection.execute(_OPEN, {"operation": operation}).all()
-    if not rows:
-        return None
-    _, units, tokens, nanos, priced = rows[0]
-    _check(operation, (units, tokens, nanos))
-    return Open(tuple(row.account for row in rows), units, tokens, nanos, priced)
-
-
 def _known(connection: Connection, names: Sequence[str]) -> dict[str, Spending]:
     """Give what was spent on those of the accounts that are there."""
-    known = {}
-    for name, *numbers in connection.execute(_SPENT, {"accounts": list(names)}):
-        _check(name, numbers)
-        known[name] = Spending(**dict(zip(_FIELDS, numbers, strict=True)))
-    return known
+    return {name: _spending(name, spent) for name, *spent in connection.execute(_SPENT, {"accounts": list(names)})}
+
+
+def _spending(account: str, numbers: Sequence[int]) -> Spending:
+    _check(account, numbers)
+    return Spending(**dict(zip(_FIELDS, numbers, strict=True)))
 
 
 def _check(record: str, numbers: Sequence[object]) -> None:
