@@ -146,13 +146,14 @@ OpenRouterError = ModelError
 
 
 class TransportError(ModelError):
-    """No connection, a time-out (``timeout`` is True), or a connection that broke."""
+    """No connection (``sent`` is False), a time-out (``timeout`` is True), or a connection that broke."""
 
     default_retryable = True
 
-    def __init__(self, message: str, *, timeout: bool = False, **details: Any) -> None:
+    def __init__(self, message: str, *, timeout: bool = False, sent: bool = True, **details: Any) -> None:
         super().__init__(message, **details)
         self.timeout = timeout
+        self.sent = sent
 
 
 OpenRouterConnectionError = TransportError

@@ -253,8 +253,7 @@ class Reservation:
     ) -> tuple[Exceeded, ...]:
         """Settle a request that ended before its answer did: by an error, a stop or a cancellation.
 
-        Nobody is charged for one that was not sent, or got an error for an answer; any other may have been read. One
-        whose connection could not be made, or was closed before anything came, is taken not to have been.
+        Nobody is charged for one that was not sent, or got an error for an answer; any other may have been read.
 
         Args:
             error: what ended it; None for a stop.
@@ -266,8 +265,8 @@ class Reservation:
         Returns:
             As `settle`.
         """
-        late = isinstance(error, TransportError) and error.timeout
-        if not (begun or late) and isinstance(error, ConfigurationError | ProviderError | TransportError):
+        unsent = isinstance(error, TransportError) and not error.sent
+        if not begun and (unsent or isinstance(error, ConfigurationError | ProviderError)):
             return await self._end(0, 0, estimated=False)
         return await self.settle(taken, provider=provider, model=model)
 

@@ -86,4 +86,5 @@ def failure_of(error: BaseException, host: Host) -> tuple[ModelError, BaseExcept
     else:
         reason = _reason(error) if isinstance(error, OSError) and error.strerror else type(error).__name__
         said = f"the connection to {where} broke: {reason}"
-    return TransportError(said, provider=host.provider, retryable=retryable), inner or error
+    unsent = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientHttpProxyError)
+    return TransportError(said, sent=not unsent, provider=host.provider, retryable=retryable), inner or error
