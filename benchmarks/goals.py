@@ -56,6 +56,8 @@ GOALS: Final = (
     Goal(case="structured", name="structured", label="structured answer", most=_RATIO),
     Goal(case="burst", name="chunk", label="streamed chunk, in a burst", most=_RATIO),
     Goal(case="burst", name="short", label="short stream, 20 chunks", most=_RATIO, counts=False),
+    Goal(case="hooks", name="answer", label="all hooks: streamed answer, 20 chunks", most=1.5),
+    Goal(case="hooks", name="turn", label="all hooks: tool turn, 3 parallel calls", most=1.5, counts=False),
     Goal(case="paced", name="paced", label="streamed chunk, 1 ms apart", most=1.5),
     *(
         Goal(case=case, name=name, label=f"{title}: {label}", most=most)

@@ -61,6 +61,7 @@ PROBES: Final[Mapping[str, Callable[..., Any]]] = {
     "tools": turns.tools,
     "structured": turns.structured,
     "burst": turns.burst,
+    "hooks": turns.hooks,
     "paced": turns.paced,
     "anthropic": partial(turns.dialect, "anthropic"),
     "ollama": partial(turns.dialect, "ollama"),

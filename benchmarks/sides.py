@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from pydantic import BaseModel
 
+from plait.hooks import HOOK_NAMES
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
@@ -88,11 +90,20 @@ class Talker(Side, Protocol):
         ...
 
 
+def _watch(_event: object) -> None:
+    """Take note of an event."""
+
+
 class Plait:
     """plait, used as its README says."""
 
-    def __init__(self, base_url: str) -> None:
+    def __init__(self, base_url: str, *, hooked: bool = False) -> None:
         self._base_url = base_url
+        self._hooks = dict.fromkeys(HOOK_NAMES, _watch) if hooked else None
+
+    def hooked(self) -> Plait:
+        """Give the same with a hook of every name."""
+        return Plait(self._base_url, hooked=True)
 
     def agent(
         self, model: str, tools: Sequence[Callable[..., Awaitable[object]]] = (), dialect: Dialect | None = None
@@ -108,6 +119,7 @@ class Plait:
             base_url=self._base_url if dialect is None else self._base_url.removesuffix("/v1") + dialect.root,
             tools=tools,
             memory_params={"n": HISTORY},
+            hooks=self._hooks,
         )
 
     def runner(self, model: str, *, tools: bool = False, form: bool = False) -> Callable[[], Awaitable[object]]:

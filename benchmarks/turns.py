@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from benchmarks.clock import cost, drained, race, settle
 from benchmarks.dialects import DIALECTS
 from benchmarks.server import model_of
+from benchmarks.sides import Plait
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -58,6 +59,22 @@ async def burst(setting: Setting, sides: Mapping[str, Side]) -> Raw:
     jobs = {name: drained(side.streamer(model_of(pieces=pieces))) for name, side in sides.items()}
     long = await race(jobs, rounds=setting.times(120), seconds=_TURN)
     return {name: {"short": short[name], "chunk": (long[name] - short[name]) / (pieces - SHORT)} for name in sides}
+
+
+async def hooks(setting: Setting, sides: Mapping[str, Side]) -> Raw:
+    """An answer of 20 streamed pieces, and a tool turn, with a hook of every name; the floor has none.
+
+    The hook for tokens makes answers stream, so the floor drains a stream, too.
+    """
+    answers, calls = {}, {}
+    for name, side in sides.items():
+        watched = side.hooked() if isinstance(side, Plait) else side
+        short = model_of(pieces=SHORT)
+        answers[name] = watched.runner(short) if isinstance(side, Plait) else drained(side.streamer(short))
+        calls[name] = watched.runner(model_of(calls=3), tools=True)
+    answer = await race(answers, rounds=setting.times(_TURNS), seconds=_TURN)
+    turn = await race(calls, rounds=setting.times(_TURNS), seconds=_TURN)
+    return {name: {"answer": answer[name], "turn": turn[name]} for name in sides}
 
 
 async def paced(setting: Setting, sides: Mapping[str, Side]) -> Raw:

@@ -72,8 +72,15 @@ class Assignment(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
     strict: bool = False
     debug: bool = False
 
+    _now: RunContext[Any] | None = None  # as it was given last
+
     @property
     def context_now(self) -> RunContext[Any]:
         """The context with the tokens that the run has used so far."""
         run = self.thread.tail.run
-        return replace(self.context, usage=run.usage) if run and run.usage else self.context
+        used = run.usage if run else None
+        if used is None:
+            return self.context
+        if self._now is None or self._now.usage is not used or self._now.run_id != self.context.run_id:
+            self._now = replace(self.context, usage=used)
+        return self._now

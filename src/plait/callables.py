@@ -67,10 +67,28 @@ class Prepared(msgspec.Struct, eq=False):
         before = _cancellations()
         if before:
             await asyncio.sleep(0)  # a cancellation on its way arrives here, and is not taken for the callable's own
+        answer = self.begin(event)
+        return answer if answer is None else await self.finish(answer, time_limit, before)
+
+    def begin(self, event: RunScoped) -> object | Failed:
+        """Call it, and give what it returned: of an async one what is to be awaited, by `finish`."""
         try:
-            answer: object = self.function(event, **self._given(event)) if self.injected else self.function(event)
-            if inspect.isawaitable(answer):
-                answer = await drive(answer if inspect.iscoroutine(answer) else _awaited(answer), time_limit)
+            return self.function(event, **self._given(event)) if self.injected else self.function(event)
+        except asyncio.CancelledError:
+            return Failed("CancelledError")
+        except Exception as error:  # noqa: BLE001  # foreign code
+            return Failed(type(error).__name__)
+
+    async def finish(self, answer: object, time_limit: float, before: int = 0) -> object | Failed:
+        """Await what `begin` gave, if it is to be awaited; ``before`` says how often this task was told to end before.
+
+        Raises:
+            CancelledError: this task was cancelled from outside.
+        """
+        if not inspect.isawaitable(answer):
+            return answer
+        try:
+            given: object = await drive(answer if inspect.iscoroutine(answer) else _awaited(answer), time_limit)
         except TimeUp:
             return Failed("TimeoutError", late=True)
         except CancelledItself:
@@ -79,7 +97,7 @@ class Prepared(msgspec.Struct, eq=False):
             if isinstance(error, asyncio.CancelledError) and _cancellations() > before:
                 raise
             return Failed(type(error).__name__)
-        return answer
+        return given
 
     def _given(self, event: RunScoped) -> dict[str, str]:
         values = {"user_id": event.context.user_id, "chat_id": event.context.thread_id}

@@ -9,7 +9,7 @@ on the event loop, so they should be short. Knows nothing of who calls the hooks
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, Self, get_args
 
 import msgspec
@@ -250,8 +250,7 @@ class Hooks:
         for hook in self._prepared.get(name, ()):
             answer = await hook.call(event, self.time_limit)
             if isinstance(answer, Failed):
-                late = f"; a hook may take {self.time_limit} s" if answer.late else ""
-                self._ignored(name, hook, f"{answer.error}{late}")
+                self._failed_with(name, hook, answer)
             elif isinstance(answer, Veto):
                 veto = veto or answer
             elif isinstance(answer, Request) and isinstance(event, BeforeRequest):
@@ -261,6 +260,20 @@ class Hooks:
             elif answer is not None and isinstance(event, BeforeRequest | FunctionCallStart):
                 self._ignored(name, hook, f"it returned {type(answer).__name__}")
         return veto or changed
+
+    async def tell(self, name: HookName, events: Iterable[HookEvent]) -> None:
+        """Call the hooks of one name with each of several events; they change nothing, and there are many of these."""
+        for event in events:
+            for hook in self._prepared.get(name, ()):
+                answer = hook.begin(event)
+                if answer is not None:
+                    answer = await hook.finish(answer, self.time_limit)
+                    if isinstance(answer, Failed):
+                        self._failed_with(name, hook, answer)
+
+    def _failed_with(self, name: str, hook: Prepared, failed: Failed) -> None:
+        late = f"; a hook may take {self.time_limit} s" if failed.late else ""
+        self._ignored(name, hook, f"{failed.error}{late}")
 
     @staticmethod
     def _ignored(name: str, hook: Prepared, why: str) -> None:

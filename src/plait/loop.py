@@ -47,7 +47,7 @@ from plait.scopes import settle
 from plait.stops import Guard
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Iterator, Sequence
 
     from plait.entries import Body
     from plait.events import Delta, Event
@@ -151,7 +151,7 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
                                 async for deltas in answers:
                                     inquiry.fold.add(deltas)
                                     if "on_token_received" in self.hooks:
-                                        await self._tell_tokens(deltas, turn)
+                                        await self.hooks.tell("on_token_received", self._tokens(deltas, turn))
                                     yield deltas  # type: ignore[misc]  # a list of deltas is a list of events
                             finally:
                                 await answers.aclose()
@@ -241,12 +241,10 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
         if "on_after_request" in self.hooks:
             await self.hooks.call("on_after_request", AfterRequest(context=self.context_now, answer=answer, turn=turn))
 
-    async def _tell_tokens(self, deltas: Sequence[Delta], turn: int) -> None:
-        context = self.context
+    def _tokens(self, deltas: Sequence[Delta], turn: int) -> Iterator[TokenReceived]:
         for delta in deltas:
             if type(delta) is TextDelta and not delta.choice:
-                event = TokenReceived(context=context, text=delta.text, turn=turn)
-                await self.hooks.call("on_token_received", event)
+                yield TokenReceived(context=self.context, text=delta.text, turn=turn)
 
     def _finish_early(self, reason: StopReason, error: str | None = None) -> None:
         """End a run that was stopped or vetoed, and make its result."""

@@ -7,6 +7,7 @@ subclass that says how requests are written and answers are read. Knows nothing 
 from __future__ import annotations
 
 import asyncio
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 from urllib.parse import urlsplit
 
@@ -144,15 +145,20 @@ class HttpProvider:
             provider=self.name,
             model=self.model,
             url=f"{self.base_url}{self.path}",
-            headers={
-                name: HIDDEN if name == self._key_header or authorises(name) else self._service.clean(value)
-                for name, value in self._headers.items()
-            },
+            headers=dict(self._shown_headers),
             body=body,
             prefix=len(body) - len(pieces.tail),
             spans=pieces.spans()[added:],
             unfetched=unfetched,
         )
+
+    @cached_property
+    def _shown_headers(self) -> dict[str, str]:
+        """The headers without what authorises."""
+        return {
+            name: HIDDEN if name == self._key_header or authorises(name) else self._service.clean(value)
+            for name, value in self._headers.items()
+        }
 
     async def compose(self, request: Request) -> bytes:
         """Give the body of a request, after what it takes beside encoding: a dialect may have to fetch something.
