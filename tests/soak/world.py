@@ -16,7 +16,7 @@ from plait import Agent, MemoryStore, OfflineProvider, ToolCall, tool
 from plait.providers.chat import ChatProvider
 from plait.providers.retry import Retrying, RetryPolicy
 from plait.store.database import DatabaseStore
-from plait.workers import WORKERS
+from plait.workers import ASKERS, WORKERS
 from soak.leftovers import descriptors, soon, tasks_left
 from soak.server import Server, Step, streamed, whole
 
@@ -157,8 +157,8 @@ async def left_by_runs(servers: Sequence[Server], tasks: set[asyncio.Task[Any]],
 
     if not await soon(lambda: not more(), PATIENCE):
         found.append(f"{more()} sockets")
-    if not await soon(lambda: not WORKERS.left, PATIENCE):
-        found.append(f"{WORKERS.left} threads in tools that nobody waits for")
+    if not await soon(lambda: not WORKERS.left + ASKERS.left, PATIENCE):
+        found.append(f"{WORKERS.left} threads in tools, {ASKERS.left} in questions, that nobody waits for")
     return found
 
 
