@@ -42,19 +42,24 @@ Place = Literal[
     "between turns",
     "sync tool",
     "async tool",
+    "agent in a tool",
     "back-off",
     "queue",
     "lease",
     "any step",
 ]
-"""Where a run is when it is stopped: it waits for an answer, reads one, has read all but its end, goes on to the next
-turn, is in a tool, waits to ask again, waits for another run of its thread, here or elsewhere, or does anything."""
+"""Where a run is when it is stopped.
+
+It waits for an answer, reads one, or has read all but its end; it goes on to the next turn; it is in a tool, or in one
+that has another agent run; it waits to ask again, or for another run of its thread, here or elsewhere; or anything.
+"""
 
 Way = Literal["signal", "signal from a thread", "event", "function", "async function"]
 """What stops it."""
 
 PLACES: Final[tuple[Place, ...]] = get_args(Place)
 WAYS: Final[tuple[Way, ...]] = get_args(Way)
+ENDLESS: Final = ("async tool", "agent in a tool")  # places in the tool that waits for ever
 HOOKS: Final = ("on_after_request", "on_function_call_end", "on_before_request")  # of these, one is between turns
 TOGETHER: Final = 8  # runs at the same time: few, so that their times are not those of a busy machine
 OF_ONE_LOOP: Final = 200  # runs, before the event loop, the servers and the stores are closed and made anew
@@ -93,7 +98,7 @@ class Stop:
             return
         self._said = True
         if self._way == "signal from a thread":
-            self._loop.run_in_executor(None, self._set)
+            threading.Thread(target=self._set).start()
         elif not isinstance(self.given, StopPoll):
             self._set()
 
@@ -150,7 +155,11 @@ class Case:
         self.stop = Stop(self.way, self.chance.uniform(0.01, 0.03))
         self.let_go = threading.Event()
         self.agent = Agent(
-            name="Soak", provider=self.upstream.provider(), tools=TOOLS, store=self.kept_in, sequential_tools=True
+            name="Soak",
+            provider=self.upstream.provider(),
+            tools=TOOLS,
+            store=self.kept_in,
+            sequential_tools=self.chance.random() < 0.5,
         )
         self.upstream.cases[self.number] = self._answer
 
@@ -175,10 +184,11 @@ class Case:
             case "last piece":
                 pieces, most = upstream.pieces(upstream.plain)
                 return upstream.held(pieces[: chance.choice([most, most + 1])], pace / 4)
-        if turn == 0:
-            return upstream.whole(upstream.calling)
-        pieces, most = upstream.pieces(upstream.plain)
-        return upstream.held(pieces[: chance.randint(0, most)], pace)
+            case _ if turn == 0:
+                return upstream.whole(upstream.calling)
+            case _:
+                pieces, most = upstream.pieces(upstream.plain)
+                return upstream.held(pieces[: chance.randint(0, most)], pace)
 
     def read(self, event: Event) -> None:
         """Take note of what readers get."""
@@ -209,7 +219,7 @@ class Case:
                 wrong = await self._wrong_run()
         if wrong is None and self.place == "sync tool" and not self.in_thread:
             wrong = "its sync tool was waited for"
-        if wrong is None and self.place == "async tool" and not self.cleaned_up:
+        if wrong is None and self.place in ENDLESS and not self.cleaned_up:
             wrong = "its async tool was not ended"
         return wrong
 
@@ -297,12 +307,12 @@ def weather(place: str, context: RunContext[Case]) -> str:
 
 @tool(name="time")
 async def clock(zone: str, context: RunContext[Case]) -> str:
-    """Wait for ever, where that is the place."""
+    """Wait for ever, for nothing or for another agent, where that is the place."""
     case = context.deps
-    if case.place == "async tool":
+    if case.place in ENDLESS:
         case.stop.after(case.chance.uniform(0, 0.02))
         try:
-            await asyncio.sleep(PATIENCE)
+            await (asyncio.sleep(PATIENCE) if case.place == "async tool" else case.agent.run(f"hold {case.number}"))
         finally:
             case.cleaned_up = True
     return f"late in {zone}"

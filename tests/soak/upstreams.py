@@ -33,7 +33,6 @@ _PROMPT: Final = re.compile(r"\b(go|again|hold) (\d+)\b")
 _PATIENT: Final = RetryPolicy(initial_delay=30.0, max_delay=30.0)
 
 
-
 class Upstream:
     """A server of one dialect, and the provider that asks it.
 
@@ -116,7 +115,10 @@ async def upstreams(folder: Path) -> AsyncIterator[Upstreams]:
     async with AsyncExitStack() as stack:
         for upstream in made.values():
             await stack.enter_async_context(upstream.server)
-        stores: dict[str, Store] = {"memory": MemoryStore(), "sqlite": DatabaseStore(f"sqlite:///{folder / 'stops.db'}")}
+        stores: dict[str, Store] = {
+            "memory": MemoryStore(),
+            "sqlite": DatabaseStore(f"sqlite:///{folder / 'stops.db'}"),
+        }
         for store in stores.values():
             stack.push_async_callback(store.close)
         yield Upstreams(made, stores, descriptors()["socket"], asyncio.all_tasks())
