@@ -196,8 +196,8 @@ class Case:
             self.text = self.partial = (self.partial or "") + event.text
             if self.place == "last piece" and self.text == self.upstream.plain.text:
                 self.stop.after(self.chance.choice([0.0, 0.003]))
-        elif isinstance(event, MessageAdded) and event.message.role == "assistant":
-            self.text, self.partial = event.message.text, None
+        elif isinstance(event, MessageAdded) and event.finish_reason is not None:
+            self.partial = None  # that was the whole answer, and its text stays
 
     # --- its run
 
