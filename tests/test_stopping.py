@@ -12,6 +12,7 @@ import pytest
 from plait import (
     Agent,
     ConfigurationError,
+    FinishDelta,
     MemoryStore,
     OfflineProvider,
     ProviderError,
@@ -291,6 +292,31 @@ async def test_an_answer_without_an_end_mark_is_no_answer() -> None:
     assert raised.value.partial == "half an ans"
     kept = [item.body for item in await agent.log("t") if isinstance(item.body, MessageEntry)]
     assert [(body.message.text, body.cut) for body in kept] == [("hi", None), ("half an ans", "error")]
+
+
+class Lingering(OfflineProvider):
+    """Gives a whole answer, and does not end its stream."""
+
+    async def stream(self, request: Request) -> Any:
+        yield [TextDelta("all of it"), FinishDelta("stop")]
+        await asyncio.sleep(30)
+
+
+@pytest.mark.fault("C05")
+@pytest.mark.parametrize("how", ["user_stop", "cancelled"])
+async def test_an_end_between_an_answer_and_the_end_of_its_stream_keeps_the_text(how: str) -> None:
+    agent, stop = Agent(provider=Lingering(), store=MemoryStore()), StopSignal()
+    async with agent.run("hi", thread="t", stop=stop) as run:
+        async for event in run:
+            if isinstance(event, TextDelta):
+                break
+        if how == "user_stop":
+            stop.set()
+            assert (await run).output == "all of it"
+        else:
+            run.cancel()
+    kept = [item.body for item in await agent.log("t") if isinstance(item.body, MessageEntry)]
+    assert [(body.message.text, body.cut) for body in kept] == [("hi", None), ("all of it", how)]
 
 
 async def test_what_a_left_stream_had_said_stays_and_resume_answers_anew() -> None:
