@@ -117,7 +117,7 @@ def test_a_run_cancelled_at_each_of_its_steps(way: Way) -> None:
 
 @pytest.mark.fault("C05")
 def test_runs_stopped_at_random_moments() -> None:
-    proof = proven(stops, 44)
+    proof = proven(stops, 48)
     assert {what for what in proof.counts if what != "ended before"} == set(PLACES)
     assert len(proof.times["all"]) == sum(len(proof.times[what]) for what in PLACES)
 

@@ -14,8 +14,21 @@ from itertools import islice
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
-from plait import Agent, MessageAdded, RunContext, StopPoll, StopSignal, TextDelta, UserMessage, tool
+from plait import (
+    Agent,
+    AssistantMessage,
+    MessageAdded,
+    RunContext,
+    StopPoll,
+    StopSignal,
+    TextDelta,
+    UserMessage,
+    tool,
+)
+from plait.context import ContextWindow
 from plait.entries import MessageEntry
+from plait.limits import Budget, spent
+from plait.purse import DEFAULT_OUTPUT
 from plait.workers import WORKERS
 from soak.cancellations import MOMENTS, PATIENCE, within_time, wrong_log
 from soak.leftovers import soon
@@ -32,6 +45,7 @@ if TYPE_CHECKING:
 
     from plait import RunResult
     from plait.events import Event
+    from plait.messages import Message
     from plait.store.base import Store
     from soak.progress import Proof
 
@@ -46,12 +60,14 @@ Place = Literal[
     "back-off",
     "queue",
     "lease",
+    "summary",
     "any step",
 ]
 """Where a run is when it is stopped.
 
 It waits for an answer, reads one, or has read all but its end; it goes on to the next turn; it is in a tool, or in one
-that has another agent run; it waits to ask again, or for another run of its thread, here or elsewhere; or anything.
+that has another agent run; it waits to ask again, for another run of its thread, here or elsewhere, or for a summary of
+what was said before; or it does anything.
 """
 
 Way = Literal["signal", "signal from a thread", "event", "function", "async function"]
@@ -60,6 +76,8 @@ Way = Literal["signal", "signal from a thread", "event", "function", "async func
 PLACES: Final[tuple[Place, ...]] = get_args(Place)
 WAYS: Final[tuple[Way, ...]] = get_args(Way)
 ENDLESS: Final = ("async tool", "agent in a tool")  # places in the tool that waits for ever
+LONG: Final = ContextWindow(last=2, dropping="summary")
+BUDGET: Final = 10**7  # tokens
 HOOKS: Final = ("on_after_request", "on_function_call_end", "on_before_request")  # of these, one is between turns
 TOGETHER: Final = 8  # runs at the same time: few, so that their times are not those of a busy machine
 OF_ONE_LOOP: Final = 200  # runs, before the event loop, the servers and the stores are closed and made anew
@@ -154,12 +172,15 @@ class Case:
         self.thread = f"stop {self.number}"
         self.stop = Stop(self.way, self.chance.uniform(0.01, 0.03))
         self.let_go = threading.Event()
+        self.budget = Budget(max_tokens=BUDGET, key=self.thread)
         self.agent = Agent(
             name="Soak",
             provider=self.upstream.provider(),
             tools=TOOLS,
             store=self.kept_in,
             sequential_tools=self.chance.random() < 0.5,
+            memory_strategy=LONG if self.place == "summary" else "last_n",
+            budget=self.budget if self.chance.random() < 0.5 else None,
         )
         self.upstream.cases[self.number] = self._answer
 
@@ -212,6 +233,8 @@ class Case:
                 assert lease is not None
                 wrong = await self._wrong_run(self.chance.uniform(0, 0.03))
                 await self.kept_in.release(lease)
+            case "summary":
+                wrong = await self._wrong_run(self.chance.uniform(0, 0.03))
             case "any step":
                 steps = Steps(self.chance.randint(1, 60), self.chance.choice(MOMENTS), self.stop.say)
                 wrong = await steps.task(self._wrong_run(LATEST))
@@ -235,7 +258,7 @@ class Case:
 
     async def _wrong_run(self, latest: float | None = None) -> str | None:
         run = self.agent.run(
-            f"go {self.number}",
+            self._prompt(),
             thread=self.thread,
             stop=self.stop.given,
             deps=self,
@@ -254,6 +277,14 @@ class Case:
         if result.output != self.text:
             return f"its output is {result.output!r}, and readers got {self.text!r}"
         return None
+
+    def _prompt(self) -> list[Message]:
+        """Give what the run is asked: of what is long, the summary is asked for first, and never comes."""
+        go = UserMessage(text=f"go {self.number}")
+        if self.place != "summary":
+            return [go]
+        said: list[Message] = [UserMessage(text=f"hold {self.number}"), AssistantMessage(text="I hold.")]
+        return [*said, UserMessage(text="Well?"), AssistantMessage(text="Yes."), go]
 
     async def _turned(self, _: object) -> None:
         """Be told by a hook that an answer or a call is over, or that the next request begins."""
@@ -279,16 +310,23 @@ class Case:
                 return f"what was cut took {usage}"
             if self.result.usage is None or self.result.usage.output_tokens < usage.output_tokens:
                 return f"the run took {self.result.usage}, its cut answer {usage}"
-        if wrong := wrong_log(log):
+        if wrong := wrong_log(log) or await self._wrong_budget():
             return wrong
+        agent = Agent(name="Soak", provider=self.upstream.provider(), tools=TOOLS, store=self.kept_in)
         prompt = f"again {self.number}"
         for how, again in (
-            ("its history", self.agent.run([*self.result.history, UserMessage(text=prompt)])),
-            ("its thread", self.agent.run(prompt, thread=self.thread)),
+            ("its history", agent.run([*self.result.history, UserMessage(text=prompt)])),
+            ("its thread", agent.run(prompt, thread=self.thread)),
         ):
             if (answer := (await again).output) != self.upstream.plain.text:
                 return f"{how} goes on with {answer!r}"
         return wrong_log(await self.agent.log(self.thread))
+
+    async def _wrong_budget(self) -> str | None:
+        """Say what is still reserved for requests that are over."""
+        spending = await spent(self.kept_in, self.budget)
+        open_still = spending.tokens >= DEFAULT_OUTPUT  # at least so much is reserved for each
+        return f"its requests are over, and {spending} stands in its account" if open_still else None
 
 
 @tool
