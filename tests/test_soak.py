@@ -212,4 +212,4 @@ def test_a_proof_ends_when_its_budget_is_spent() -> None:
 def test_the_program_refuses_what_it_does_not_know() -> None:
     done = soak("everything")
     assert done.returncode == 2
-    assert "there is no proof 'everything'; the proofs are kills, positions-chat," in done.stderr
+    assert "there is no proof 'everything'; the proofs are kills, budgets," in done.stderr

@@ -19,7 +19,6 @@ from plait import (
     AssistantMessage,
     MessageAdded,
     RunContext,
-    StopPoll,
     StopSignal,
     TextDelta,
     UserMessage,
@@ -34,6 +33,7 @@ from soak.cancellations import MOMENTS, PATIENCE, within_time, wrong_log
 from soak.leftovers import soon
 from soak.progress import percentile
 from soak.server import Step, whole
+from soak.signals import WAYS, Stop, Way
 from soak.steps import Steps, counting
 from soak.upstreams import LOOKING, Upstream, Upstreams, upstreams
 from soak.world import in_a_loop
@@ -70,11 +70,7 @@ that has another agent run; it waits to ask again, for another run of its thread
 what was said before; or it does anything.
 """
 
-Way = Literal["signal", "signal from a thread", "event", "function", "async function"]
-"""What stops it."""
-
 PLACES: Final[tuple[Place, ...]] = get_args(Place)
-WAYS: Final[tuple[Way, ...]] = get_args(Way)
 ENDLESS: Final = ("async tool", "agent in a tool")  # places in the tool that waits for ever
 LONG: Final = ContextWindow(last=2, dropping="summary")
 BUDGET: Final = 10**7  # tokens
@@ -84,59 +80,6 @@ OF_ONE_LOOP: Final = 200  # runs, before the event loop, the servers and the sto
 AT_MOST: Final = 0.1  # seconds to the end of a run, for 99 of a hundred
 ENOUGH: Final = 300  # times, to judge by
 LATEST: Final = 0.3  # seconds after which a run is stopped at the latest
-
-
-class Stop:
-    """What a run is stopped by, and when that was true.
-
-    Attributes:
-        given: what the run takes.
-        at: when it was true; for a function, when it first said so; None before that.
-    """
-
-    def __init__(self, way: Way, every: float) -> None:
-        self.at: float | None = None
-        self.given: StopSignal | asyncio.Event | StopPoll
-        self._way = way
-        self._said = False
-        self._loop = asyncio.get_running_loop()
-        match way:
-            case "event":
-                self.given = asyncio.Event()
-            case "function":
-                self.given = StopPoll(self._ask, every=every)
-            case "async function":
-                self.given = StopPoll(self._ask_async, every=every)
-            case _:
-                self.given = StopSignal()
-
-    def say(self) -> None:
-        """Have it be true: now, or when its function is asked next."""
-        if self._said:
-            return
-        self._said = True
-        if self._way == "signal from a thread":
-            threading.Thread(target=self._set).start()
-        elif not isinstance(self.given, StopPoll):
-            self._set()
-
-    def after(self, seconds: float) -> None:
-        """Have it be true so many seconds later; threads may call this."""
-        self._loop.call_soon_threadsafe(self._loop.call_later, seconds, self.say)
-
-    def _set(self) -> None:
-        assert not isinstance(self.given, StopPoll)
-        self.at = perf_counter()
-        self.given.set()
-
-    def _ask(self) -> bool:
-        if self._said and self.at is None:
-            self.at = perf_counter()
-        return self.at is not None
-
-    async def _ask_async(self) -> bool:
-        await asyncio.sleep(0)
-        return self._ask()
 
 
 @dataclass
