@@ -16,7 +16,8 @@ from soak.chat_subject import CHAT
 from soak.cuts import cuts, expected, junk, positions, read, said, sockets
 from soak.memory import failures, memory
 from soak.ollama_subject import OLLAMA
-from soak.progress import Proof, table
+from soak.progress import Proof, percentile, table
+from soak.stops import PLACES, stops
 from soak.subjects import SUBJECTS
 from soak.world import STORES
 
@@ -114,6 +115,13 @@ def test_a_run_cancelled_at_each_of_its_steps(way: Way) -> None:
     assert proof.counts[f"{way.kind} on {way.store}"] > 4
 
 
+@pytest.mark.fault("C05")
+def test_runs_stopped_at_random_moments() -> None:
+    proof = proven(stops, 48)
+    assert {what for what in proof.counts if what != "ended before"} == set(PLACES)
+    assert len(proof.times["all"]) == sum(len(proof.times[what]) for what in PLACES)
+
+
 @pytest.mark.parametrize("prove", [memory, failures])
 def test_memory_stays_what_it_was(prove: Callable[[Proof], None]) -> None:
     proof = proven(prove, 180)
@@ -177,6 +185,16 @@ def test_a_proof_that_does_not_hold_says_so_and_how_to_see_it_again() -> None:
     assert 'cuts, case 1: it was wrong\n    again: make soak ARGS="cuts --seed 5 --at 1"\n' in out.getvalue()
     assert "3 of 3 in 0 s, 1 differ, 1 left something behind\n" in out.getvalue()
     assert table([proof]).splitlines()[1].split()[:4] == ["cuts", "3", "1", "1"]
+
+
+def test_the_times_of_a_proof_are_shown_in_milliseconds() -> None:
+    proof = Proof("stops", 1, out=StringIO())
+    proof.times["all"] = [seconds / 1000 for seconds in range(200, 0, -1)]
+    assert [percentile(proof.times["all"], share) for share in (0, 50, 99, 100)] == [0.001, 0.1, 0.198, 0.2]
+    assert table([proof]).splitlines()[-2:] == [
+        "stops, ms                    cases      p50      p90      p99     most",
+        "all                            200    100.0    180.0    198.0    200.0",
+    ]
 
 
 def test_a_case_is_the_same_when_it_is_done_again() -> None:

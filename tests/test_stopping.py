@@ -12,6 +12,7 @@ import pytest
 from plait import (
     Agent,
     ConfigurationError,
+    FinishDelta,
     MemoryStore,
     OfflineProvider,
     ProviderError,
@@ -29,6 +30,7 @@ from plait import (
     tool,
 )
 from plait.entries import MessageEntry, RunEnd
+from plait.workers import ASKERS, MAX_WORKERS, WORKERS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -86,6 +88,12 @@ HOOKS = dict.fromkeys(("on_before_request", "on_after_request", "on_function_cal
 async def steps(number: int) -> None:
     for _ in range(number):
         await asyncio.sleep(0)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not true():  # noqa: ASYNC110  # threads tell nobody that they have ended
+            await asyncio.sleep(0.001)
 
 
 @pytest.mark.parametrize("how", ["stop", "interrupt"])
@@ -286,6 +294,31 @@ async def test_an_answer_without_an_end_mark_is_no_answer() -> None:
     assert [(body.message.text, body.cut) for body in kept] == [("hi", None), ("half an ans", "error")]
 
 
+class Lingering(OfflineProvider):
+    """Gives a whole answer, and does not end its stream."""
+
+    async def stream(self, request: Request) -> Any:
+        yield [TextDelta("all of it"), FinishDelta("stop")]
+        await asyncio.sleep(30)
+
+
+@pytest.mark.fault("C05")
+@pytest.mark.parametrize("how", ["user_stop", "cancelled"])
+async def test_an_end_between_an_answer_and_the_end_of_its_stream_keeps_the_text(how: str) -> None:
+    agent, stop = Agent(provider=Lingering(), store=MemoryStore()), StopSignal()
+    async with agent.run("hi", thread="t", stop=stop) as run:
+        async for event in run:
+            if isinstance(event, TextDelta):
+                break
+        if how == "user_stop":
+            stop.set()
+            assert (await run).output == "all of it"
+        else:
+            run.cancel()
+    kept = [item.body for item in await agent.log("t") if isinstance(item.body, MessageEntry)]
+    assert [(body.message.text, body.cut) for body in kept] == [("hi", None), ("all of it", how)]
+
+
 async def test_what_a_left_stream_had_said_stays_and_resume_answers_anew() -> None:
     provider = OfflineProvider(["one two three four", "one two three four"], delay=0.001)
     agent = Agent(provider=provider, store=MemoryStore())
@@ -408,6 +441,53 @@ async def test_a_function_that_hangs_stops_nothing_and_ends_with_the_run() -> No
 
     result = await Agent(provider=OfflineProvider(["one two"], delay=0.01)).run("go", stop=hangs)
     assert (result.stop_reason, ended.is_set()) == ("response", True)
+
+
+async def test_a_sync_function_that_hangs_stops_nothing_and_is_left_in_its_thread() -> None:
+    go = threading.Event()
+
+    def hangs() -> bool:
+        return not go.wait(30)
+
+    try:
+        result = await Agent(provider=OfflineProvider(["one two"], delay=0.01)).run("go", stop=hangs)
+        assert (result.stop_reason, ASKERS.left) == ("response", 1)
+    finally:
+        go.set()
+    await until(lambda: not ASKERS.left)
+
+
+@pytest.mark.fault("C05")
+async def test_a_sync_function_is_asked_while_tools_hold_all_their_threads() -> None:
+    go = threading.Event()
+    held = [asyncio.ensure_future(WORKERS.run(lambda: go.wait(30))) for _ in range(MAX_WORKERS + 1)]
+    try:
+        agent = Agent(provider=OfflineProvider(["one two three"], delay=5.0))
+        result = await asyncio.wait_for(agent.run("go", stop=StopPoll(lambda: True, every=0.01)), 5)
+        assert (result.stop_reason, sum(one.done() for one in held)) == ("user_stop", 0)
+    finally:
+        go.set()
+        await asyncio.gather(*held)
+
+
+@pytest.mark.fault("C05", "T03")
+async def test_a_sync_tool_that_is_left_by_a_stop_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    go, stop = threading.Event(), StopSignal()
+
+    @tool
+    def hold() -> str:
+        stop.set()
+        go.wait(30)
+        return "late"
+
+    agent = Agent(provider=OfflineProvider([ToolCall(id="a", name="hold", arguments="{}"), "never"]), tools=[hold])
+    try:
+        result = await asyncio.wait_for(agent.run("go", stop=stop), 5)
+    finally:
+        go.set()
+    assert (result.stop_reason, result.history[-1].tool_results[0].is_error) == ("user_stop", True)
+    assert caplog.messages == ["the sync tool 'hold' is still in its thread; threads left so: 1"]
+    await until(lambda: not WORKERS.left)
 
 
 any_poll: Any = StopPoll  # for what type checkers refuse, too

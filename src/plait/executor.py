@@ -298,7 +298,6 @@ def _ended(tool: Tool, prepared: Prepared, ending: CancelledItself | TimeUp) -> 
 
         what = f"was killed, with all that it started; {MAY_HAVE_HAPPENED}"
     elif prepared.kind in {"sync", "generator"}:
-        logger.warning("the sync tool %r is still in its thread; threads left so: %d", tool.name, WORKERS.left)
         what = "may still be at work, because a function in a thread cannot be stopped: find out before you repeat it"
     else:
         what = "was cancelled"
@@ -318,7 +317,7 @@ async def _work(tool: Tool, prepared: Prepared, arguments: dict[str, Any], mask:
     pieces = Pieces(tool.max_result, mask)
     blocking = partial(_exhaust, tool, pieces) if prepared.kind == "generator" else tool.execute
     try:
-        value = await WORKERS.run(partial(blocking, **arguments))
+        value = await WORKERS.run(partial(blocking, **arguments), partial(_tell_left, tool))
     except NoThreadLeft as error:
         msg = f"the tool {tool.name!r} was not called: {error}"
         raise ToolError(msg) from None
@@ -326,6 +325,10 @@ async def _work(tool: Tool, prepared: Prepared, arguments: dict[str, Any], mask:
         pieces.refuse()  # a generator that is left in its thread is closed at its next piece
         raise
     return await value if inspect.isawaitable(value) else value
+
+
+def _tell_left(tool: Tool) -> None:
+    logger.warning("the sync tool %r is still in its thread; threads left so: %d", tool.name, WORKERS.left)
 
 
 def _exhaust(tool: Tool, pieces: Pieces, /, **arguments: Any) -> object:

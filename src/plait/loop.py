@@ -300,7 +300,10 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
         if inquiry is None or expenses is None:
             return
         used = await expenses.broken_off(inquiry, error)
-        message = None if inquiry.fold.finished else inquiry.partial()
+        refuted = inquiry.fold.finished and isinstance(
+            error, Exception
+        )  # a whole answer that is none, such as no words
+        message = None if refuted else inquiry.partial()
         if inquiry.unseen is not None and inquiry.received():
             message = AssistantMessage(text=WITHHELD, provider=self.provider.name, model=self.provider.model)
         if message is not None:

@@ -17,7 +17,7 @@ from plait.driving import CancelledItself, TimeUp, drive
 from plait.errors import ConfigurationError
 from plait.run import StopPoll, StopSignal
 from plait.signatures import plain_function
-from plait.workers import WORKERS
+from plait.workers import ASKERS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -157,7 +157,7 @@ async def _asked(poll: StopPoll, context: RunContext[Any]) -> None:
     failed = False
     while True:
         try:
-            answer = ask() if is_async else await WORKERS.run(ask)
+            answer = ask() if is_async else await ASKERS.run(ask)
             if inspect.isawaitable(answer):
                 answer = await drive(_awaited(answer), max(poll.every, _LEAST_TIME))
             if answer:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_WORKERS: Final = 64
+MAX_ASKERS: Final = 16
 MAX_LEFT: Final = 32
 _IDLE_SECONDS: Final = 5.0
 
@@ -84,11 +85,15 @@ class Workers:
         """How many threads are in functions that nobody waits for any more."""
         return self._left
 
-    async def run(self, function: Callable[[], T]) -> T:
+    async def run(self, function: Callable[[], T], when_left: Callable[[], object] | None = None) -> T:
         """Call a function in a thread, with a copy of the caller's context variables.
 
         When the caller is cancelled, a function that has not begun never begins; one that has goes on, and is
         counted in `left`.
+
+        Args:
+            function: what to call.
+            when_left: is called, by the caller's task, when the function is left behind.
 
         Raises:
             NoThreadLeft: too many threads were left behind.
@@ -104,7 +109,8 @@ class Workers:
         try:
             value, error = await job.future
         except asyncio.CancelledError:
-            self._leave(job)
+            if self._leave(job) and when_left is not None:
+                when_left()
             raise
         if error is not None:
             raise error
@@ -115,13 +121,16 @@ class Workers:
             self._threads += 1
             threading.Thread(target=self._work, name="plait: sync tool", daemon=True).start()
 
-    def _leave(self, job: _Job) -> None:
+    def _leave(self, job: _Job) -> bool:
+        """Leave a job; say whether its function is at work."""
         with self._lock:
-            if job.state == "running":
+            at_work = job.state == "running"
+            if at_work:
                 self._left += 1
                 self._start_if_needed()
             if job.state != "done":
                 job.state = "left"
+            return at_work
 
     def _work(self) -> None:
         while True:
@@ -158,4 +167,9 @@ class Workers:
 
 
 WORKERS: Final = Workers()
-os.register_at_fork(after_in_child=WORKERS.reset)
+"""For tools, and for what takes as long."""
+ASKERS: Final = Workers(MAX_ASKERS)
+"""For short questions of a run that must be answered while tools hold all other threads."""
+
+for _workers in (WORKERS, ASKERS):
+    os.register_at_fork(after_in_child=_workers.reset)

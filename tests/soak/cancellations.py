@@ -6,21 +6,19 @@ Each run is cancelled once, and says so once; nothing of it is left; its log is 
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice, product
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from plait import Cancelled, NothingToResume
 from plait.log import history
-from soak.leftovers import descriptors
 from soak.steps import Moment, Steps, counting
-from soak.world import ANSWER, STORES, World, world
+from soak.world import ANSWER, STORES, World, in_a_loop, world
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
+    from pathlib import Path
 
     from plait import Agent
     from plait.entries import Entry
@@ -195,16 +193,13 @@ def cancellations(proof: Proof) -> None:
 def _in_a_loop(proof: Proof, case: int, work: Callable[[World], Coroutine[Any, Any, None]]) -> None:
     """Do some of the cases in an event loop of their own; with it, everything of plait's must be closed."""
 
-    async def main(folder: str) -> None:
-        async with world(Path(folder)) as made:
+    async def main(folder: Path) -> None:
+        async with world(folder) as made:
             with counting():
                 await work(made)
 
-    before = descriptors()
-    with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(main(folder))
-        if left := descriptors() - before:
-            proof.leaves(case, f"the event loop and the stores are closed, and these are open: {dict(left)}")
+    if left := in_a_loop(main):
+        proof.leaves(case, f"the event loop and the stores are closed, and these are open: {dict(left)}")
 
 
 async def _at_random(proof: Proof, numbers: Iterable[int], made: World) -> None:
@@ -236,7 +231,7 @@ async def _cancelled(proof: Proof, made: World, cases: list[Case]) -> None:
     """Do cases together: run and cancel, see that nothing is left, go on with their threads, and see again."""
     for act in (Case.cancelled, Case.goes_on):
         made.model.holds = act is Case.cancelled
-        wrong = await asyncio.gather(*(_within_time(act(case)) for case in cases))
+        wrong = await asyncio.gather(*(within_time(act(case)) for case in cases))
         for case, what in zip(cases, wrong, strict=True):
             if what is not None:
                 proof.differs(case.number, f"{case}: {what}")
@@ -244,7 +239,8 @@ async def _cancelled(proof: Proof, made: World, cases: list[Case]) -> None:
             proof.leaves(cases[0].number, f"after {act.__name__}: {what}")
 
 
-async def _within_time(act: Coroutine[Any, Any, str | None]) -> str | None:
+async def within_time(act: Coroutine[Any, Any, str | None]) -> str | None:
+    """Give what is wrong, also when it takes too long or raises."""
     try:
         return await asyncio.wait_for(act, PATIENCE)
     except Exception as error:  # noqa: BLE001  # no error may come out of any of this

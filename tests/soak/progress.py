@@ -9,9 +9,9 @@ from __future__ import annotations
 import random
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from math import inf
+from math import ceil, inf
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Proof:
         differences: what was not as it must be, each with the command that repeats it.
         left: what a case left behind, likewise.
         counts: how often what happened, to show that the cases are of the kinds they should be.
+        times: how long what took, in seconds; one time for each case.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Proof:
     differences: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    times: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     began: float = field(default_factory=time.monotonic)
     ended: float | None = None
     _shown: float = 0.0
@@ -137,4 +139,18 @@ def table(proofs: list[Proof]) -> str:
     for proof in proofs:
         of_these = ", ".join(f"{count:,} {what}" for what, count in sorted(proof.counts.items()))
         lines.append(f"{proof.name}: {of_these or 'nothing counted'}")
+    for proof in proofs:
+        if proof.times:
+            lines += ["", f"{proof.name + ', ms':<24} {'cases':>9} {'p50':>8} {'p90':>8} {'p99':>8} {'most':>8}"]
+            lines += [_line_of(what, times) for what, times in proof.times.items() if times]
     return "\n".join(lines) + "\n"
+
+
+def percentile(times: list[float], share: int) -> float:
+    """Give the time that so many of a hundred did not pass; the longest for 100."""
+    return sorted(times)[max(0, ceil(len(times) * share / 100) - 1)]
+
+
+def _line_of(what: str, times: list[float]) -> str:
+    figures = (f"{percentile(times, share) * 1000:>8.1f}" for share in (50, 90, 99, 100))
+    return f"{what:<24} {len(times):>9,} {' '.join(figures)}"

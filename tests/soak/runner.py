@@ -16,6 +16,7 @@ from soak.kills import kills
 from soak.leftovers import descriptors, threads_left
 from soak.memory import failures, memory
 from soak.progress import Proof, table
+from soak.stops import stops
 from soak.subjects import SUBJECTS
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ _OF_EACH_DIALECT: Final = (
 _OTHERS: Final = (
     (cancellations, 10_000),
     (steps, 100_000),  # all there are: about 800
+    (stops, 1_000),
     (memory, 10_000),
     (failures, 10_000),
 )

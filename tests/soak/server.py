@@ -114,12 +114,11 @@ def chunk(piece: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(piece), piece)
 
 
-def whole(body: object, status: int = 200) -> list[Step]:
-    """Give the steps of an answer that is one JSON value."""
+def whole(body: object, status: int = 200, head: str = "") -> list[Step]:
+    """Give the steps of an answer that is one JSON value; ``head`` is further lines, each with its end."""
     sent = json.dumps(body).encode()
-    return [
-        f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {len(sent)}\r\n\r\n".encode() + sent
-    ]
+    head = f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n{head}content-length: {len(sent)}\r\n\r\n"
+    return [head.encode() + sent]
 
 
 def streamed(*steps: Step) -> list[Step]:

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tempfile
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from plait import Agent, MemoryStore, OfflineProvider, ToolCall, tool
 from plait.providers.chat import ChatProvider
 from plait.providers.retry import Retrying, RetryPolicy
 from plait.store.database import DatabaseStore
-from plait.workers import WORKERS
+from plait.workers import ASKERS, WORKERS
 from soak.leftovers import descriptors, soon, tasks_left
 from soak.server import Server, Step, streamed, whole
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
-    from pathlib import Path
+    from collections import Counter
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 
     from plait.providers.base import Request
     from plait.store.base import Store
@@ -135,14 +137,37 @@ class World:
 
     async def left(self) -> list[str]:
         """Give what is left of runs that are over, but for what may stay until its owner is closed."""
-        found = [f"task {name!r}" for name in await tasks_left(self.tasks | self.server.tasks, PATIENCE)]
-        if not await soon(lambda: not self.server.busy, PATIENCE):
-            found.append(f"{self.server.busy} requests that the server still answers")
-        if not await soon(lambda: descriptors()["socket"] == self.sockets + 2 * self.server.open, PATIENCE):
-            found.append(f"{descriptors()['socket'] - self.sockets - 2 * self.server.open} sockets")
-        if not await soon(lambda: not WORKERS.left, PATIENCE):
-            found.append(f"{WORKERS.left} threads in tools that nobody waits for")
-        return found
+        return await left_by_runs([self.server], self.tasks, self.sockets)
+
+
+async def left_by_runs(servers: Sequence[Server], tasks: set[asyncio.Task[Any]], sockets: int) -> list[str]:
+    """Give what is left of runs that are over, but for idle connections and threads.
+
+    Args:
+        servers: those that were asked, in this process.
+        tasks: what there was before the runs, without the servers' own.
+        sockets: how many there were when nobody was connected.
+    """
+    found = [f"task {name!r}" for name in await tasks_left(tasks.union(*(s.tasks for s in servers)), PATIENCE)]
+    if not await soon(lambda: not any(server.busy for server in servers), PATIENCE):
+        found.append(f"{sum(server.busy for server in servers)} requests that a server still answers")
+
+    def more() -> int:
+        return descriptors()["socket"] - sockets - 2 * sum(server.open for server in servers)
+
+    if not await soon(lambda: not more(), PATIENCE):
+        found.append(f"{more()} sockets")
+    if not await soon(lambda: not WORKERS.left + ASKERS.left, PATIENCE):
+        found.append(f"{WORKERS.left} threads in tools, {ASKERS.left} in questions, that nobody waits for")
+    return found
+
+
+def in_a_loop(work: Callable[[Path], Coroutine[Any, Any, None]]) -> Counter[str]:
+    """Do something in an event loop and a folder of its own; give what is open that was not, once both are gone."""
+    before = descriptors()
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(work(Path(folder)))
+        return descriptors() - before
 
 
 @asynccontextmanager
