@@ -10,10 +10,10 @@ import gc
 import time
 from typing import TYPE_CHECKING, Final
 
-from plait.context import get_memory_strategy
+from plait.context.trimming import Trimmer
+from plait.context.window import get_memory_strategy
 from plait.counting import counter_of
 from plait.messages import AssistantMessage, ToolCall, ToolMessage, ToolResult, UserMessage
-from plait.trimming import Trimmer
 
 if TYPE_CHECKING:
     from plait.messages import Message

@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from plait.agent import create_agent as create_agent
     from plait.attachments import attachment as attachment
     from plait.builtin import search_documents as search_documents
-    from plait.checks import InputCheck as InputCheck
-    from plait.checks import OutputCheck as OutputCheck
-    from plait.checks import ToolCallCheck as ToolCallCheck
-    from plait.checks import ToolResultCheck as ToolResultCheck
     from plait.clients.chat import AsyncOpenRouterClient as AsyncOpenRouterClient
     from plait.clients.completions import ChatCompletion as ChatCompletion
     from plait.clients.completions import ChatCompletionChunk as ChatCompletionChunk
@@ -36,10 +32,10 @@ if TYPE_CHECKING:
     from plait.clients.sync import OpenRouterClient as OpenRouterClient
     from plait.clients.sync import ToolClient as ToolClient
     from plait.clients.tools import AsyncToolClient as AsyncToolClient
-    from plait.context import ContextWindow as ContextWindow
-    from plait.context import LastN as LastN
-    from plait.context import MemoryStrategy as MemoryStrategy
-    from plait.context import get_memory_strategy as get_memory_strategy
+    from plait.context.window import ContextWindow as ContextWindow
+    from plait.context.window import LastN as LastN
+    from plait.context.window import MemoryStrategy as MemoryStrategy
+    from plait.context.window import get_memory_strategy as get_memory_strategy
     from plait.definition import AgentDefinition as AgentDefinition
     from plait.definition import AgentTemplates as AgentTemplates
     from plait.entries import ContextNote as ContextNote
@@ -106,7 +102,16 @@ if TYPE_CHECKING:
     from plait.explaining import ExplainedPart as ExplainedPart
     from plait.explaining import Explanation as Explanation
     from plait.frozen import Frozen as Frozen
-    from plait.guardrails import Guardrails as Guardrails
+    from plait.guardrails.checks import InputCheck as InputCheck
+    from plait.guardrails.checks import OutputCheck as OutputCheck
+    from plait.guardrails.checks import ToolCallCheck as ToolCallCheck
+    from plait.guardrails.checks import ToolResultCheck as ToolResultCheck
+    from plait.guardrails.guarding import Guardrails as Guardrails
+    from plait.guardrails.judge import InjectionJudge as InjectionJudge
+    from plait.guardrails.patterns import forbid as forbid
+    from plait.guardrails.patterns import redact as redact
+    from plait.guardrails.provenance import said_by_user as said_by_user
+    from plait.guardrails.provenance import unmarked as unmarked
     from plait.hooks import AfterRequest as AfterRequest
     from plait.hooks import BeforeRequest as BeforeRequest
     from plait.hooks import BudgetExceeded as BudgetExceeded
@@ -119,7 +124,6 @@ if TYPE_CHECKING:
     from plait.hooks import TokenReceived as TokenReceived
     from plait.hooks import Veto as Veto
     from plait.interrupts import Secret as Secret
-    from plait.judge import InjectionJudge as InjectionJudge
     from plait.limits import Budget as Budget
     from plait.limits import spent as spent
     from plait.log import hidden as hidden
@@ -146,8 +150,6 @@ if TYPE_CHECKING:
     from plait.messages import ToolResult as ToolResult
     from plait.messages import UserMessage as UserMessage
     from plait.options import RunOptions as RunOptions
-    from plait.patterns import forbid as forbid
-    from plait.patterns import redact as redact
     from plait.plain import FrozenDict as FrozenDict
     from plait.portal import SyncStream as SyncStream
     from plait.prices import Price as Price
@@ -155,8 +157,6 @@ if TYPE_CHECKING:
     from plait.promises import Promise as Promise
     from plait.promises import Scope as Scope
     from plait.promises import StreamedPromise as StreamedPromise
-    from plait.provenance import said_by_user as said_by_user
-    from plait.provenance import unmarked as unmarked
     from plait.providers.base import Provider as Provider
     from plait.providers.base import Request as Request
     from plait.providers.base import Settings as Settings
@@ -211,12 +211,6 @@ _HOME = {
     ),
     "plait.attachments": ("attachment",),
     "plait.builtin": ("search_documents",),
-    "plait.checks": (
-        "InputCheck",
-        "OutputCheck",
-        "ToolCallCheck",
-        "ToolResultCheck",
-    ),
     "plait.clients.chat": ("AsyncOpenRouterClient",),
     "plait.clients.completions": (
         "ChatCompletion",
@@ -237,7 +231,7 @@ _HOME = {
         "ToolClient",
     ),
     "plait.clients.tools": ("AsyncToolClient",),
-    "plait.context": (
+    "plait.context.window": (
         "ContextWindow",
         "LastN",
         "MemoryStrategy",
@@ -319,7 +313,22 @@ _HOME = {
         "Explanation",
     ),
     "plait.frozen": ("Frozen",),
-    "plait.guardrails": ("Guardrails",),
+    "plait.guardrails.checks": (
+        "InputCheck",
+        "OutputCheck",
+        "ToolCallCheck",
+        "ToolResultCheck",
+    ),
+    "plait.guardrails.guarding": ("Guardrails",),
+    "plait.guardrails.judge": ("InjectionJudge",),
+    "plait.guardrails.patterns": (
+        "forbid",
+        "redact",
+    ),
+    "plait.guardrails.provenance": (
+        "said_by_user",
+        "unmarked",
+    ),
     "plait.hooks": (
         "AfterRequest",
         "BeforeRequest",
@@ -334,7 +343,6 @@ _HOME = {
         "Veto",
     ),
     "plait.interrupts": ("Secret",),
-    "plait.judge": ("InjectionJudge",),
     "plait.limits": (
         "Budget",
         "spent",
@@ -369,10 +377,6 @@ _HOME = {
         "UserMessage",
     ),
     "plait.options": ("RunOptions",),
-    "plait.patterns": (
-        "forbid",
-        "redact",
-    ),
     "plait.plain": ("FrozenDict",),
     "plait.portal": ("SyncStream",),
     "plait.prices": (
@@ -383,10 +387,6 @@ _HOME = {
         "Promise",
         "Scope",
         "StreamedPromise",
-    ),
-    "plait.provenance": (
-        "said_by_user",
-        "unmarked",
     ),
     "plait.providers.base": (
         "Provider",

@@ -16,7 +16,7 @@ from typing_extensions import TypeVar
 
 from plait.builtin import READY_MADE
 from plait.composing import fixed_tokens
-from plait.context import ContextWindow, check_room, strategy_of
+from plait.context.window import ContextWindow, check_room, strategy_of
 from plait.counting import Correction, counter_of
 from plait.errors import ConfigurationError, NothingToResume, ToolError, excerpt
 from plait.hooks import Hooks
@@ -49,14 +49,14 @@ from plait.tools import Toolbox, as_tool, find_tools
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from plait.context import MemoryStrategy
+    from plait.context.window import MemoryStrategy
     from plait.counting import Counter
     from plait.definition import AgentDefinition
     from plait.entries import Entry
     from plait.explaining import Explanation
-    from plait.guardrails import Guardrails
+    from plait.guardrails.guarding import Guardrails
+    from plait.guardrails.judge import InjectionJudge
     from plait.hooks import Hook
-    from plait.judge import InjectionJudge
     from plait.limits import Budget
     from plait.mcp.client.several import MCPServerForm, MCPServers
     from plait.messages import Message

@@ -12,9 +12,9 @@ from typing import Any, Generic
 import msgspec
 from typing_extensions import TypeVar
 
-from plait.context import MemoryStrategy
+from plait.context.window import MemoryStrategy
 from plait.counting import Correction, Counter
-from plait.guardrails import NO_GUARDRAILS, Guardrails
+from plait.guardrails.guarding import NO_GUARDRAILS, Guardrails
 from plait.hooks import Hooks
 from plait.limits import Budget
 from plait.messages import Message, SystemMessage

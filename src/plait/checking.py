@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from plait.assignment import Assignment
-    from plait.checks import Ask
     from plait.events import Answer, Delta
+    from plait.guardrails.checks import Ask
     from plait.inquiry import Inquiry
 
 

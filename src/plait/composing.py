@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from plait.assignment import Assignment
-from plait.context import ContextWindow
+from plait.context.summaries import summary_request_messages
+from plait.context.trimmed import Origin, Trimmed
+from plait.context.trimming import Trimmer
+from plait.context.window import ContextWindow
 from plait.counting import SIMPLE, message_tokens, output_tokens, tools_tokens
 from plait.entries import ContextNote
 from plait.errors import PlaitError
@@ -25,17 +28,14 @@ from plait.messages import Message
 from plait.prefixes import first_change
 from plait.providers.base import Request, Settings
 from plait.providers.encoding import encoded
-from plait.summaries import summary_request_messages
-from plait.trimmed import Origin, Trimmed
-from plait.trimming import Trimmer
 
 if TYPE_CHECKING:
+    from plait.context.trimmed import Unsummarised
     from plait.counting import Counter
     from plait.inquiry import Inquiry
     from plait.messages import SystemMessage
     from plait.schema import OutputSchema
     from plait.tools import Toolbox
-    from plait.trimmed import Unsummarised
 
 logger = logging.getLogger("plait.run")
 

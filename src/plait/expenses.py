@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from plait.assignment import Assignment
-from plait.checks import ask
 from plait.entries import ContextNote
 from plait.errors import LimitExceeded
 from plait.events import Answer, Fold, Usage
+from plait.guardrails.checks import ask
 from plait.hooks import BudgetExceeded
 from plait.inquiry import Inquiry, input_tokens
 from plait.limits import Exceeded

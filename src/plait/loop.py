@@ -37,7 +37,7 @@ from plait.errors import (
 )
 from plait.events import CUT, PAUSED, RunFinished, StopReason, TextDelta
 from plait.expenses import Expenses
-from plait.guardrails import WITHHELD
+from plait.guardrails.guarding import WITHHELD
 from plait.hooks import AfterRequest, HookName, RunEnded, TokenReceived, Veto
 from plait.log import REPAIR
 from plait.messages import AssistantMessage, Message, TextPart, ToolCall, UserMessage

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict, get_args
 
 from plait.definition import AgentDefinition
 from plait.errors import ConfigurationError
-from plait.guardrails import NO_GUARDRAILS, Guardrails
+from plait.guardrails.guarding import NO_GUARDRAILS, Guardrails
 from plait.interrupts import Secret
 from plait.messages import (
     AudioPart,
@@ -26,8 +26,8 @@ from plait.run import RunLimits, StopPoll, StopSignal
 from plait.threads import IfBusy
 
 if TYPE_CHECKING:
+    from plait.guardrails.judge import InjectionJudge
     from plait.hooks import Hook
-    from plait.judge import InjectionJudge
     from plait.providers.base import Provider
     from plait.store.base import Store
     from plait.tools import ToolForm
@@ -142,7 +142,7 @@ def guardrails_of(guardrails: Guardrails | None, judge_provider: str | Provider 
         raise ConfigurationError(msg)
     if judge_provider is None:
         return checks
-    from plait.judge import judge_of  # few agents have one
+    from plait.guardrails.judge import judge_of  # few agents have one
 
     return checks.judged_by(judge_of(judge_provider))
 

@@ -22,10 +22,10 @@ from plait.store.memory import MemoryStore
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from plait.context.trimming import Trimmer
     from plait.entries import Entry
     from plait.events import Event
     from plait.providers.encoding import Encoded
-    from plait.trimming import Trimmer
 
 logger = logging.getLogger("plait.threads")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from plait.agent import Agent
 from plait.attachments import attachment, checked_image
-from plait.context import ContextWindow
+from plait.context.window import ContextWindow
 from plait.entries import MessageEntry
 from plait.errors import ConfigurationError
 from plait.ids import new_id
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from plait.counting import Counter
-    from plait.guardrails import Guardrails
+    from plait.guardrails.guarding import Guardrails
+    from plait.guardrails.judge import InjectionJudge
     from plait.hooks import Hook
-    from plait.judge import InjectionJudge
     from plait.limits import Budget
     from plait.loop import Run
     from plait.mcp.client.several import MCPServerForm

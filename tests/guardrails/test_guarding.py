@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from plait.checks import InputCheck, OutputCheck, ToolCallCheck, ToolResultCheck
 from plait.errors import ConfigurationError
-from plait.guardrails import Guardrails
+from plait.guardrails.checks import InputCheck, OutputCheck, ToolCallCheck, ToolResultCheck
+from plait.guardrails.guarding import Guardrails
+from plait.guardrails.provenance import UNTRUSTED_NOTE, mark, unmarked
 from plait.hooks import Veto
 from plait.messages import (
     AssistantMessage,
@@ -23,7 +24,6 @@ from plait.messages import (
     ToolResult,
     UserMessage,
 )
-from plait.provenance import UNTRUSTED_NOTE, mark, unmarked
 from plait.providers.base import ToolDefinition
 from plait.run import RunContext
 from plait.toolbase import Tool
@@ -32,7 +32,7 @@ from plait.tools import tool
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from plait.guardrails import OnFailure
+    from plait.guardrails.guarding import OnFailure
 
 CONTEXT = RunContext(deps=None, user_id="ada", thread_id="thr_1")
 PROMPT = (UserMessage(text="hi"),)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, assert_never, get_args
 
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 
-from plait.checks import Event, InputCheck, OutputCheck, ToolCallCheck, ToolResultCheck, file_text, texts_of
 from plait.errors import ConfigurationError, excerpt
+from plait.guardrails.checks import Event, InputCheck, OutputCheck, ToolCallCheck, ToolResultCheck, file_text, texts_of
 from plait.hooks import Veto
 from plait.messages import FilePart, Message, ReasoningPart, TextPart, ToolCall, ToolResult
 from plait.plain import parse_json, to_json

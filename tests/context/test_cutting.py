@@ -3,8 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plait.context.cutting import cut, shortened
 from plait.counting import SIMPLE, message_tokens
-from plait.cutting import cut, shortened
 from plait.messages import (
     AssistantMessage,
     ImagePart,

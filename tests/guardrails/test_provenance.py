@@ -7,6 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plait.guardrails.provenance import (
+    UNTRUSTED,
+    is_tainted,
+    mark,
+    mark_definition,
+    mark_text,
+    said_by_user,
+    server_of,
+    source_of,
+    unmarked,
+)
 from plait.log import REPAIR
 from plait.messages import (
     AssistantMessage,
@@ -21,17 +32,6 @@ from plait.messages import (
     ToolMessage,
     ToolResult,
     UserMessage,
-)
-from plait.provenance import (
-    UNTRUSTED,
-    is_tainted,
-    mark,
-    mark_definition,
-    mark_text,
-    said_by_user,
-    server_of,
-    source_of,
-    unmarked,
 )
 from plait.providers.base import ToolDefinition
 from plait.toolbase import Tool

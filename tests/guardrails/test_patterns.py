@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plait.checks import Event, InputCheck, OutputCheck, ToolCallCheck, ToolResultCheck
 from plait.errors import ConfigurationError
-from plait.guardrails import Guardrails
+from plait.guardrails.checks import Event, InputCheck, OutputCheck, ToolCallCheck, ToolResultCheck
+from plait.guardrails.guarding import Guardrails
+from plait.guardrails.patterns import MAX_PATTERN, MAX_PATTERNS, Patterns, Within, forbid, redact
 from plait.hooks import Veto
 from plait.messages import (
     AssistantMessage,
@@ -24,7 +25,6 @@ from plait.messages import (
     ToolResult,
     UserMessage,
 )
-from plait.patterns import MAX_PATTERN, MAX_PATTERNS, Patterns, Within, forbid, redact
 from plait.run import RunContext
 
 CONTEXT = RunContext(deps=None)

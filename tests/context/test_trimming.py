@@ -6,7 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plait.bounds import Bounds
+from plait.context.bounds import Bounds
+from plait.context.summaries import SUMMARY, is_prompt, summary_message
+from plait.context.trimmed import Cut, Unsummarised
+from plait.context.trimming import Trimmer
 from plait.counting import message_tokens
 from plait.errors import LimitExceeded
 from plait.log import REPAIR
@@ -23,9 +26,6 @@ from plait.messages import (
     ToolResult,
     UserMessage,
 )
-from plait.summaries import SUMMARY, summary_message
-from plait.trimmed import Cut, Unsummarised
-from plait.trimming import Trimmer, is_prompt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,18 +10,18 @@ import pytest
 from plait import Agent, Answer, ContextNote, OfflineProvider, StopSignal, Usage, tool
 from plait.errors import ConfigurationError, StreamTruncated
 from plait.events import FinishDelta, MessageAdded, RunFinished, TextDelta
-from plait.guardrails import WITHHELD, Guardrails
+from plait.guardrails.guarding import WITHHELD, Guardrails
+from plait.guardrails.judge import FOUND, InjectionJudge
+from plait.guardrails.patterns import forbid, redact
+from plait.guardrails.provenance import UNTRUSTED_NOTE, unmarked
 from plait.hooks import Veto
-from plait.judge import FOUND, InjectionJudge
 from plait.messages import AssistantMessage, SystemMessage, TextPart, ToolCall, UserMessage
-from plait.patterns import forbid, redact
-from plait.provenance import UNTRUSTED_NOTE, unmarked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from plait.checks import ToolCallCheck
     from plait.events import Delta
+    from plait.guardrails.checks import ToolCallCheck
     from plait.hooks import TokenReceived
     from plait.providers.base import Request
     from plait.providers.offline import Answering

@@ -1,6 +1,6 @@
 """How much of a thread is sent, as one checked value: `Bounds`.
 
-Knows nothing of messages; `plait.trimming` chooses by it, and `plait.context` makes it by the names users know.
+Knows nothing of messages: `trimming` chooses by it, and `window` makes it by the names that users know.
 """
 
 from __future__ import annotations

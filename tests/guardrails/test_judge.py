@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from plait.checks import InputCheck, OutputCheck, ToolResultCheck, ask
 from plait.errors import ConfigurationError, ProviderError, StreamTruncated
 from plait.events import Answer, FinishDelta, TextDelta
-from plait.guardrails import Guardrails
+from plait.guardrails.checks import InputCheck, OutputCheck, ToolResultCheck, ask
+from plait.guardrails.guarding import Guardrails
+from plait.guardrails.judge import FOUND, INSTRUCTIONS, JUDGE_SETTINGS, OVERLAP, PIECE, InjectionJudge, judge_of
+from plait.guardrails.provenance import mark_text
 from plait.hooks import Veto
-from plait.judge import FOUND, INSTRUCTIONS, JUDGE_SETTINGS, OVERLAP, PIECE, InjectionJudge, judge_of
 from plait.messages import (
     AssistantMessage,
     FilePart,
@@ -20,7 +21,6 @@ from plait.messages import (
     ToolResult,
     UserMessage,
 )
-from plait.provenance import mark_text
 from plait.providers.base import Request, Settings
 from plait.providers.offline import OfflineProvider
 from plait.run import RunContext
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from plait.events import Delta
-    from plait.judge import Reads, WhenItFails
+    from plait.guardrails.judge import Reads, WhenItFails
     from plait.messages import Message
     from plait.providers.base import Provider
 

@@ -1,4 +1,4 @@
-"""Summaries of messages that are left out: how they are asked for, and how they stand in what is sent.
+"""Summaries of messages that are left out: how they are asked for, how they stand in what is sent, and for how much.
 
 What is summarised was said by people, models and tools, so it is data: quoted where it is summarised, and never system
 text where the summary is sent.
@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from plait.context.cutting import shortened
+from plait.context.trimmed import Unsummarised
 from plait.counting import message_tokens
-from plait.cutting import shortened
+from plait.log import REPAIR
 from plait.messages import Message, SystemMessage, UserMessage
 from plait.plain import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from plait.context.cutting import Forms
     from plait.counting import Counter
 
 SUMMARY: Final = "plait.summary"
@@ -87,3 +90,72 @@ def _line(message: Message, most: int, counter: Counter) -> str:
 
 def _part(text: str, among: Sequence[object], most: int, counter: Counter) -> str:
     return shortened(text, most // len(among), counter)
+
+
+def is_prompt(message: Message) -> bool:
+    """Whether a person said it; a run asks again for an answer's form in the user's name, and summaries speak in it."""
+    return message.role == "user" and REPAIR not in message.metadata and SUMMARY not in message.metadata
+
+
+class Summary:
+    """The summary of one thread as it is sent: what it says, what it stands for, and what it should take in next.
+
+    Args:
+        bound: the most tokens of it that are sent; 0 where there are no summaries.
+        forms: the forms in which messages are sent.
+        known: the thread's last summary, and the index of the first message that it does not hide.
+
+    Attributes:
+        bound: as given.
+        message: what is sent; None while there is no summary.
+        upto: the index of the first message that it does not hide.
+    """
+
+    __slots__ = ("_forms", "_last", "_text", "_waiting", "bound", "message", "upto")
+
+    def __init__(self, bound: int, forms: Forms, known: tuple[int, str] | None = None) -> None:
+        self.bound = bound
+        self.message: Message | None = None
+        self.upto = 0
+        self._forms = forms
+        self._text: str | None = None
+        self._last: Message | None = None  # of those that it hides
+        self._waiting: list[Message] = []
+        if known is not None and bound:
+            self.upto = known[0]
+            self._say(known[1])
+
+    def _say(self, text: str) -> None:
+        self._text = text
+        self.message, _ = self._forms.shorter(summary_message(text), self.bound)
+
+    def replace(self, text: str, messages: Sequence[Message], upto: int) -> None:
+        """Stand for all messages before an index, with a text that took in those that waited."""
+        self.upto, self._last = upto, messages[upto - 1]
+        self._waiting.clear()
+        self._say(text)
+
+    def settle(self, messages: Sequence[Message]) -> None:
+        """Hide what it says of these messages, but not where the thread is now: its last unit."""
+        unit = len(messages) - 1
+        while unit > 0 and messages[unit].role == "tool":
+            unit -= 1
+        self.upto = max(0, min(self.upto, unit))
+        self._last = messages[self.upto - 1] if self.upto else None
+
+    def begin(self, messages: Sequence[Message]) -> None:
+        """Go on with other messages; it stands for them if they hold the last that it hides, and else is dropped."""
+        self._waiting.clear()
+        if self._last is None:
+            return
+        self.upto = next((number for number, one in enumerate(messages, 1) if one is self._last), 0)
+        if not self.upto:
+            self.message = self._text = self._last = None
+
+    def wait(self, message: Message) -> None:
+        """Note a message that is left out: the next summary takes it in."""
+        self._waiting.append(message)
+
+    def wanted(self, upto: int) -> Unsummarised | None:
+        """Say what is to be summarised, so that all before an index is hidden; None when nothing is."""
+        return Unsummarised(tuple(self._waiting), upto, self._text) if self.bound and self._waiting else None

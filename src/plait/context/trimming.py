@@ -11,22 +11,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from plait.context.cutting import Forms
+from plait.context.sendables import Sendables
+from plait.context.summaries import Summary, is_prompt
+from plait.context.trimmed import Cut, Trimmed
 from plait.counting import counter_of
-from plait.cutting import Forms
 from plait.errors import LimitExceeded
-from plait.log import REPAIR
 from plait.messages import SystemMessage
-from plait.sendables import Sendables
-from plait.summaries import SUMMARY, summary_message
-from plait.trimmed import Cut, Trimmed, Unsummarised
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from plait.bounds import Bounds
+    from plait.context.bounds import Bounds
+    from plait.context.trimmed import Origin
     from plait.counting import Counter
     from plait.messages import Message
-    from plait.trimmed import Origin
 
 _NOWHERE: Final = -1
 
@@ -54,12 +53,10 @@ class Trimmer:
         "_dropped",
         "_dropped_note",
         "_dropped_total",
-        "_earlier",
         "_forms",
         "_grew",
         "_head",
         "_head_open",
-        "_hidden",
         "_last",
         "_limit",
         "_messages",
@@ -74,8 +71,7 @@ class Trimmer:
         "_system_at",
         "_system_tokens",
         "_taken",
-        "_unsummarised",
-        "_upto",
+        "_tokens",
         "fixed_tokens",
     )
 
@@ -87,19 +83,14 @@ class Trimmer:
         self._bounds = bounds
         self._counter = counter
         self.fixed_tokens = fixed_tokens
-        self._dropped_note = _note(bounds.dropped_note)
-        self._overflow_note = _note(bounds.overflow_note)
+        self._dropped_note = SystemMessage(text=bounds.dropped_note) if bounds.dropped_note else None
+        self._overflow_note = SystemMessage(text=bounds.overflow_note) if bounds.overflow_note else None
         self._forms = Forms(counter)
+        self._tokens = self._forms.tokens
         self._last: Trimmed | None = None
         self._before: list[Message] | None = None  # what was sent last time
         self._limit: int | None = None
-        self._summary: Message | None = None
-        self._earlier: str | None = None
-        self._upto = 0
-        self._hidden: Message | None = None
-        if summary is not None and bounds.summary_bound:
-            self._upto = summary[0]
-            self._say_summary(summary[1])
+        self._summary = Summary(bounds.summary_bound, self._forms, summary)
         self._begin()
 
     def _begin(self) -> None:
@@ -121,7 +112,6 @@ class Trimmer:
         self._dropped: list[Message] = []
         self._dropped_total = 0
         self._cut: list[Cut] = []
-        self._unsummarised: list[Message] = []
 
     def trim(self, messages: Sequence[Message], first_of_run: int, factor: float = 1.0) -> Trimmed:
         """Choose what is sent next.
@@ -136,7 +126,8 @@ class Trimmer:
         """
         self._before = None if self._last is None else self._last.messages
         if not self._goes_on(messages) or (first_of_run < self._run and not self._bounds.keep_tool_calls):
-            self._forget(messages)
+            self._summary.begin(messages)
+            self._begin()
         most = self._bounds.max_tokens
         self._limit = None if most is None else int(most / factor)
         self._messages = messages
@@ -166,10 +157,7 @@ class Trimmer:
             What is sent now, in place of what `trim` gave.
         """
         said = self._last
-        self._upto = upto
-        self._hidden = self._messages[upto - 1]
-        self._unsummarised.clear()
-        self._say_summary(text)
+        self._summary.replace(text, self._messages, upto)
         self._changed = True
         now = self._say()
         if said is not None:
@@ -180,11 +168,8 @@ class Trimmer:
         """Say of each message that was given last where it comes from; one that was cut is not the thread's own."""
         at = self._pool.at
         pinned = [at[self._prompt]] if self._pinned() else []
-        summary: list[Origin] = ["summary"] if self._summary is not None else []
-        notes: list[Origin] = ["dropped_note"] if self._dropped_note is not None and self._dropped_total else []
-        if self._overflow_note is not None and self._overflow:
-            notes.append("overflow_note")
-        return [*self._system_at, *notes, *at[: self._head], *summary, *pinned, *at[self._start :]]
+        summary: list[Origin] = ["summary"] if self._summary.message is not None else []
+        return [*self._system_at, *self._notes(), *at[: self._head], *summary, *pinned, *at[self._start :]]
 
     # --- taking in ---
 
@@ -195,19 +180,12 @@ class Trimmer:
             return False
         return taken == 0 or (messages[taken - 1] is known[taken - 1] and messages[0] is known[0])
 
-    def _forget(self, messages: Sequence[Message]) -> None:
-        """Begin anew with other messages; a summary stays if they hold the last message it hides."""
-        hidden = self._hidden
-        if hidden is not None:
-            self._upto = next((number for number, one in enumerate(messages, 1) if one is hidden), 0)
-            if not self._upto:
-                self._summary = self._earlier = self._hidden = None
-        self._begin()
-
     def _take_all(self, messages: Sequence[Message]) -> None:
         fresh = self._taken == 0
-        if fresh and self._upto:
-            self._settle_summary(messages)
+        if fresh and self._summary.upto:
+            self._summary.settle(messages)
+            # The log does not say why messages were summarised; where only tokens can have been the reason, they were.
+            self._overflow = self._summary.upto > 0 and self._bounds.last is None
         begin, self._taken = self._taken, len(messages)
         for index in range(begin, len(messages)):
             if fresh and index == self._run:  # what was dropped before was said before
@@ -215,20 +193,10 @@ class Trimmer:
                 self._cut.clear()
             message = messages[index]
             self._take(index, message)
-            if index < self._upto:
+            if index < self._summary.upto:
                 self._hide(message)
             elif message.role != "assistant":  # the model is asked only after somebody else's words
                 self._fit()
-
-    def _settle_summary(self, messages: Sequence[Message]) -> None:
-        """Let the summary that came with the thread hide what it says, but not where the thread is now."""
-        last_unit = len(messages) - 1
-        while last_unit > 0 and messages[last_unit].role == "tool":
-            last_unit -= 1
-        self._upto = max(0, min(self._upto, last_unit))
-        # The log does not say why messages were summarised; where only tokens can have been the reason, they were.
-        self._overflow = self._upto > 0 and self._bounds.last is None
-        self._hidden = messages[self._upto - 1] if self._upto else None
 
     def _take(self, index: int, message: Message) -> None:
         if message.role == "system":
@@ -292,9 +260,6 @@ class Trimmer:
             self._cut.append(Cut(at, self._tokens(whole) - self._tokens(made)))
         return made
 
-    def _tokens(self, message: Message) -> int:
-        return self._forms.tokens(message)
-
     # --- leaving out ---
 
     def _fit(self) -> None:
@@ -325,7 +290,7 @@ class Trimmer:
     def _advance(self, start: int) -> None:
         for place in range(self._start, start):
             self._drop(place, unless=self._prompt)
-            self._unsummarised.append(self._pool.whole[place])
+            self._summary.wait(self._pool.whole[place])
         if start > self._start:
             self._start = start
             self._changed = self._grew = True
@@ -378,16 +343,23 @@ class Trimmer:
 
     def _base(self, *, dropping: bool = False) -> int:
         """Count what is sent beside the messages of people, models and tools."""
-        tokens = self.fixed_tokens + self._system_tokens
-        if self._overflow and self._overflow_note is not None:
-            tokens += self._tokens(self._overflow_note)
+        tokens = (
+            self.fixed_tokens + self._system_tokens + sum(map(self._tokens, self._notes(dropping=dropping).values()))
+        )
+        return tokens + (self._summary.bound if dropping else self._kept_for_summary())
+
+    def _notes(self, *, dropping: bool = False) -> dict[Origin, Message]:
+        """Give the notes for the model that are sent, by what they are; with one of what is ``dropping`` now."""
+        notes: dict[Origin, Message] = {}
         if (self._dropped_total or dropping) and self._dropped_note is not None:
-            tokens += self._tokens(self._dropped_note)
-        return tokens + (self._bounds.summary_bound if dropping else self._kept_for_summary())
+            notes["dropped_note"] = self._dropped_note
+        if self._overflow and self._overflow_note is not None:
+            notes["overflow_note"] = self._overflow_note
+        return notes
 
     def _kept_for_summary(self) -> int:
         """The room that is kept free for a summary, so that no other message has to go when it comes or grows."""
-        return self._bounds.summary_bound if self._dropped_total or self._summary is not None else 0
+        return self._summary.bound if self._dropped_total or self._summary.message is not None else 0
 
     def _total(self) -> int:
         pool = self._pool
@@ -396,27 +368,17 @@ class Trimmer:
 
     # --- saying ---
 
-    def _say_summary(self, text: str) -> None:
-        made = summary_message(text)
-        self._summary, _ = self._forms.shorter(made, self._bounds.summary_bound)
-        self._earlier = text
-
     def _say(self) -> Trimmed:
         pool, before = self._pool, self._before
-        messages = [*self._system]
-        if self._dropped_note is not None and self._dropped_total:
-            messages.append(self._dropped_note)
-        if self._overflow_note is not None and self._overflow:
-            messages.append(self._overflow_note)
+        messages = [*self._system, *self._notes().values()]
         messages += pool.sent[: self._head]
-        if self._summary is not None:
-            messages.append(self._summary)
+        if self._summary.message is not None:
+            messages.append(self._summary.message)
         if self._pinned():
             messages.append(pool.sent[self._prompt])
         messages += pool.sent[self._start :]
         stable = not self._changed or before is None or messages[: len(before)] == before
         self._changed = False
-        wanted = self._grew and self._bounds.summary_bound and self._dropped_total and self._unsummarised
         said = self._last = Trimmed(
             messages=messages,
             tokens=None if self._counter is None else self._sent_tokens(),
@@ -425,21 +387,12 @@ class Trimmer:
             dropped=tuple(self._dropped),
             dropped_total=self._dropped_total,
             cut=tuple(self._cut),
-            summarize=Unsummarised(tuple(self._unsummarised), pool.at[self._start], self._earlier) if wanted else None,
+            summarize=self._summary.wanted(pool.at[self._start]) if self._grew and self._dropped_total else None,
         )
         self._dropped.clear()
         self._cut.clear()
         return said
 
     def _sent_tokens(self) -> int:
-        summary = 0 if self._summary is None else self._tokens(self._summary)
-        return self._total() + summary - self._kept_for_summary()
-
-
-def is_prompt(message: Message) -> bool:
-    """Whether a person said it; a run asks again for an answer's form in the user's name, and summaries speak in it."""
-    return message.role == "user" and REPAIR not in message.metadata and SUMMARY not in message.metadata
-
-
-def _note(text: str | None) -> Message | None:
-    return SystemMessage(text=text) if text else None
+        summary = self._summary.message
+        return self._total() + (0 if summary is None else self._tokens(summary)) - self._kept_for_summary()

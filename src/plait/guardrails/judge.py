@@ -1,6 +1,6 @@
 """A second model that judges whether a text tries to give a model orders.
 
-The text goes to it as data, marked so that it cannot close its mark (`plait.provenance`), in pieces, so that nothing
+The text goes to it as data, marked so that it cannot close its mark (see `provenance`), in pieces, so that nothing
 hides behind a cut. Anything but the one word that was asked for is a failure of the judge, and what happens then is
 chosen when it is made.
 """
@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
-from plait.checks import Ask, Event, texts_of
 from plait.errors import ConfigurationError, PlaitError, excerpt
 from plait.events import CUT
+from plait.guardrails.checks import Ask, Event, texts_of
+from plait.guardrails.provenance import mark_text
 from plait.hooks import Veto
 from plait.messages import SystemMessage, UserMessage
-from plait.provenance import mark_text
 from plait.providers.base import Provider, Request, Settings
 
 if TYPE_CHECKING:

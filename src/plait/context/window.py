@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from plait.bounds import LEAST_TOKENS, Bounds, whole
+from plait.context.bounds import LEAST_TOKENS, Bounds, whole
+from plait.context.summaries import is_prompt
+from plait.context.trimming import Trimmer
 from plait.counting import message_tokens
 from plait.errors import ConfigurationError, excerpt
 from plait.messages import SystemMessage, as_message
-from plait.trimming import Trimmer, is_prompt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

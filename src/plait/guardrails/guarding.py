@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 import msgspec
 
 from plait.callables import Failed, Prepared, prepare
-from plait.checks import (
+from plait.errors import ConfigurationError, excerpt
+from plait.guardrails.checks import (
     AnEvent,
     Ask,
     Check,
@@ -26,15 +27,14 @@ from plait.checks import (
     ask,
     changed_by,
 )
-from plait.errors import ConfigurationError, excerpt
+from plait.guardrails.provenance import UNTRUSTED_NOTE, is_tainted, mark, mark_definition, server_of, source_of
 from plait.hooks import Veto
 from plait.messages import AssistantMessage, Message, SystemMessage, TextPart, ToolCall, ToolResult
-from plait.provenance import UNTRUSTED_NOTE, is_tainted, mark, mark_definition, server_of, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from plait.judge import InjectionJudge
+    from plait.guardrails.judge import InjectionJudge
     from plait.providers.base import ToolDefinition
     from plait.run import RunContext
     from plait.toolbase import Tool

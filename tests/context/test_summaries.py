@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 
+from plait.context.summaries import SUMMARY, summary_message, summary_request_messages
 from plait.counting import SIMPLE, message_tokens
 from plait.messages import (
     AssistantMessage,
@@ -13,7 +14,6 @@ from plait.messages import (
     ToolResult,
     UserMessage,
 )
-from plait.summaries import SUMMARY, summary_message, summary_request_messages
 
 
 def quoted(messages: list[Message]) -> list[dict[str, object]]:

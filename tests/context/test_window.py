@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plait.context import ContextWindow, LastN, check_room, get_memory_strategy, strategy_of
+from plait.context.window import ContextWindow, LastN, check_room, get_memory_strategy, strategy_of
 from plait.counting import SIMPLE
 from plait.errors import ConfigurationError
 from plait.messages import AssistantMessage, Message, SystemMessage, ToolCall, ToolMessage, ToolResult, UserMessage

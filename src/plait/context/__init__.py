@@ -1,0 +1,1 @@
+"""How much of a thread is sent: windows over a log that keeps everything."""
