@@ -516,7 +516,7 @@ def test_ctrl_c_stops_an_answer_and_keeps_what_was_said(slow: list[str]) -> None
     lines = shown(terminal)
     assert lines[0].startswith("You said: a b")
     assert "p" not in lines[0].removeprefix("You said:")
-    assert lines[1:] == ["", "  stopped · 1 turn · _ s"]
+    assert lines[1:] == ["", "  stopped · 1 turn · _ tokens · _ s"]
 
 
 def test_ctrl_c_during_a_tool_leaves_no_moving_lines(slow: list[str]) -> None:

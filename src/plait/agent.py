@@ -6,10 +6,13 @@ events and a `RunResult`. Knows the layers below; nothing below knows it.
 
 from __future__ import annotations
 
+import asyncio
 import re
+from dataclasses import replace
 from math import inf
+from time import monotonic
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, Self, Unpack, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, Unpack, cast
 
 import msgspec
 from typing_extensions import TypeVar
@@ -40,14 +43,15 @@ from plait.portal import PORTAL
 from plait.prices import Prices
 from plait.providers.base import DEFAULT_SETTINGS
 from plait.providers.catalog import get_provider
-from plait.run import DEFAULT_LIMITS, DEFAULT_USER, RunContext, RunLimits
+from plait.run import DEFAULT_LIMITS, DEFAULT_USER, RunContext, RunLimits, StopSignal
 from plait.schema import output_schema
+from plait.stops import Guard
 from plait.streams import AgentRun, OutputStream, TextStream, result_of
 from plait.threads import Thread
 from plait.tools import Toolbox, as_tool, find_tools
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Coroutine, Mapping, Sequence
 
     from plait.context.window import MemoryStrategy
     from plait.counting import Counter
@@ -67,6 +71,8 @@ if TYPE_CHECKING:
     from plait.run import RunResult
     from plait.store.base import Store
     from plait.tools import FunctionTool, Tool, ToolForm
+
+_SOON: Final = 0.001
 
 Deps = TypeVar("Deps", default=Any)
 Output = TypeVar("Output", default=str)
@@ -286,7 +292,7 @@ class Agent(Generic[Deps, Output]):
         check_options(options)
 
         async def made() -> Run[Output]:
-            return await self.made(messages, await self._threads.open(thread, user_id), options, strict=True)
+            return await self.made(messages, self._threads.open(thread, user_id), options, strict=True)
 
         return TextStream(made, f"stream of {self.name}")
 
@@ -313,7 +319,7 @@ class Agent(Generic[Deps, Output]):
         check_options(options)
 
         async def made() -> Run[Output]:
-            return await self.made(messages, await self._threads.open(thread, user_id), options, strict=True)
+            return await self.made(messages, self._threads.open(thread, user_id), options, strict=True)
 
         from plait.partials import Partials  # few agents need it, and its patterns take time to compile
 
@@ -345,7 +351,7 @@ class Agent(Generic[Deps, Output]):
         async def made() -> Run[Output]:
             if thread is None:
                 return await self.made(messages, Thread.for_one_run(new_id("thr"), user_id), options)
-            return await self.made(messages, await self._threads.open(thread, user_id), options)
+            return await self.made(messages, self._threads.open(thread, user_id), options)
 
         return AgentRun(made, f"run of {self.name}")
 
@@ -363,12 +369,7 @@ class Agent(Generic[Deps, Output]):
         check_options(options)
 
         async def made() -> Run[Output]:
-            opened = await self._threads.find(thread, user_id)
-            if opened is None:
-                whose = f"thread {excerpt(repr(thread), 80)} of user {excerpt(repr(user_id), 80)}"
-                msg = f"there is no {whose}, so no run that could go on; begin one with a prompt"
-                raise NothingToResume(msg)
-            return await self.made((), opened, options)
+            return await self.made((), self._found(thread, user_id), options)
 
         return AgentRun(made, f"run of {self.name}")
 
@@ -396,6 +397,14 @@ class Agent(Generic[Deps, Output]):
             scratch.tail.add(entry)
         run = self._assembled(messages, scratch, {}, observed=True, strict=False)
         return await explained(run, thread)
+
+    async def _found(self, thread: str | None, user_id: str) -> Thread:
+        opened = await self._threads.find(thread, user_id)
+        if opened is None:
+            whose = f"thread {excerpt(repr(thread), 80)} of user {excerpt(repr(user_id), 80)}"
+            msg = f"there is no {whose}, so no run that could go on; begin one with a prompt"
+            raise NothingToResume(msg)
+        return opened
 
     def as_tool(self, name: str | None = None, description: str | None = None) -> FunctionTool[[str, str], Any]:
         """Give this agent as a tool, for other agents and for MCP hosts: each call is a run on a fresh thread.
@@ -498,35 +507,55 @@ class Agent(Generic[Deps, Output]):
     def __exit__(self, *_exception: object) -> None:
         self.close_sync()
 
-    async def opened(self, thread: str, user_id: str) -> Thread:
-        """Open a thread of the agent's store, for the other faces of the engine."""
-        return await self._threads.open(thread, user_id)
-
     async def made(
         self,
         prompt: tuple[Message, ...],
-        thread: Thread,
+        thread: Thread | Coroutine[Any, Any, Thread] | str,
         options: RunOptions,
         *,
+        user_id: str = DEFAULT_USER,
         observed: bool = True,
         strict: bool = False,
     ) -> Run[Output]:
-        """Make a run on a thread that somebody else holds: for the other faces of the engine, which drain it.
+        """Make a run, for the other faces of the engine, which drain it.
+
+        A stop signal, or the deadline, also ends the wait for a thread that is looked up and for servers that are
+        connected; the run then ends before it begins.
 
         Args:
             prompt: what begins it; nothing, to go on with the thread's last run.
-            thread: where it happens.
+            thread: where it happens, or what opens it; a name is that of a thread in the agent's store.
             options: see `RunOptions`; they have been checked.
+            user_id: whose thread it is, where it is named.
             observed: whether the events are read, and not only the result.
             strict: whether a guardrail's refusal is raised, and not only a stop reason.
         """
+        stop, limits = options.get("stop"), options.get("limits", self.limits)
+        opening = self._threads.open(thread, user_id) if isinstance(thread, str) else thread
+        signal = stop if isinstance(stop, StopSignal | asyncio.Event) else None
+        waits = self._servers is not None or not isinstance(opening, Thread)
+        if not waits or (signal is None and limits.deadline is None):
+            ready = opening if isinstance(opening, Thread) else await opening
+            await self._connect()
+            return self._assembled(prompt, ready, options, observed=observed, strict=strict)
+        began = monotonic()
+        ready = Thread.for_one_run(new_id("thr"), user_id)
+        async with Guard(signal, limits.deadline) as guard:
+            ready = opening if isinstance(opening, Thread) else await opening
+            await self._connect()
+        run = self._assembled(prompt, ready, options, observed=observed, strict=strict)
+        run.stopped = guard.stopped
+        if limits.deadline is not None:
+            run.limits = replace(limits, deadline=max(limits.deadline - (monotonic() - began), _SOON))
+        return run
+
+    async def _connect(self) -> None:
         if self._servers is not None:
             await self._servers.open()
             if (renewed := self._servers.renewed(self._toolbox)) is not self._toolbox:
                 self._toolbox = renewed
                 self._equip()
                 self._guardrails.check_names(renewed.tools)
-        return self._assembled(prompt, thread, options, observed=observed, strict=strict)
 
     def _assembled(
         self, prompt: tuple[Message, ...], thread: Thread, options: RunOptions, *, observed: bool, strict: bool

@@ -14,6 +14,7 @@ from typing_extensions import TypeVar
 
 from plait.context.window import MemoryStrategy
 from plait.counting import Correction, Counter
+from plait.events import StopReason
 from plait.guardrails.guarding import NO_GUARDRAILS, Guardrails
 from plait.hooks import Hooks
 from plait.limits import Budget
@@ -44,6 +45,7 @@ class Assignment(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
         ledger: where what was spent of them is kept.
         strict: whether a guardrail's refusal is raised, for callers who get nothing but the answer.
         stop: what ends the run from outside.
+        stopped: why it ends before it begins: it was stopped while its thread was opened.
         observed: whether somebody reads the events, and not only the result; then the provider is asked for a stream.
         debug: whether a watchdog reports tools that block the event loop.
     """
@@ -66,6 +68,7 @@ class Assignment(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
     budgets: tuple[Budget, ...] = ()
     ledger: Ledger | None = None
     stop: StopSignal | StopPoll | asyncio.Event | None = None
+    stopped: StopReason | None = None
     if_busy: IfBusy = "queue"
     sequential: bool = False
     observed: bool = True

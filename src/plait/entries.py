@@ -70,10 +70,10 @@ class ToolEnd(_Body, frozen=True, gc=False, tag="tool_result"):
 
 
 class ContextNote(_Body, frozen=True, gc=False, tag="context_note"):
-    """What was asked of a model for the conversation, and is no part of it.
+    """What was asked of a model and is no part of the conversation.
 
     Attributes:
-        by: what asked: ``"summary"``, or the name of a check.
+        by: what asked: ``"summary"``, the name of a check, or ``"request"`` for one that was cut before it had text.
         summary: of a summary, its text, which is sent in place of the messages it hides; they stay in the log.
         first: of a summary, the number of the first entry that it hides.
         last: of a summary, that of the last one.

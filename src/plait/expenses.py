@@ -101,8 +101,8 @@ class Expenses(msgspec.Struct, eq=False, gc=False):
             cost = self.given.prices.cost(fold.provider, fold.model, used)
             used = used.model_copy(update={"cost": cost})
         if inquiry.reservation is not None:
-            begun = fold.usage is not None or inquiry.received() > 0
-            await inquiry.reservation.broke_off(error, used, begun=begun, provider=fold.provider, model=fold.model)
+            who = {"provider": fold.provider, "model": fold.model}
+            await inquiry.reservation.broke_off(error, used, begun=inquiry.begun, **who)
         return used
 
     async def ask(self, request: Request, provider: Provider, by: str) -> Answer:

@@ -61,6 +61,11 @@ class Inquiry(msgspec.Struct, eq=False, gc=False):
             }
         )
 
+    @property
+    def begun(self) -> bool:
+        """Whether anything came of an answer, or of its figures."""
+        return (self.unseen or self.fold).usage is not None or self.received() > 0
+
     def received(self) -> int:
         """Estimate the tokens of what was received, half received calls included."""
         try:

@@ -24,7 +24,7 @@ from plait.assignment import Assignment
 from plait.calling import Calls
 from plait.checking import checked
 from plait.composing import Composer, Ending
-from plait.entries import MessageEntry, RunEnd, RunStart
+from plait.entries import ContextNote, MessageEntry, RunEnd, RunStart
 from plait.errands import MAX_DEPTH, Errands, depth_here
 from plait.errors import (
     GuardrailError,
@@ -42,6 +42,7 @@ from plait.hooks import AfterRequest, HookName, RunEnded, TokenReceived, Veto
 from plait.log import REPAIR
 from plait.messages import AssistantMessage, Message, TextPart, ToolCall, UserMessage
 from plait.outcome import raise_refusal, validated, whole_answer
+from plait.purse import may_be_charged
 from plait.run import RunLimits, RunResult
 from plait.scopes import settle
 from plait.stops import Guard
@@ -116,6 +117,7 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
 
     result: RunResult[Output] | None = None
     _inquiry: Inquiry | None = None
+    _held: bool = False
 
     async def events(self) -> AsyncGenerator[list[Event], None]:
         """Carry the run out, and give its events: one list for each socket read and each step.
@@ -126,14 +128,12 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
             PlaitError: the run failed; the log says so and is valid to send.
         """
         self._check_depth()
-        guard = Guard(self.stop, self.limits.deadline, self.context)
+        guard = Guard(self.stop, self.limits.deadline, self.context, self.stopped)
         thread, errands = self.thread, Errands(watched=self.debug)
-        held = False
         expenses: Expenses | None = None
         try:
             async with guard:
-                await thread.hold(self.context.run_id, guard.interrupt, self.if_busy)
-                held = True
+                await self._take_place(guard)
                 expenses = await self._begin()
                 composer, calls = Composer(self, expenses), Calls(self, expenses)
                 while self.result is None:
@@ -165,20 +165,27 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
                     if guard.fired:
                         await guard.checkpoint()
             # What comes now can no longer be stopped, so that a run ends once and says so once.
-            yield await self._end(guard.stopped, expenses, held=held)
+            yield await self._end(guard.stopped, expenses)
         except BaseException as error:
-            await settle(partial(self._failed, error, expenses, held=held))
+            await settle(partial(self._failed, error, expenses))
             raise
         finally:
-            await self._leave(errands, held=held)
+            await self._leave(errands)
         if self.strict and self.result is not None and self.result.stop_reason == "guardrail":
             raise GuardrailError(self.result.error or "a guardrail ended the run")
 
-    async def _leave(self, errands: Errands, *, held: bool) -> None:
+    async def _take_place(self, guard: Guard) -> None:
+        """Wait for the run's turn on its thread, unless it was stopped before."""
+        if guard.fired:
+            await guard.checkpoint()
+        await self.thread.hold(self.context.run_id, guard.interrupt, self.if_busy)
+        self._held = True
+
+    async def _leave(self, errands: Errands) -> None:
         try:
             await errands.end()
         finally:
-            if held:  # another run may hold the thread by now
+            if self._held:  # another run may hold the thread by now
                 await self.thread.leave()
 
     def _check_depth(self) -> None:
@@ -271,10 +278,10 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
             self._add(RunEnd(reason))
         self.result = self._result(reason, output=output)
 
-    async def _end(self, stopped: StopReason | None, expenses: Expenses | None, *, held: bool) -> list[Event]:
+    async def _end(self, stopped: StopReason | None, expenses: Expenses | None) -> list[Event]:
         """Make the end of the run durable, tell the hooks, and give the last events."""
         run = self.thread.tail.run
-        if not held or run is None or run.run_id != self.context.run_id:  # it never began
+        if not self._held or run is None or run.run_id != self.context.run_id:  # it never began
             if stopped is not None or self.result is None:
                 self.result = self._result(stopped or "user_stop", began=False)
             await self._tell_end(self.result)
@@ -300,18 +307,18 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
         if inquiry is None or expenses is None:
             return
         used = await expenses.broken_off(inquiry, error)
-        refuted = inquiry.fold.finished and isinstance(
-            error, Exception
-        )  # a whole answer that is none, such as no words
-        message = None if refuted else inquiry.partial()
+        # A whole answer that is an error is none, such as one without words.
+        message = None if inquiry.fold.finished and isinstance(error, Exception) else inquiry.partial()
         if inquiry.unseen is not None and inquiry.received():
             message = AssistantMessage(text=WITHHELD, provider=self.provider.name, model=self.provider.model)
         if message is not None:
             self._add(MessageEntry(message=message, usage=used, cut=why))
+        elif may_be_charged(error, begun=inquiry.begun):
+            self._add(ContextNote(by="request", usage=used))
 
-    async def _failed(self, error: BaseException, expenses: Expenses | None, *, held: bool) -> None:
+    async def _failed(self, error: BaseException, expenses: Expenses | None) -> None:
         """Say in the log that the run failed, as far as the log can still be written."""
-        if not held:
+        if not self._held:
             return
         cancelled = isinstance(error, asyncio.CancelledError | GeneratorExit)
         kind = "cancelled" if cancelled else type(error).__name__  # its sentence may hold the model's words

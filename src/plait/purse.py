@@ -265,8 +265,7 @@ class Reservation:
         Returns:
             As `settle`.
         """
-        unsent = isinstance(error, TransportError) and not error.sent
-        if not begun and (unsent or isinstance(error, ConfigurationError | ProviderError)):
+        if not may_be_charged(error, begun=begun):
             return await self._end(0, 0, estimated=False)
         return await self.settle(taken, provider=provider, model=model)
 
@@ -289,6 +288,17 @@ class Reservation:
         passed = await self._purse.settle(self._operation, tokens, nanos, estimated=estimated)
         self._operation = None
         return passed
+
+
+def may_be_charged(error: BaseException | None, *, begun: bool) -> bool:
+    """Say whether a provider may charge for a request that ended before its answer did.
+
+    Args:
+        error: what ended it; None for a stop.
+        begun: whether anything came of an answer, or of its figures.
+    """
+    unsent = isinstance(error, TransportError) and not error.sent
+    return begun or not (unsent or isinstance(error, ConfigurationError | ProviderError))
 
 
 def _estimate(settings: Settings, input_tokens: int, prices: Sequence[Price]) -> Estimate:

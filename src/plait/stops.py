@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from plait.driving import CancelledItself, TimeUp, drive
 from plait.errors import ConfigurationError
-from plait.run import StopPoll, StopSignal
+from plait.run import RunContext, StopPoll, StopSignal
 from plait.signatures import plain_function
 from plait.workers import ASKERS
 
@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from plait.events import StopReason
-    from plait.run import RunContext
 
 logger = logging.getLogger("plait.run")
 
 
 _LEAST_TIME: Final = 1.0  # seconds that an async function has to answer, and a cancelled one to end
+
+
+_NOBODY: Final = RunContext(deps=None)
 
 
 class Guard:
@@ -42,6 +44,7 @@ class Guard:
         stop: the caller's signal, or the function to ask, if any.
         deadline: seconds from now, if any.
         context: of the run, for a function that declares something of it.
+        stopped: why it is to be left at once, if it is.
 
     Attributes:
         stopped: the reason, when the block was ended from outside; else None.
@@ -49,6 +52,7 @@ class Guard:
 
     __slots__ = (
         "_armed",
+        "_at_once",
         "_base",
         "_context",
         "_deadline",
@@ -63,12 +67,17 @@ class Guard:
     )
 
     def __init__(
-        self, stop: StopSignal | StopPoll | asyncio.Event | None, deadline: float | None, context: RunContext[Any]
+        self,
+        stop: StopSignal | StopPoll | asyncio.Event | None,
+        deadline: float | None,
+        context: RunContext[Any] = _NOBODY,
+        stopped: StopReason | None = None,
     ) -> None:
         self.stopped: StopReason | None = None
         self._stop = stop
         self._deadline = deadline
         self._context = context
+        self._at_once = stopped
         self._armed = False
         self._fired: StopReason | None = None
         self._failure: ConfigurationError | None = None
@@ -82,7 +91,11 @@ class Guard:
             msg = "a run must be driven from a task of the event loop"
             raise RuntimeError(msg)
         self._task, self._base, self._armed = task, task.cancelling(), True
-        if isinstance(self._stop, StopSignal):
+        if self._at_once is not None:
+            self._fire(self._at_once)
+        elif isinstance(self._stop, StopSignal | asyncio.Event) and self._stop.is_set():
+            self._fire()
+        elif isinstance(self._stop, StopSignal):
             self._undo += (self._stop.on_set(self._fire),)
         elif self._stop is not None:
             stop = self._stop

@@ -24,7 +24,7 @@ from plait import (
     UserMessage,
     tool,
 )
-from plait.context import ContextWindow
+from plait.context.window import ContextWindow
 from plait.entries import MessageEntry
 from plait.limits import Budget, spent
 from plait.purse import DEFAULT_OUTPUT

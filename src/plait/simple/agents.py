@@ -261,14 +261,13 @@ class AsyncOpenAISimpleAgent:
             provider = self._agent.provider
             options["hooks"] = DebugPrinter(self.agent_name, f"{provider.name}:{provider.model}").hooks
         check_options(options)
-        if history is None and self._stored:
-            thread = await self._agent.opened(chat_id, user_id)
-        else:
+        thread: Thread | str = chat_id
+        if history is not None or not self._stored:
             thread = Thread.for_one_run(chat_id, user_id)
             thread.observed = False
             for message in read_history(history, self._agent.provider.name):
                 thread.add("", MessageEntry(message))
-        return await self._agent.made(messages_of(content), thread, options, observed=observed)
+        return await self._agent.made(messages_of(content), thread, options, user_id=user_id, observed=observed)
 
     def _ids(self, user_id: str | None, chat_id: str | None) -> tuple[str, str]:
         return user_id or self.user_id or DEFAULT_USER, chat_id or self.chat_id or new_id("chat")
