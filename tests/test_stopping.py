@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+import sys
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -29,11 +31,14 @@ from plait import (
     history,
     tool,
 )
-from plait.entries import MessageEntry, RunEnd
+from plait.counting import SIMPLE, message_tokens
+from plait.entries import ContextNote, MessageEntry, RunEnd
+from plait.events import Usage
 from plait.workers import ASKERS, MAX_WORKERS, WORKERS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
+    from pathlib import Path
 
     from plait.entries import Entry
     from plait.store.base import Lease
@@ -506,3 +511,66 @@ any_poll: Any = StopPoll  # for what type checkers refuse, too
 def test_what_cannot_say_whether_to_stop_is_refused(made: Callable[[], object], sentence: str) -> None:
     with pytest.raises(ConfigurationError, match=sentence):
         made()
+
+
+@pytest.mark.parametrize("kind", [StopSignal, asyncio.Event])
+async def test_a_run_that_is_stopped_before_it_begins_asks_nobody(kind: type[StopSignal | asyncio.Event]) -> None:
+    stop, provider = kind(), OfflineProvider(["never"])
+    stop.set()
+    agent = Agent(provider=provider, store=MemoryStore())
+    for thread in (None, "t"):
+        result = await agent.run("go", thread=thread, stop=stop)
+        assert (result.stop_reason, result.output, result.usage) == ("user_stop", "", None)
+    assert provider.requests == []
+    assert await agent.log("t") == []
+
+
+@pytest.mark.fault("C05")
+@pytest.mark.parametrize("how", ["user_stop", "deadline"])
+async def test_a_run_is_stopped_while_its_mcp_servers_are_connected(how: str) -> None:
+    silent = [sys.executable, "-c", "import time; time.sleep(30)"]
+    async with Agent(provider=OfflineProvider(["never"]), mcp_servers=[silent]) as agent:
+        stop = StopSignal()
+        run = agent.run("go", stop=stop, limits=RunLimits(deadline=0.2 if how == "deadline" else 60))
+        await asyncio.sleep(0)
+        if how == "user_stop":
+            asyncio.get_running_loop().call_later(0.1, stop.set)
+        result = await asyncio.wait_for(run, 10)
+    assert (result.stop_reason, result.messages) == (how, (UserMessage(text="go"),))
+
+
+@pytest.mark.fault("C05")
+async def test_a_run_is_stopped_while_its_thread_is_looked_up_in_a_locked_file(tmp_path: Path) -> None:
+    agent = Agent(provider=OfflineProvider(["one", "never"]), store=f"sqlite:///{tmp_path}/plait.db")
+    await agent.chat("hi", thread="another")
+    lock = sqlite3.connect(tmp_path / "plait.db", isolation_level=None)
+    try:
+        lock.execute("BEGIN EXCLUSIVE")
+        stop = StopSignal()
+        run = agent.run("go", thread="t", stop=stop)
+        await asyncio.sleep(0.05)
+        assert not run.done()
+        stop.set()
+        assert (await asyncio.wait_for(run, 3)).stop_reason == "user_stop"
+    finally:
+        lock.close()
+    await agent.store.close()
+
+
+async def test_what_a_request_took_that_was_stopped_before_its_first_word_is_told() -> None:
+    asked = asyncio.Event()
+
+    async def silent(_: Request) -> str:
+        asked.set()
+        await asyncio.sleep(30)
+        return "never"
+
+    stop = StopSignal()
+    agent = Agent(provider=OfflineProvider(function=silent), store=MemoryStore())
+    run = agent.run("go", thread="t", stop=stop)
+    await asyncio.wait_for(asked.wait(), 5)
+    stop.set()
+    result = await run
+    took = Usage(input_tokens=message_tokens(UserMessage(text="go"), SIMPLE), estimated=True)
+    assert (result.stop_reason, result.usage, result.messages) == ("user_stop", took, (UserMessage(text="go"),))
+    assert (await agent.log("t"))[2].body == ContextNote(by="request", usage=took)
