@@ -200,7 +200,7 @@ def test_a_tool_in_a_class_body_is_no_method_of_it() -> None:
     ("annotation", "name", "expected"),
     [
         (str, "user_id", "user_id"),
-        (str, "chat_id", "thread_id"),
+        (str, "chat_id", "chat_id"),
         (str, "thread_id", "thread_id"),
         (str, "agent_name", "agent_name"),
         (str, "city", None),
@@ -228,7 +228,7 @@ def test_what_the_run_fills_is_never_in_the_schema() -> None:
     assert list(made.definition.parameters["properties"]) == ["city"]
     assert dict(made.injected) == {
         "user_id": "user_id",
-        "chat_id": "thread_id",
+        "chat_id": "chat_id",
         "agent_name": "agent_name",
         "ctx": "context",
         "token": "secret",

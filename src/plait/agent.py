@@ -507,6 +507,10 @@ class Agent(Generic[Deps, Output]):
     def __exit__(self, *_exception: object) -> None:
         self.close_sync()
 
+    async def opened(self, thread: str, user_id: str) -> Thread:
+        """Open a thread of the agent's store, for the other faces of the engine."""
+        return await self._threads.open(thread, user_id)
+
     async def made(
         self,
         prompt: tuple[Message, ...],
@@ -539,7 +543,7 @@ class Agent(Generic[Deps, Output]):
             await self._connect()
             return self._assembled(prompt, ready, options, observed=observed, strict=strict)
         began = monotonic()
-        ready = Thread.for_one_run(new_id("thr"), user_id)
+        ready = Thread.for_one_run(new_id("thr"), user_id, thread if isinstance(thread, str) else "")
         async with Guard(signal, limits.deadline) as guard:
             ready = opening if isinstance(opening, Thread) else await opening
             await self._connect()
@@ -566,6 +570,7 @@ class Agent(Generic[Deps, Output]):
                 deps=options.get("deps"),
                 user_id=thread.user_id,
                 thread_id=thread.thread_id,
+                chat_id=thread.name,
                 run_id=new_id("run"),
                 agent_name=self.name,
                 secrets=MappingProxyType(dict(options["secrets"])) if "secrets" in options else EMPTY,

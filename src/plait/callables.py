@@ -100,7 +100,7 @@ class Prepared(msgspec.Struct, eq=False):
         return given
 
     def _given(self, event: RunScoped) -> dict[str, str]:
-        values = {"user_id": event.context.user_id, "chat_id": event.context.thread_id}
+        values = {"user_id": event.context.user_id, "chat_id": event.context.chat_id}
         return {name: values[name] for name in self.injected}
 
 

@@ -76,6 +76,7 @@ def main(told: dict[str, Any], socket: str, lifeline: str) -> None:
             deps=None,
             user_id=job.user_id,
             thread_id=job.thread_id,
+            chat_id=job.chat_id,
             run_id=job.run_id,
             agent_name=job.agent_name,
             secrets=secrets,

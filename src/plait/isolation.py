@@ -69,7 +69,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         argv: its `sys.argv`.
         home: where the tool is.
         call: the model's call, in its own words.
-        user_id, thread_id, run_id, agent_name: as in the run's context.
+        user_id, thread_id, chat_id, run_id, agent_name: as in the run's context.
         secrets: the run's secrets, for tools that take them, and so that none is in a result.
         max_result: characters of the result.
     """
@@ -80,6 +80,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     call: dict[str, Any]
     user_id: str
     thread_id: str
+    chat_id: str
     run_id: str
     agent_name: str
     secrets: dict[str, str]
@@ -107,6 +108,7 @@ async def call_isolated(home: Home, call: ToolCall, context: RunContext[Any], ma
         call=call.to_json(),
         user_id=context.user_id,
         thread_id=context.thread_id,
+        chat_id=context.chat_id,
         run_id=context.run_id,
         agent_name=context.agent_name,
         secrets={name: secret.reveal() for name, secret in context.secrets.items()},

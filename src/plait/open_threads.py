@@ -99,7 +99,7 @@ class OpenThreads:
         opened = self._named.get(key)
         if opened is None:
             info = await self.store.thread(name, user_id)
-            opened = self._named.setdefault(key, Thread.stored(self.store, info.thread_id, user_id))
+            opened = self._named.setdefault(key, Thread.stored(self.store, info.thread_id, user_id, name))
             if len(self._named) > KEPT:
                 self._named.popitem(last=False)
         self._named.move_to_end(key)

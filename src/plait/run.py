@@ -80,6 +80,7 @@ class RunContext(Generic[Deps]):
         deps: whatever the caller gave with ``deps=``.
         user_id: for whom the run is.
         thread_id: the thread it continues.
+        chat_id: the same, as the caller calls it: the thread's name; without one, its id.
         run_id: the run.
         agent_name: the agent's name.
         usage: the tokens of the run's turns so far; None when no provider reported any.
@@ -91,12 +92,17 @@ class RunContext(Generic[Deps]):
     deps: Deps
     user_id: str = DEFAULT_USER
     thread_id: str = ""
+    chat_id: str = ""
     run_id: str = ""
     agent_name: str = ""
     usage: Usage | None = None
     secrets: Mapping[str, Secret] = EMPTY
     tool_call_id: str = ""
     idempotency_key: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.chat_id:
+            object.__setattr__(self, "chat_id", self.thread_id)
 
 
 class StopSignal:

@@ -164,7 +164,7 @@ class Guard:
 
 async def _asked(poll: StopPoll, context: RunContext[Any]) -> None:
     """Ask a function whether to stop, again and again, until it says yes."""
-    values = {"user_id": context.user_id, "chat_id": context.thread_id}
+    values = {"user_id": context.user_id, "chat_id": context.chat_id}
     ask = partial(poll.function, **{name: values[name] for name in poll.told})
     is_async = inspect.iscoroutinefunction(plain_function(poll.function))
     failed = False

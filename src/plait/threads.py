@@ -42,6 +42,7 @@ class Thread:
     """One thread, opened for runs of this process. `add` says what happened, `flush` makes it durable.
 
     Attributes:
+        name: what its users call it; empty where it has no name.
         tail: the log's end, with what was added and is not written yet.
         observed: whether anyone wants the events of what is added; a run sets it for itself.
         trimmer: what has chosen from the thread so far, so that only what is new is looked at; the runs' own.
@@ -56,6 +57,7 @@ class Thread:
         "_staged",
         "_unsure",
         "last_sent",
+        "name",
         "observed",
         "store",
         "tail",
@@ -64,9 +66,10 @@ class Thread:
         "user_id",
     )
 
-    def __init__(self, store: Store, thread_id: str, user_id: str, desk: _Desk | None) -> None:
+    def __init__(self, store: Store, thread_id: str, user_id: str, desk: _Desk | None, name: str = "") -> None:
         self.store = store
         self.thread_id = thread_id
+        self.name = name
         self.user_id = user_id
         self.tail = Tail()
         self._desk = desk
@@ -80,9 +83,9 @@ class Thread:
         self.last_sent: Encoded | None = None
 
     @classmethod
-    def stored(cls, store: Store, thread_id: str, user_id: str) -> Thread:
+    def stored(cls, store: Store, thread_id: str, user_id: str, name: str = "") -> Thread:
         """Open a thread of a store; all that open it in this process queue at one desk."""
-        return cls(store, thread_id, user_id, _desk(store, thread_id))
+        return cls(store, thread_id, user_id, _desk(store, thread_id), name)
 
     @classmethod
     def in_memory(cls, thread_id: str, user_id: str) -> Thread:
@@ -90,9 +93,9 @@ class Thread:
         return cls(MemoryStore(), thread_id, user_id, _Desk())
 
     @classmethod
-    def for_one_run(cls, thread_id: str, user_id: str) -> Thread:
+    def for_one_run(cls, thread_id: str, user_id: str, name: str = "") -> Thread:
         """Make a thread that only one run will ever see: it needs no queue."""
-        return cls(MemoryStore(), thread_id, user_id, None)
+        return cls(MemoryStore(), thread_id, user_id, None, name)
 
     def add(self, run_id: str, body: Body) -> None:
         """Append an entry to the log as this process sees it; `flush` before anyone else may rely on it."""

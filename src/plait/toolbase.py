@@ -37,12 +37,12 @@ P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
 
 Kind = Literal["async", "sync", "async_generator", "generator"]
-Source = Literal["user_id", "thread_id", "agent_name", "context", "secret"]
+Source = Literal["user_id", "chat_id", "thread_id", "agent_name", "context", "secret"]
 
 _NAME: Final = r"[a-zA-Z0-9_-]{1,64}"  # what OpenAI and Anthropic take
 _BY_NAME: Final[Mapping[str, Source]] = {
     "user_id": "user_id",
-    "chat_id": "thread_id",
+    "chat_id": "chat_id",
     "thread_id": "thread_id",
     "agent_name": "agent_name",
 }
@@ -268,7 +268,7 @@ def isolated(prepared: Prepared, target: object, *, by_hand: bool) -> Prepared:
         if source == "context":
             msg = (
                 f"the tool {definition.name!r} cannot be isolated: its parameter {name!r} is a RunContext, whose deps "
-                "cannot cross into another process; take user_id, thread_id, agent_name or a Secret instead"
+                "cannot cross into another process; take user_id, chat_id, agent_name or a Secret instead"
             )
             raise ConfigurationError(msg)
     home = home_of(target, definition.name, definition.parameters if by_hand else None)
@@ -426,7 +426,7 @@ def source_of(name: str, annotation: Any) -> Source | None:
     """Say what of the run goes into a parameter, or None for one that the model fills.
 
     Args:
-        name: the parameter's name: ``user_id``, ``chat_id`` and ``thread_id`` (the same), ``agent_name``.
+        name: the parameter's name: ``user_id``, ``chat_id``, ``thread_id``, ``agent_name``.
         annotation: its type: `RunContext` or `Secret`, also optional or annotated; text is looked at as text.
     """
     if isinstance(annotation, str):

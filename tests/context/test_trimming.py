@@ -210,7 +210,7 @@ def test_a_prompt_larger_than_the_window_is_cut() -> None:
 def test_what_cannot_be_cut_is_an_error_with_both_numbers() -> None:
     messages = [SYSTEM, user("a")]
     with pytest.raises(
-        LimitExceeded, match=r"takes 109 tokens, and max_tokens is 100: .* and 100 of system text"
+        LimitExceeded, match=r"takes 109 tokens, and at most 100 may be sent: .* and 100 of system text"
     ) as raised:
         Trimmer(quiet(max_tokens=100), LETTERS, fixed_tokens=80).trim([SYSTEM, UserMessage(text="abcdef")], 1)
     assert raised.value.limit == 100

@@ -152,8 +152,8 @@ def test_a_window_without_room_is_refused() -> None:
     with pytest.raises(ConfigurationError) as raised:
         check_room(window, SIMPLE, 69)
     assert str(raised.value) == (
-        "system prompt, tools and notes take 69 tokens, and max_tokens is 100: there is no room for messages; "
-        "raise max_tokens, or say less"
+        "system prompt, tools and notes take 69 tokens, and at most 100 may be sent: there is no room for messages; "
+        "let more be sent, or say less"
     )
 
 

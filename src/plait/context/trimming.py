@@ -139,9 +139,9 @@ class Trimmer:
         self._fit()
         if self._limit is not None and (total := self._total()) > self._limit:
             msg = (
-                f"what must be sent takes {int(total * factor):,} tokens, and max_tokens is {most:,}: the newest "
+                f"what must be sent takes {int(total * factor):,} tokens, and at most {most:,} may be sent: the newest "
                 f"prompt and the last call, and {int(self._base() * factor):,} of system text, tools and notes; "
-                "raise max_tokens, or say less"
+                "let more be sent, or say less"
             )
             raise LimitExceeded(msg, limit=most)
         return self._say()

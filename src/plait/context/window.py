@@ -36,8 +36,8 @@ def check_room(bounds: Bounds, counter: Counter, fixed_tokens: int) -> None:
     always = fixed_tokens + sum(message_tokens(note, counter) for note in notes) + bounds.summary_bound
     if always + LEAST_TOKENS > bounds.max_tokens:
         msg = (
-            f"system prompt, tools and notes take {always:,} tokens, and max_tokens is {bounds.max_tokens:,}: there is "
-            "no room for messages; raise max_tokens, or say less"
+            f"system prompt, tools and notes take {always:,} tokens, and at most {bounds.max_tokens:,} may be sent: "
+            "there is no room for messages; let more be sent, or say less"
         )
         raise ConfigurationError(msg)
 

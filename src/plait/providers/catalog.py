@@ -250,6 +250,11 @@ def _parts(model: str) -> tuple[str | None, str]:
     return (vendor, model_named(said)) if said and vendor in _known() else (None, text)
 
 
+def names_provider(model: str) -> bool:
+    """Whether a model's name also says which provider it is of: ``"anthropic:claude-sonnet-4-5"``, not ``"gpt-4o"``."""
+    return isinstance(model, OpenRouterModel) or _parts(model)[0] is not None
+
+
 def _known() -> set[str]:
     return {*MODELS, *REGISTERED, REPLAY}
 

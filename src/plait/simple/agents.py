@@ -5,28 +5,27 @@ Each is a shell over `Agent`: its parameters are an agent's options, and what ca
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 from plait.agent import Agent
 from plait.attachments import attachment, checked_image
-from plait.context.window import ContextWindow
 from plait.entries import MessageEntry
 from plait.errors import ConfigurationError
 from plait.ids import new_id
 from plait.messages import ImagePart
-from plait.options import check_options, messages_of
+from plait.options import messages_of
 from plait.portal import PORTAL
-from plait.providers.catalog import get_provider
-from plait.run import DEFAULT_LIMITS, DEFAULT_USER, StopPoll
+from plait.run import DEFAULT_LIMITS, DEFAULT_USER, RunLimits, StopPoll
 from plait.simple.history import read_history
 from plait.simple.printing import DebugPrinter
 from plait.simple.response import MessageResponse, response_of
+from plait.simple.words import in_the_words_of_services, provider_of, window_of
+from plait.store.base import check_name
 from plait.streams import TextPieces, result_of
 from plait.threads import Thread
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
     from plait.counting import Counter
@@ -41,12 +40,9 @@ if TYPE_CHECKING:
     from plait.prices import PriceLike
     from plait.providers.base import Provider
     from plait.providers.retry import RetryPolicy
+    from plait.simple.words import DroppingStrategy
     from plait.store.base import Store
     from plait.tools import ToolForm
-
-DroppingStrategy = Literal["simple", "summary_dropping"]
-Where = Mapping[str, str | None]
-"""An API's key and address."""
 
 CHECK_SECONDS: Final = 3.0
 
@@ -90,6 +86,7 @@ class AsyncOpenAISimpleAgent:
         keep_function_calls_in_context: False sends the function calls of earlier messages no more.
         max_turns: model requests for one message.
         max_tool_calls: function calls for one message.
+        deadline: seconds for one message.
         tool_registry: the functions: ``{"name", "function_schema", "func"}``, or any form that an `Agent` takes.
         execute_function_concurrently: False carries the calls of one turn out one after the other.
         mcp_servers: MCP servers whose tools the agent has, too.
@@ -103,13 +100,29 @@ class AsyncOpenAISimpleAgent:
         judge_provider: a second model that judges whether a message tries to change the agent's instructions.
         user_id: for whom messages are that name nobody.
         chat_id: in which chat messages are that name none.
-        store: where spending is kept, and chats whose messages come without a history: a URL or a store.
+        store: where spending is kept, and chats whose messages come without a history: a URL or a store. Without one
+            nothing is written down, and budgets hold within this process.
+
+    Attributes:
+        agent: what carries it all out, for `Agent.explain`, `Agent.store` and whatever else an `Agent` can.
 
     Raises:
         ConfigurationError: an argument cannot be, or two cannot both hold; the sentence says which.
     """
 
-    __slots__ = ("_agent", "_stop", "_stored", "agent_description", "agent_name", "chat_id", "user_id")
+    __slots__ = (
+        "_accounts",
+        "_limits",
+        "_stop",
+        "_stored",
+        "agent",
+        "agent_description",
+        "agent_name",
+        "chat_id",
+        "user_id",
+    )
+
+    _asks_several: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -136,6 +149,7 @@ class AsyncOpenAISimpleAgent:
         keep_function_calls_in_context: bool = True,
         max_turns: int = DEFAULT_LIMITS.max_turns,
         max_tool_calls: int = DEFAULT_LIMITS.max_tool_calls,
+        deadline: float | None = None,
         tool_registry: Sequence[str | ToolForm] | None = None,
         execute_function_concurrently: bool = True,
         mcp_servers: Sequence[MCPServerForm] | Mapping[str, MCPServerForm] | None = None,
@@ -149,53 +163,58 @@ class AsyncOpenAISimpleAgent:
         chat_id: str | None = None,
         store: str | Store | None = None,
     ) -> None:
+        if not isinstance(agent_name, str) or not isinstance(execute_function_concurrently, bool):
+            msg = "agent_name takes a text, and execute_function_concurrently takes True or False"
+            raise ConfigurationError(msg)
         self.agent_name = agent_name
         self.agent_description = agent_description
-        self.user_id = user_id
-        self.chat_id = chat_id
+        self.user_id = None if user_id is None else check_name(user_id, "user id")
+        self.chat_id = None if chat_id is None else check_name(chat_id, "chat id")
         self._stored = store is not None
-        self._stop = (
-            None
-            if manual_stop_signal_function is None
-            else StopPoll(manual_stop_signal_function, check_for_stop_signal_time)
-        )
-        window = _window(
-            counting=context_handling_method,
-            max_tokens=max_context_length,
-            max_tokens_per_message=max_token_per_message,
-            last=max_messages_in_context,
-            dropping=dropping_strategy,
-            overflow_note=prompt_when_context_overflow,
-            dropped_note=prompt_when_message_is_dropped,
-            keep_tool_calls=keep_function_calls_in_context,
-        )
-        where = {"api_key": api_key, "base_url": base_url}
-        if models is None:
-            asked = _provider(provider, model, retry_strategy, where)
-        else:
-            asked = _chain(models, model, provider, retry_strategy, where)
-        self._agent: Agent[Any, str] = Agent(
-            role=system_prompt or agent_description,
-            name=agent_name,
-            provider=asked,
-            temperature=temperature,
-            max_tokens=max_tokens,
-            tools=tool_registry,
-            memory_strategy=window,
-            max_turns=max_turns,
-            max_tool_calls=max_tool_calls,
-            sequential_tools=not execute_function_concurrently,
-            mcp_servers=mcp_servers,
-            hooks=hooks,
-            budget=budget_control,
-            prices=current_cost_per_million_tokens,
-            guardrails=guardrails,
-            judge_provider=judge_provider,
-            store=store,
-        )
+        self._accounts = store is not None and budget_control is not None
+        if models is None and self._asks_several:
+            models = ()
+        with in_the_words_of_services():
+            self._limits = RunLimits(max_turns=max_turns, max_tool_calls=max_tool_calls, deadline=deadline)
+            self._stop = (
+                None
+                if manual_stop_signal_function is None
+                else StopPoll(manual_stop_signal_function, check_for_stop_signal_time)
+            )
+            window = window_of(
+                counting=context_handling_method,
+                max_context_length=max_context_length,
+                max_token_per_message=max_token_per_message,
+                max_messages_in_context=max_messages_in_context,
+                dropping=dropping_strategy,
+                when_it_overflows=prompt_when_context_overflow,
+                when_messages_are_dropped=prompt_when_message_is_dropped,
+                keep_function_calls=keep_function_calls_in_context,
+            )
+            where = {"api_key": api_key, "base_url": base_url}
+            asked = provider_of(models, model, provider, retry_strategy, where)
+            self.agent: Agent[Any, str] = Agent(
+                role=system_prompt or agent_description,
+                name=agent_name,
+                provider=asked,
+                temperature=temperature,
+                max_tokens=max_tokens,
+                tools=tool_registry,
+                memory_strategy=window,
+                sequential_tools=not execute_function_concurrently,
+                mcp_servers=mcp_servers,
+                hooks=hooks,
+                budget=budget_control,
+                prices=current_cost_per_million_tokens,
+                guardrails=guardrails,
+                judge_provider=judge_provider,
+                store=store,
+            )
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.agent_name!r}, agent={self._agent!r})"
+        asked = self.agent.provider
+        model, functions = f"{asked.name}:{asked.model}", list(self.agent.tools)
+        return f"{type(self).__name__}({self.agent_name!r}, model={model!r}, functions={functions})"
 
     async def send_message(
         self,
@@ -241,7 +260,7 @@ class AsyncOpenAISimpleAgent:
 
     async def close(self) -> None:
         """End the connections to MCP servers; there is nothing else to close."""
-        await self._agent.close()
+        await self.agent.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -253,24 +272,37 @@ class AsyncOpenAISimpleAgent:
         self, content: Prompt, history: Sequence[Any] | None, ids: tuple[str, str], *, debug_print: bool, observed: bool
     ) -> Run[str]:
         """Make the run that answers a message."""
-        user_id, chat_id = ids
-        options: RunOptions = {}
+        prompt = messages_of(content)
+        options: RunOptions = {"limits": self._limits}
         if self._stop is not None:
             options["stop"] = self._stop
         if debug_print:
-            provider = self._agent.provider
-            options["hooks"] = DebugPrinter(self.agent_name, f"{provider.name}:{provider.model}").hooks
-        check_options(options)
-        thread: Thread | str = chat_id
-        if history is not None or not self._stored:
-            thread = Thread.for_one_run(chat_id, user_id)
-            thread.observed = False
-            for message in read_history(history, self._agent.provider.name):
-                thread.add("", MessageEntry(message))
-        return await self._agent.made(messages_of(content), thread, options, user_id=user_id, observed=observed)
+            options["hooks"] = DebugPrinter(self.agent_name).hooks
+        user_id, chat_id = ids
+        stored = history is None and self._stored
+        thread = chat_id if stored else await self._thread(history, user_id, chat_id)
+        return await self.agent.made(prompt, thread, options, user_id=user_id, observed=observed)
+
+    async def _thread(self, history: Sequence[Any] | None, user_id: str, chat_id: str) -> Thread:
+        """Give a thread for one message, which holds the history that it came with."""
+        said = read_history(history, self.agent.provider.name)
+        if self._accounts:  # what a chat spends is kept with the stored one
+            thread_id = (await self.agent.opened(chat_id, user_id)).thread_id
+        else:
+            thread_id = f"{user_id!r} {chat_id!r}"  # users do not share a chat that is called the same
+        thread = Thread.for_one_run(thread_id, user_id, chat_id)
+        thread.observed = False
+        for message in said:
+            thread.add("", MessageEntry(message))
+        return thread
 
     def _ids(self, user_id: str | None, chat_id: str | None) -> tuple[str, str]:
-        return user_id or self.user_id or DEFAULT_USER, chat_id or self.chat_id or new_id("chat")
+        """Give for whom and in which chat a message is, as it says or else as the agent does."""
+        if user_id is None:
+            user_id = self.user_id or DEFAULT_USER
+        if chat_id is None:
+            chat_id = self.chat_id or new_id("chat")
+        return check_name(user_id, "user id"), check_name(chat_id, "chat id")
 
 
 class AsyncOpenAIStreamingAgent(AsyncOpenAISimpleAgent):
@@ -350,10 +382,20 @@ class AsyncOpenAIMultimodalAgent(AsyncOpenAISimpleAgent):
         Raises:
             ConfigurationError: an image cannot be read, or the provider takes none.
         """
-        if images:
-            given = list(message) if isinstance(message, list | tuple) else [message]
-            message = [*given, *map(_image, images)]
-        return await super().send_message(message, history, user_id, chat_id, debug_print)
+        return await super().send_message(_with_images(message, images), history, user_id, chat_id, debug_print)
+
+    def send_message_sync(
+        self,
+        message: Prompt,
+        history: Sequence[Any] | None = None,
+        user_id: str | None = None,
+        chat_id: str | None = None,
+        debug_print: bool = False,  # noqa: FBT001, FBT002  # as `send_message`
+        *,
+        images: Sequence[str | Path | bytes | ImagePart] = (),
+    ) -> MessageResponse:
+        """See `send_message`; for sync callers."""
+        return super().send_message_sync(_with_images(message, images), history, user_id, chat_id, debug_print)
 
 
 class AsyncOpenAIMultiModelAgent(AsyncOpenAISimpleAgent):
@@ -361,80 +403,30 @@ class AsyncOpenAIMultiModelAgent(AsyncOpenAISimpleAgent):
 
     The next one is asked only as long as nothing of an answer has come. Who answered is said by the debug output and by
     logs.
+
+    ::
+
+        agent = AsyncOpenAIMultiModelAgent("Weather", models=["gpt-4o-mini", "anthropic:claude-haiku-4-5"])
     """
 
     __slots__ = ()
 
-    def __init__(
-        self,
-        agent_name: str = "Assistant",
-        agent_description: str = "",
-        *,
-        models: Sequence[str | Provider],
-        **options: Any,
-    ) -> None:
-        super().__init__(agent_name, agent_description, models=models, **options)
+    _asks_several = True
 
 
-def _window(**given: Any) -> ContextWindow:
-    """Give the window that a service's words mean.
+def _with_images(message: Prompt, images: Sequence[str | Path | bytes | ImagePart]) -> Prompt:
+    """Put images behind what is said.
 
     Raises:
-        ConfigurationError: two of them cannot both hold.
+        ConfigurationError: they are no list, or one cannot be read.
     """
-    most, one = given["max_tokens"], given["max_tokens_per_message"]
-    if type(most) is int and type(one) is int and one > most:
-        msg = (
-            f"max_token_per_message is {one:,} and max_context_length only {most:,}: one message would be larger than "
-            "all that may be sent; make it the smaller of the two"
-        )
+    if not isinstance(images, list | tuple):
+        msg = f"images takes a list of images, not {type(images).__name__}; put a single one in brackets: images=[...]"
         raise ConfigurationError(msg)
-    if given["dropping"] not in _DROPPING:
-        msg = f"dropping_strategy is 'simple' or 'summary_dropping', not {given['dropping']!r:.60}"
-        raise ConfigurationError(msg)
-    said = {name: value for name, value in given.items() if not (name.endswith("_note") and value is None)}
-    return ContextWindow(**said | {"dropping": _DROPPING[given["dropping"]]})
-
-
-_DROPPING: Final = {"simple": "simple", "summary_dropping": "summary"}
-
-
-def _provider(
-    provider: str | Provider | None,
-    model: str | None,
-    retry: RetryPolicy | Mapping[str, Any] | int | None,
-    where: Where,
-) -> Provider:
-    """Give who is asked: OpenAI, or whoever speaks its language at an address, where nobody is named."""
-    named = provider if provider is not None else None if model is not None and ":" in model else "openai"
-    return get_provider(named, model=model, retry=retry, **where)
-
-
-def _chain(
-    models: Sequence[str | Provider],
-    model: str | None,
-    provider: str | Provider | None,
-    retry: RetryPolicy | Mapping[str, Any] | int | None,
-    where: Where,
-) -> Provider:
-    """Give the chain of providers that a list of models means; the address and key are for those that name no provider.
-
-    Raises:
-        ConfigurationError: there is none, or one that cannot be asked.
-    """
-    if model is not None or not isinstance(provider, str | None):
-        msg = "give models=[...], or one model= or provider object, not both"
-        raise ConfigurationError(msg)
-    if not isinstance(models, list | tuple) or not models:
-        msg = "models is a list of models, in the order in which they are asked, and has at least one"
-        raise ConfigurationError(msg)
-    made = []
-    for one in models:
-        if isinstance(one, str):
-            made.append(_provider(provider, one, retry, {} if ":" in one else where))
-        else:
-            made.append(get_provider(one))
-    return get_provider(made)
+    if not images:
+        return message
+    said = list(message) if isinstance(message, list | tuple) else [message]
+    return [*said, *map(_image, images)]
 
 
 def _image(given: str | Path | bytes | ImagePart) -> ContentPart:

@@ -16,6 +16,7 @@ and read again says the same to a model, byte for byte.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -42,6 +43,7 @@ HistoryEntry = dict[str, Any]
 """One entry of a history: plain JSON."""
 
 _PLAIN: Final = frozenset({UserMessage, SystemMessage, AssistantMessage, Message})
+_PLACE: Final = re.compile(r"\bmessages\[(\d+)\]")
 _NOT_KEPT: Final = "(The result of this call was not kept.)"
 _OF_FUNCTIONS: Final = frozenset({"role", "content", "args", "arguments", "result", "parts", "is_error", "id", "turn"})
 
@@ -124,29 +126,36 @@ def read_history(history: Sequence[Any] | None, provider: str) -> tuple[Message,
     if isinstance(history, str | Mapping) or not isinstance(history, Sequence):
         msg = f"history is a list of messages, oldest first, such as response.history; not {type(history).__name__}"
         raise ConfigurationError(msg)
-    return read_messages(list(_messages(history)), provider) if history else ()
+    if not history:
+        return ()
+    numbers, items = zip(*_messages(history), strict=True)
+    try:
+        return read_messages(items, provider)
+    except ConfigurationError as error:
+        said = _PLACE.sub(lambda place: f"history[{numbers[int(place[1])]}]", str(error), count=1)
+        raise ConfigurationError(said) from error
 
 
-def _messages(history: Sequence[Any]) -> Iterator[Any]:
-    """Give the messages of a history: ours are read, all others are left for who knows them."""
+def _messages(history: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    """Give the messages of a history, each with the number of its entry: ours are read, all others left for others."""
     answer: AssistantMessage | None = None  # one that waits for the functions that it called
     turn: object = None
     functions: list[tuple[ToolCall, ToolResult]] = []
 
-    def together() -> Iterator[Message]:
+    def together() -> Iterator[tuple[int, Message]]:
         if answer is not None or functions:
             said = answer or AssistantMessage()
             known = {call.id for call in said.tool_calls}
             new = [call for call, _ in functions if call.id not in known]
-            yield said.model_copy(update={"parts": (*said.parts, *new)}) if new else said
-            yield ToolMessage(parts=[result for _, result in functions])
+            yield number, said.model_copy(update={"parts": (*said.parts, *new)}) if new else said
+            yield number, ToolMessage(parts=[result for _, result in functions])
 
     for number, item in enumerate(history):
         where = f"history[{number}]"
         if not isinstance(item, Mapping) or not ("said" in item or "turn" in item or item.get("role") == "function"):
             yield from together()
             answer, functions = None, []
-            yield item
+            yield number, item
         elif item.get("role") == "function":
             if (answer is not None or functions) and item.get("turn", turn) != turn:
                 yield from together()
@@ -160,7 +169,7 @@ def _messages(history: Sequence[Any]) -> Iterator[Any]:
             if isinstance(message, AssistantMessage) and ("turn" in item or message.tool_calls):
                 answer, turn = message, item.get("turn")
             else:
-                yield message
+                yield number, message
     yield from together()
 
 
@@ -205,5 +214,9 @@ def _function(item: Mapping[str, Any], where: str, number: int) -> tuple[ToolCal
         msg = f"{where}['result'] is the text that the function gave, not {type(result).__name__}"
         raise ConfigurationError(msg)
     parts: Sequence[ContentPart] = item.get("parts", (TextPart(text=result),))
-    given = ToolResult(call_id=call_id, name=name, parts=parts, is_error=item.get("is_error") is True)
+    try:
+        given = ToolResult(call_id=call_id, name=name, parts=parts, is_error=item.get("is_error") is True)
+    except ConfigurationError as error:
+        msg = f"{where}['parts'] cannot be read: {error}"
+        raise ConfigurationError(msg) from None
     return ToolCall(id=call_id, name=name, arguments=arguments), given

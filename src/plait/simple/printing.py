@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from plait.errors import excerpt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from plait.events import Usage
     from plait.hooks import (
@@ -35,13 +35,11 @@ class DebugPrinter:
 
     Args:
         agent_name: stands before each line.
-        model: who is asked, ``provider:model``.
         out: prints a line.
     """
 
-    def __init__(self, agent_name: str, model: str, out: Callable[[str], object] = print) -> None:
+    def __init__(self, agent_name: str, out: Callable[[str], object] = print) -> None:
         self._name = excerpt(agent_name, 40)
-        self._model = model
         self._out = out
 
     @property
@@ -64,9 +62,8 @@ class DebugPrinter:
     def _asks(self, event: BeforeRequest) -> None:
         request = event.request
         tools = [tool.name for tool in request.tools]
-        has = f"{len(request.messages)} messages" if len(request.messages) != 1 else "1 message"
         with_tools = f", tools {excerpt(', '.join(tools), _SHOWN)}" if tools else ""
-        self._line("->", f"turn {event.turn}: asks {self._model} with {has}{with_tools}")
+        self._line("->", f"turn {event.turn}: asks with {_count(request.messages)}{with_tools}")
         older = len(request.messages) - _MESSAGES
         if older > 0:
             self._line("  ", f"... {older} earlier")
@@ -78,7 +75,10 @@ class DebugPrinter:
         answer = event.answer
         for line in _lines(answer.message):
             self._line("<-", line)
-        self._line("<-", f"finish reason {answer.finish_reason}, {_tokens(answer.usage)}")
+        who = excerpt(f"{answer.message.provider}:{answer.message.model}", _SHOWN)
+        self._line(
+            "<-", f"{who} ended with {excerpt(answer.finish_reason or 'no reason', 40)}, {_tokens(answer.usage)}"
+        )
 
     def _calls(self, event: FunctionCallStart) -> None:
         self._line("=>", f"calls {event.call.name}({excerpt(event.call.arguments, _SHOWN)})")
@@ -91,7 +91,7 @@ class DebugPrinter:
         self._line("--", f"the context is full: {event.tokens:,} of {event.limit:,} tokens are sent")
 
     def _drops(self, event: MessagesDropped) -> None:
-        self._line("--", f"leaves out {len(event.messages)} more messages, {event.total} in all")
+        self._line("--", f"leaves out {_count(event.messages)} more, {event.total} in all")
 
     def _exceeds(self, event: BudgetExceeded) -> None:
         self._line("--", event.reason)
@@ -113,6 +113,10 @@ def _lines(message: Message) -> list[str]:
 
 
 _SAID: Final[frozenset[Any]] = frozenset({"text", "tool_call", "tool_result", "reasoning"})
+
+
+def _count(messages: Sequence[Message]) -> str:
+    return "1 message" if len(messages) == 1 else f"{len(messages)} messages"
 
 
 def _tokens(usage: Usage | None) -> str:

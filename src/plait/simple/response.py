@@ -23,7 +23,6 @@ ServiceStopReason = Literal[
     "budget",
     "guardrail",
     "deadline",
-    "interrupt",
 ]
 """Why a message's run ended: a run's stop reasons, of which ``max_tool_calls`` is called ``max_function_calls``."""
 
