@@ -280,6 +280,12 @@ ALLOWED = {
     ("__init__.py", "import_module"),
     ("cli.py", "importlib"),  # importlib.metadata: the version
     ("demo.py", "subprocess"),  # the demo shows that a thread outlives its process; no shell, nothing of a model's
+    ("isolation.py", "subprocess"),  # this interpreter, for a tool that its author isolates; no shell, and no pickle
+    ("isolated.py", "importlib"),  # there: the tool's module, by the name that its author gave it
+    ("isolated.py", "import_module"),
+    ("isolated.py", "exec"),  # there: the program that the user started, as multiprocessing runs it
+    ("isolated.py", "compile"),
+    ("counting.py", "importlib"),  # a private copy of tiktoken's own table of encodings
     ("mcp/client/stdio.py", "subprocess_exec"),  # the server that the user named, as program and arguments; no shell
     ("mcp/client/session.py", "importlib"),  # importlib.metadata: the version
     ("providers/catalog.py", "importlib"),  # the provider of a dialect: import_module of a fixed table
