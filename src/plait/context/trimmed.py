@@ -25,11 +25,13 @@ class Unsummarised(NamedTuple):
         messages: what was left out and is in no summary yet, in order.
         upto: the index of the first message that the summary will not hide; `Trimmer.summarised` takes it back.
         earlier: the summary so far, into which they are to be worked; None when there is none.
+        since: the index of the first of the messages.
     """
 
     messages: tuple[Message, ...]
     upto: int
     earlier: str | None
+    since: int
 
 
 class Trimmed(NamedTuple):
@@ -41,7 +43,8 @@ class Trimmed(NamedTuple):
             nothing is counted.
         stable: whether what was sent last time is still the beginning of this.
         overflow: whether tokens made something be left out, or be cut beyond what its own bound asked for.
-        dropped: what was left out since the last time; for a thread just opened, since its last run began.
+        overflowed: whether they did so since the last time; for a thread just opened, for this request.
+        dropped: what was left out since the last time, likewise.
         dropped_total: how many messages of the thread are left out.
         cut: what was cut since the last time, likewise.
         summarize: what a summary is wanted of; None when of nothing.
@@ -51,6 +54,7 @@ class Trimmed(NamedTuple):
     tokens: int | None
     stable: bool
     overflow: bool
+    overflowed: bool
     dropped: tuple[Message, ...]
     dropped_total: int
     cut: tuple[Cut, ...]

@@ -9,6 +9,7 @@ It does no I/O: it says what should be summarised, and is told the summary.
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING, Final
 
 from plait.context.cutting import Forms
@@ -54,7 +55,6 @@ class Trimmer:
         "_dropped_note",
         "_dropped_total",
         "_forms",
-        "_grew",
         "_head",
         "_head_open",
         "_last",
@@ -62,6 +62,7 @@ class Trimmer:
         "_messages",
         "_overflow",
         "_overflow_note",
+        "_overflowed",
         "_pool",
         "_prompt",
         "_run",
@@ -106,20 +107,32 @@ class Trimmer:
         self._head_open = self._bounds.first > 0
         self._start = 0  # what is sent of the rest begins here,
         self._prompt = _NOWHERE  # and this is sent wherever it is
-        self._overflow = False
+        self._overflow = self._overflowed = False
         self._changed = True
-        self._grew = False
         self._dropped: list[Message] = []
         self._dropped_total = 0
         self._cut: list[Cut] = []
 
-    def trim(self, messages: Sequence[Message], first_of_run: int, factor: float = 1.0) -> Trimmed:
+    def copy(self) -> Trimmer:
+        """Give another that begins as this one is now, to see what would be sent."""
+        made = copy(self)
+        made._forms, made._pool = self._forms.copy(), self._pool.copy()  # noqa: SLF001  # its own class
+        made._summary, made._tokens = self._summary.copy(made._forms), made._forms.tokens  # noqa: SLF001
+        for name in ("_cut", "_dropped", "_system", "_system_at"):
+            setattr(made, name, [*getattr(self, name)])
+        return made
+
+    def trim(
+        self, messages: Sequence[Message], first_of_run: int, factor: float = 1.0, asked: int | None = None
+    ) -> Trimmed:
         """Choose what is sent next.
 
         Args:
             messages: the thread as it may be sent (`Tail.sendable`): normally what was given last time, and more.
             first_of_run: the index at which the current run begins.
             factor: what the counter's tokens are to be multiplied with to be the provider's.
+            asked: the index of the first message that no request held yet, when the thread was opened in the middle of
+                a run; None for the run's first.
 
         Raises:
             LimitExceeded: what must be sent is more than ``max_tokens``, with everything cut that can be.
@@ -131,11 +144,10 @@ class Trimmer:
         most = self._bounds.max_tokens
         self._limit = None if most is None else int(most / factor)
         self._messages = messages
-        self._grew = False
         if not self._bounds.keep_tool_calls and self._run < first_of_run:
             self._leave_run(first_of_run)
         self._run = first_of_run
-        self._take_all(messages)
+        self._take_all(messages, first_of_run if asked is None else asked)
         self._fit()
         if self._limit is not None and (total := self._total()) > self._limit:
             msg = (
@@ -161,8 +173,12 @@ class Trimmer:
         self._changed = True
         now = self._say()
         if said is not None:
-            now = self._last = now._replace(dropped=said.dropped, cut=said.cut)
+            now = self._last = now._replace(dropped=said.dropped, cut=said.cut, overflowed=said.overflowed)
         return now
+
+    def unsummarised(self) -> None:
+        """Go on without the summary that `trim` wanted: it wants one again when more is left out."""
+        self._summary.postpone()
 
     def origins(self) -> list[Origin]:
         """Say of each message that was given last where it comes from; one that was cut is not the thread's own."""
@@ -180,7 +196,7 @@ class Trimmer:
             return False
         return taken == 0 or (messages[taken - 1] is known[taken - 1] and messages[0] is known[0])
 
-    def _take_all(self, messages: Sequence[Message]) -> None:
+    def _take_all(self, messages: Sequence[Message], asked: int) -> None:
         fresh = self._taken == 0
         if fresh and self._summary.upto:
             self._summary.settle(messages)
@@ -188,15 +204,16 @@ class Trimmer:
             self._overflow = self._summary.upto > 0 and self._bounds.last is None
         begin, self._taken = self._taken, len(messages)
         for index in range(begin, len(messages)):
-            if fresh and index == self._run:  # what was dropped before was said before
-                self._dropped.clear()
-                self._cut.clear()
+            if fresh and index == asked:
+                self._said()
             message = messages[index]
             self._take(index, message)
             if index < self._summary.upto:
                 self._hide(message)
             elif message.role != "assistant":  # the model is asked only after somebody else's words
                 self._fit()
+        if fresh and asked >= len(messages):
+            self._said()
 
     def _take(self, index: int, message: Message) -> None:
         if message.role == "system":
@@ -275,7 +292,7 @@ class Trimmer:
         limit = self._limit
         if limit is None or self._total() <= limit:
             return
-        self._overflow = self._changed = True
+        self._overflow = self._overflowed = self._changed = True
         base = self._base(dropping=True)
         target = base + int(max(0, limit - base) * bounds.share)
         while self._start < last_unit and self._total() > target:
@@ -290,10 +307,10 @@ class Trimmer:
     def _advance(self, start: int) -> None:
         for place in range(self._start, start):
             self._drop(place, unless=self._prompt)
-            self._summary.wait(self._pool.whole[place])
+            self._summary.wait(self._pool.at[place], self._pool.whole[place])
         if start > self._start:
             self._start = start
-            self._changed = self._grew = True
+            self._changed = True
 
     def _drop(self, place: int, unless: int = _NOWHERE) -> None:
         if place != unless:
@@ -384,14 +401,20 @@ class Trimmer:
             tokens=None if self._counter is None else self._sent_tokens(),
             stable=stable,
             overflow=self._overflow,
+            overflowed=self._overflowed,
             dropped=tuple(self._dropped),
             dropped_total=self._dropped_total,
             cut=tuple(self._cut),
-            summarize=self._summary.wanted(pool.at[self._start]) if self._grew and self._dropped_total else None,
+            summarize=self._summary.wanted(pool.at[self._start]) if self._dropped_total else None,
         )
+        self._said()
+        return said
+
+    def _said(self) -> None:
+        """Know that what was left out and cut so far has been told."""
+        self._overflowed = False
         self._dropped.clear()
         self._cut.clear()
-        return said
 
     def _sent_tokens(self) -> int:
         summary = self._summary.message
