@@ -6,7 +6,6 @@ Knows the thread, and what chooses from it; knows nothing of how the answer come
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +13,7 @@ import msgspec
 
 from plait.assignment import Assignment
 from plait.context.summaries import summary_request_messages
-from plait.context.trimmed import Origin, Trimmed
+from plait.context.trimmed import Trimmed
 from plait.context.trimming import Trimmer
 from plait.context.window import ContextWindow
 from plait.counting import SIMPLE, message_tokens, output_tokens, tools_tokens
@@ -30,6 +29,8 @@ from plait.providers.base import Request, Settings
 from plait.providers.encoding import encoded
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from plait.context.trimmed import Unsummarised
     from plait.counting import Counter
     from plait.inquiry import Inquiry
@@ -56,7 +57,6 @@ class Chosen(msgspec.Struct, frozen=True, gc=False):
     messages: list[Message]
     earlier: int
     trimmed: Trimmed | None = None
-    origins: Sequence[Origin] = ()
 
 
 class Composer(msgspec.Struct, eq=False, gc=False):
@@ -138,16 +138,14 @@ class Composer(msgspec.Struct, eq=False, gc=False):
                 return Chosen([*system, *messages], len(system) + first_of_run)
             trimmer = self._trimmer(strategy, messages)
             trimmed = trimmer.trim(messages, first_of_run, self._factor(), asked)
-            return self._from_trimmer(trimmer, trimmed, first_of_run)
+            return self._from_trimmer(trimmed)
         sent = messages if strategy is None else strategy.choose(messages)
         earlier = max(0, len(system) + len(sent) - (len(messages) - first_of_run))
         return Chosen([*system, *sent], earlier)
 
-    def _from_trimmer(self, trimmer: Trimmer, trimmed: Trimmed, first_of_run: int) -> Chosen:
+    def _from_trimmer(self, trimmed: Trimmed) -> Chosen:
         system = [self.given.system] if self.given.system is not None else []
-        origins = trimmer.origins()
-        earlier = sum(not isinstance(origin, int) or origin < first_of_run for origin in origins)
-        return Chosen([*system, *trimmed.messages], len(system) + earlier, trimmed, origins)
+        return Chosen([*system, *trimmed.messages], len(system) + trimmed.earlier, trimmed)
 
     def _trimmer(self, window: ContextWindow, messages: Sequence[Message]) -> Trimmer:
         """Give the thread's trimmer, which has taken in what was said before."""
@@ -198,7 +196,7 @@ class Composer(msgspec.Struct, eq=False, gc=False):
             trimmer.unsummarised()
             return chosen
         after = trimmer.summarised(trimmed.summarize.upto, text)
-        return self._from_trimmer(trimmer, after, given.thread.tail.run_begins())
+        return self._from_trimmer(after)
 
     async def _summary(self, wanted: Unsummarised, window: ContextWindow) -> str | None:
         """Have messages summarised, and note it in the log; None when that failed: then they are only left out."""

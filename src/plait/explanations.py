@@ -64,8 +64,9 @@ def _named(given: Assignment[Any], chosen: Chosen) -> tuple[dict[int, str], dict
     """Name what is sent beside the thread's own messages, and find the whole of what is sent only in part, by id."""
     named = {} if given.system is None else {id(given.system): "system prompt"}
     whole: dict[int, Message] = {}
-    messages = given.thread.tail.sendable()
-    for message, origin in zip(chosen.messages[len(named) :], chosen.origins, strict=False):
+    messages, trimmer = given.thread.tail.sendable(), given.thread.trimmer
+    origins = [] if trimmer is None else trimmer.origins()
+    for message, origin in zip(chosen.messages[len(named) :], origins, strict=False):
         if isinstance(origin, str):
             named[id(message)] = _NAMES[origin]
         elif message is not messages[origin]:

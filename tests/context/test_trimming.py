@@ -408,7 +408,9 @@ def test_any_thread_in_any_window(
         assert said.tokens == tokens(said.messages) + 20
         if bounds.max_tokens is not None:
             assert said.tokens * factor <= bounds.max_tokens
-        assert said.stable == (said.messages[: len(before)] == before)
+        assert said.stable == ([*map(id, said.messages[: len(before)])] == [*map(id, before)])
+        origins = trimmer.origins()
+        assert said.earlier == sum(not isinstance(origin, int) or origin < first for origin in origins)
         dropped += len(said.dropped)
         assert dropped == said.dropped_total
         assert (SystemMessage(text="gone") in said.messages) == (bool(bounds.dropped_note) and said.dropped_total > 0)
