@@ -71,6 +71,7 @@ GOALS: Final = (
     Goal(case="first", name="first", label="first token, wall", unit="ms", rule="difference", most=0.3),
     Goal(case="growth", name="growth", label="turn 400 against turn 1", unit="x", rule="value", most=_RATIO),
     Goal(case="growth", name="last", label="turn 400", counts=False),
+    Goal(case="window", name="growth", label="turn 400 against turn 1, window", unit="x", rule="value", most=_RATIO),
     Goal(case="crowd", name="crowd", label="1,000 runs at once, CPU a run", most=1.5),
     Goal(case="memory", name="crowd", label="1,000 runs at once, peak memory a run", unit="KB", rule="value", most=30),
     Goal(case="imports", name="root", label="import plait, above bare", unit="ms", rule="difference", most=30),

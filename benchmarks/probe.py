@@ -70,6 +70,7 @@ PROBES: Final[Mapping[str, Callable[..., Any]]] = {
     "sync": clients.sync_client,
     "first": turns.first,
     "growth": turns.growth,
+    "window": turns.window,
     "crowd": limits.crowd,
     "crowd_memory": limits.crowd_memory,
     "imports": imports.imports,

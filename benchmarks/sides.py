@@ -106,7 +106,11 @@ class Plait:
         return Plait(self._base_url, hooked=True)
 
     def agent(
-        self, model: str, tools: Sequence[Callable[..., Awaitable[object]]] = (), dialect: Dialect | None = None
+        self,
+        model: str,
+        tools: Sequence[Callable[..., Awaitable[object]]] = (),
+        dialect: Dialect | None = None,
+        window: int | None = None,
     ) -> Agent:
         """Make an agent that answers with text."""
         from plait import Agent
@@ -118,7 +122,8 @@ class Plait:
             api_key=KEY,
             base_url=self._base_url if dialect is None else self._base_url.removesuffix("/v1") + dialect.root,
             tools=tools,
-            memory_params={"n": HISTORY},
+            memory_strategy="last_n" if window is None else "token_window",
+            memory_params={"n": HISTORY} if window is None else {"max_tokens": window},
             hooks=self._hooks,
         )
 
@@ -143,9 +148,9 @@ class Plait:
         """As `Talker.dialect_streamer`."""
         return _streams(self.agent(model, dialect=dialect))
 
-    def talker(self, model: str) -> Callable[[], Awaitable[object]]:
-        """As `Talker.talker`: the agent's own thread, in memory."""
-        agent = self.agent(model)
+    def talker(self, model: str, window: int | None = None) -> Callable[[], Awaitable[object]]:
+        """As `Talker.talker`: the agent's own thread, in memory; in a window of so many tokens."""
+        agent = self.agent(model, window=window)
         return lambda: agent.chat(PROMPT)
 
     def builder(self) -> Callable[[], object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import statistics
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.clock import cost, drained, race, settle
@@ -27,6 +28,7 @@ _TURNS: Final = 400
 LONG: Final = 2000
 SHORT: Final = 20
 _PACED: Final = 300
+WINDOW: Final = 8_000
 _AROUND: Final = 20
 """Turns whose mean stands for one."""
 
@@ -150,17 +152,28 @@ async def first(setting: Setting, sides: Mapping[str, Side]) -> Raw:
 
 async def growth(setting: Setting, sides: Mapping[str, Talker]) -> Raw:
     """Turn 400 of a thread in memory, all of which is sent, against its first turn."""
+    return await _grown(setting, {name: partial(side.talker, model_of(words=20)) for name, side in sides.items()})
+
+
+async def window(setting: Setting, sides: Mapping[str, Talker]) -> Raw:  # noqa: ARG001  # the floor leaves nothing out
+    """The same in a window of tokens, which has been full for half of the turns."""
+    plait = Plait(setting.base_url)
+    return await _grown(setting, {"plait": partial(plait.talker, model_of(words=20), setting.sized(WINDOW, least=400))})
+
+
+async def _grown(setting: Setting, talkers: Mapping[str, Callable[[], Callable[[], Awaitable[object]]]]) -> Raw:
     turns = setting.sized(400, least=10)
-    firsts, lasts = (dict.fromkeys(sides, float("inf")) for _ in range(2))
+    firsts, lasts = (dict.fromkeys(talkers, float("inf")) for _ in range(2))
     for _ in range(setting.times(12)):
-        for name, side in sides.items():
-            talkers = [side.talker(model_of(words=20)) for _ in range(_AROUND)]
-            turn = talkers[0]
-            firsts[name] = min(firsts[name], await _mean(talkers))
+        for name, talker in talkers.items():
+            begun = [talker() for _ in range(_AROUND)]
+            firsts[name] = min(firsts[name], await _mean(begun))
             for _ in range(turns - 1 - _AROUND // 2):
-                await turn()
-            lasts[name] = min(lasts[name], await _mean([turn] * _AROUND))
-    return {name: {"first": firsts[name], "last": lasts[name], "growth": lasts[name] / firsts[name]} for name in sides}
+                await begun[0]()
+            lasts[name] = min(lasts[name], await _mean([begun[0]] * _AROUND))
+    return {
+        name: {"first": firsts[name], "last": lasts[name], "growth": lasts[name] / firsts[name]} for name in talkers
+    }
 
 
 async def _mean(operations: Sequence[Callable[[], Awaitable[object]]]) -> float:

@@ -1,21 +1,28 @@
-"""What a turn of a long thread costs in the trimmer: ``python -m benchmarks.window``.
+"""What a turn of a long thread costs with a window: ``python -m benchmarks.window``.
 
 A thread of 2,000 messages with a window of 16,000 tokens: the program prints the microseconds of CPU that choosing what
-is sent takes around some turns. The figures are flat: a turn pays for its own messages, and not for the thread's.
+is sent takes around some turns, and those of a whole run with a model that answers at once. The figures are flat: a
+turn pays for its own messages, and not for the thread's.
 """
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
+from plait import Agent, Answer, OfflineProvider, Usage
 from plait.context.trimming import Trimmer
 from plait.context.window import get_memory_strategy
 from plait.counting import counter_of
 from plait.messages import AssistantMessage, ToolCall, ToolMessage, ToolResult, UserMessage
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from plait import Request
     from plait.messages import Message
 
 TURNS: Final = (1, 100, 400, 1000, 2000)
@@ -68,23 +75,70 @@ def seconds(name: str, messages: list[Message], turns: list[tuple[int, int]]) ->
 
 
 def figures(name: str, size: int = 2000, rounds: int = ROUNDS) -> dict[int, float]:
-    """Give the mean microseconds of the turns around some messages: each turn's least of many rounds."""
+    """Give the mean microseconds in the trimmer of the turns around some messages: each turn's least of many rounds."""
     rows = []
     turns: list[tuple[int, int]] = []
     for _ in range(rounds):
         messages = thread(size)  # anew, so that nothing of it is counted yet
         turns = asked(messages)
-        gc.collect()
-        gc.disable()
-        try:
+        with undisturbed():
             rows.append(seconds(name, messages, turns))
-        finally:
-            gc.enable()
+    return around([count for count, _ in turns], rows)
+
+
+def whole_runs(name: str, size: int = 2000, rounds: int = ROUNDS) -> dict[int, float]:
+    """Give the same of whole runs, of two messages each, on a thread in memory; summaries are among them."""
+    rows = []
+    for _ in range(rounds):
+        with undisturbed():
+            rows.append(asyncio.run(seconds_of_runs(name, size // 2)))
+    return around([2 * number + 1 for number in range(size // 2)], rows)
+
+
+async def seconds_of_runs(name: str, turns: int) -> list[float]:
+    """Give the CPU seconds of each run."""
+    text = "As far as this is known, so it is. " * 10
+
+    def answer(request: Request) -> Answer:
+        used = Usage(input_tokens=len(request.messages), output_tokens=100)
+        return Answer(AssistantMessage(text=text), finish_reason="stop", usage=used)
+
+    provider = OfflineProvider(function=answer)
+    agent = Agent(
+        role="You are helpful.", provider=provider, memory_strategy=name, memory_params={"max_tokens": WINDOW}
+    )
+    took = []
+    for number in range(turns):
+        began = time.process_time()
+        await agent.chat(f"Question {number}: what of this and that?")
+        took.append(time.process_time() - began)
+        provider.requests.clear()
+    return took
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Collect no garbage meanwhile."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def around(counts: Sequence[int], rows: Sequence[Sequence[float]]) -> dict[int, float]:
+    """Give the mean microseconds of the turns that are near some numbers of messages.
+
+    Args:
+        counts: how many messages there were at each turn.
+        rows: for each round the seconds of each turn, of which the least counts.
+    """
     least = [min(column) for column in zip(*rows, strict=True)]
     found = {}
     for wanted in TURNS:
-        if wanted <= size:
-            near = min(range(len(turns)), key=lambda place: abs(turns[place][0] - wanted))
+        if wanted <= counts[-1] + 1:
+            near = min(range(len(counts)), key=lambda place: abs(counts[place] - wanted))
             some = least[max(0, near - AROUND) : near + AROUND + 1]
             found[wanted] = sum(some) / len(some) * 1e6
     return found
@@ -94,8 +148,8 @@ def main() -> None:
     """Print the table."""
     print(f"us a turn around message ...{'':8}" + "".join(f"{turn:>8}" for turn in TURNS))
     for name in ("token_window", "simple", "summary_dropping"):
-        found = figures(name)
-        print(f"{name:36}" + "".join(f"{found[turn]:>8.1f}" for turn in TURNS))
+        for what, found in ((name, figures(name)), (f"{name}, whole run", whole_runs(name))):
+            print(f"{what:36}" + "".join(f"{found[turn]:>8.1f}" for turn in TURNS))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from benchmarks import window
 from benchmarks.__main__ import APART, arguments, bettered, own_row, peer_row, server, server_cpu
 from benchmarks.clock import Ticker, cost, race
 from benchmarks.goals import (
@@ -30,7 +31,7 @@ from benchmarks.server import Script, burst, model_of, script_of, streamed, whol
 from benchmarks.setting import Setting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parents[1]
 RATIO = Goal(case="run", name="run", label="one run", most=1.3)
@@ -222,6 +223,16 @@ def test_arguments_come_in_pieces() -> None:
     deltas = [chunk["choices"][0]["delta"] for chunk in parsed if chunk["choices"]]
     text = "".join(delta["tool_calls"][0]["function"]["arguments"] for delta in deltas if "tool_calls" in delta)
     assert json.loads(text) == {"x": "abcdefgh" * 2}
+
+
+# --- windows ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("measure", [window.figures, window.whole_runs])
+def test_turns_in_a_window_are_measured_where_they_are(measure: Callable[..., dict[int, float]]) -> None:
+    found = measure("summary_dropping", size=120, rounds=1)
+    assert list(found) == [1, 100]
+    assert all(isfinite(microseconds) for microseconds in found.values())
 
 
 # --- the cases --------------------------------------------------------------------------------------------------------

@@ -392,9 +392,7 @@ class Agent(Generic[Deps, Output]):
 
         messages = messages_of(prompt)
         opened = None if thread is None else await self._threads.find(thread, user_id)
-        scratch = Thread.for_one_run(opened.thread_id if opened else new_id("thr"), user_id)
-        for entry in await opened.store.read(opened.thread_id) if opened else ():
-            scratch.tail.add(entry)
+        scratch = await opened.scratch() if opened else Thread.for_one_run(new_id("thr"), user_id)
         run = self._assembled(messages, scratch, {}, observed=True, strict=False)
         return await explained(run, thread)
 

@@ -6,7 +6,6 @@ Knows the thread, and what chooses from it; knows nothing of how the answer come
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +13,7 @@ import msgspec
 
 from plait.assignment import Assignment
 from plait.context.summaries import summary_request_messages
-from plait.context.trimmed import Origin, Trimmed
+from plait.context.trimmed import Trimmed
 from plait.context.trimming import Trimmer
 from plait.context.window import ContextWindow
 from plait.counting import SIMPLE, message_tokens, output_tokens, tools_tokens
@@ -30,6 +29,8 @@ from plait.providers.base import Request, Settings
 from plait.providers.encoding import encoded
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from plait.context.trimmed import Unsummarised
     from plait.counting import Counter
     from plait.inquiry import Inquiry
@@ -56,7 +57,6 @@ class Chosen(msgspec.Struct, frozen=True, gc=False):
     messages: list[Message]
     earlier: int
     trimmed: Trimmed | None = None
-    origins: Sequence[Origin] = ()
 
 
 class Composer(msgspec.Struct, eq=False, gc=False):
@@ -126,10 +126,10 @@ class Composer(msgspec.Struct, eq=False, gc=False):
     def chosen(self) -> Chosen:
         """Choose what of the thread is sent."""
         given, tail = self.given, self.given.thread.tail
-        messages = tail.sendable()
-        of_run = len(tail.messages) - tail.run.first if tail.run else 0
-        first_of_run = max(0, len(messages) - of_run)
-        if self._ends_cut():
+        messages, first_of_run = tail.sendable(), tail.run_begins()
+        last = tail.run.last if tail.run else None
+        asked = first_of_run if last is None else _behind_answer(messages)
+        if last is not None and last.cut is not None and messages and messages[-1] is last.message:
             messages = messages[:-1]  # the answer is asked for anew, not to be continued in the middle
         system = [given.system] if given.system is not None else []
         strategy = given.strategy
@@ -137,23 +137,15 @@ class Composer(msgspec.Struct, eq=False, gc=False):
             if given.thread.trimmer is None and strategy.leaves_alone(len(messages)):
                 return Chosen([*system, *messages], len(system) + first_of_run)
             trimmer = self._trimmer(strategy, messages)
-            trimmed = trimmer.trim(messages, first_of_run, self._factor())
-            return self._from_trimmer(trimmer, trimmed, first_of_run)
+            trimmed = trimmer.trim(messages, first_of_run, self._factor(), asked)
+            return self._from_trimmer(trimmed)
         sent = messages if strategy is None else strategy.choose(messages)
         earlier = max(0, len(system) + len(sent) - (len(messages) - first_of_run))
         return Chosen([*system, *sent], earlier)
 
-    def _ends_cut(self) -> bool:
-        """Whether the thread ends with an answer of this run that was cut off."""
-        tail = self.given.thread.tail
-        last = tail.run.last if tail.run else None
-        return last is not None and last.cut is not None and tail.messages[-1] is last.message
-
-    def _from_trimmer(self, trimmer: Trimmer, trimmed: Trimmed, first_of_run: int) -> Chosen:
+    def _from_trimmer(self, trimmed: Trimmed) -> Chosen:
         system = [self.given.system] if self.given.system is not None else []
-        origins = trimmer.origins()
-        earlier = sum(not isinstance(origin, int) or origin < first_of_run for origin in origins)
-        return Chosen([*system, *trimmed.messages], len(system) + earlier, trimmed, origins)
+        return Chosen([*system, *trimmed.messages], len(system) + trimmed.earlier, trimmed)
 
     def _trimmer(self, window: ContextWindow, messages: Sequence[Message]) -> Trimmer:
         """Give the thread's trimmer, which has taken in what was said before."""
@@ -185,27 +177,26 @@ class Composer(msgspec.Struct, eq=False, gc=False):
     async def _trimmed(self, chosen: Chosen, trimmed: Trimmed, turn: int) -> Chosen:
         """Tell the hooks what is left out, and have it summarised."""
         given = self.given
-        if given.hooks and trimmed.overflow and (trimmed.dropped or trimmed.cut):
+        if trimmed.overflowed and "on_context_overflow" in given.hooks:
             limit = given.strategy.max_tokens if isinstance(given.strategy, ContextWindow) else None
             told = ContextOverflow(
                 context=given.context_now, tokens=self._corrected(trimmed) or 0, limit=limit or 0, turn=turn
             )
             await given.hooks.call("on_context_overflow", told)
-        if given.hooks and trimmed.dropped:
+        if trimmed.dropped and "on_message_dropped" in given.hooks:
             left_out = MessagesDropped(
                 context=given.context_now, messages=trimmed.dropped, total=trimmed.dropped_total, turn=turn
             )
             await given.hooks.call("on_message_dropped", left_out)
         if trimmed.summarize is None or not isinstance(given.strategy, ContextWindow):
             return chosen
+        trimmer = self._trimmer(given.strategy, ())
         text = await self._summary(trimmed.summarize, given.strategy)
-        trimmer = given.thread.trimmer
-        if text is None or trimmer is None:
+        if text is None:
+            trimmer.unsummarised()
             return chosen
-        tail = given.thread.tail
-        of_run = len(tail.messages) - tail.run.first if tail.run else 0
         after = trimmer.summarised(trimmed.summarize.upto, text)
-        return self._from_trimmer(trimmer, after, max(0, len(tail.messages) - of_run))
+        return self._from_trimmer(after)
 
     async def _summary(self, wanted: Unsummarised, window: ContextWindow) -> str | None:
         """Have messages summarised, and note it in the log; None when that failed: then they are only left out."""
@@ -226,10 +217,10 @@ class Composer(msgspec.Struct, eq=False, gc=False):
             logger.warning("earlier messages could not be summarised and are left out: the summary is empty")
             return None
         numbers = {id(m): n for m, n in zip(thread.tail.messages, thread.tail.numbers, strict=True)}
-        hidden = [numbers[id(message)] for message in wanted.messages if id(message) in numbers]
-        before = thread.tail.summary
-        first = before.first if before is not None else min(hidden, default=0)
-        note = ContextNote(by=SUMMARY, summary=text, first=first, last=max(hidden, default=0), usage=answer.usage)
+        hidden = [numbers[id(m)] for m in thread.tail.sendable()[wanted.since : wanted.upto] if id(m) in numbers]
+        before = thread.tail.summary if wanted.earlier is not None else None
+        first = min(hidden[0], before.first) if before is not None else hidden[0]
+        note = ContextNote(by=SUMMARY, summary=text, first=first, last=hidden[-1], usage=answer.usage)
         thread.add(given.context.run_id, note)
         return text
 
@@ -250,6 +241,11 @@ class Composer(msgspec.Struct, eq=False, gc=False):
                 turn=turn,
             )
             await given.hooks.call("on_prefix_changed", told)
+
+
+def _behind_answer(messages: Sequence[Message]) -> int:
+    """Give the index behind the last answer: what stands there was in no request yet."""
+    return next((at for at in range(len(messages), 0, -1) if messages[at - 1].role == "assistant"), 0)
 
 
 def fixed_tokens(

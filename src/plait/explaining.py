@@ -161,6 +161,7 @@ def origins_of(
     thread: str | None,
     begun: int,
     named: Mapping[int, str] | None = None,
+    whole: Mapping[int, Message] | None = None,
 ) -> list[str]:
     """Say of each message where it comes from.
 
@@ -170,6 +171,7 @@ def origins_of(
         thread: the thread's name; None for one that has none.
         begun: the number of the entry with which that run begins: what is said behind it is the prompt.
         named: origins that somebody else knows, by the ``id`` of the message: ``"system prompt"``, ``"summary"``.
+        whole: messages of the log of which only a part is sent, by the ``id`` of that part.
     """
     numbers = {id(message): number for message, number in zip(tail.messages, tail.numbers, strict=True)}
     whose = "this thread" if thread is None else f"thread {thread!r}"
@@ -177,6 +179,8 @@ def origins_of(
     def origin(message: Message) -> str:
         if named and id(message) in named:
             return named[id(message)]
+        if whole and id(message) in whole:
+            return f"{origin(whole[id(message)])}, in part"
         number = numbers.get(id(message))
         if number is None or number == begun:  # a call that had no result got one with the run's beginning
             return _ADDED

@@ -1,6 +1,7 @@
 """What a run would ask first, explained before anything is sent: under `Agent.explain`.
 
-Puts the run's beginning behind a copy of its thread, and composes the request that the loop would.
+Puts the run's beginning on a copy of its thread, composes the request that the loop would, and says where each message
+of it comes from. What is told of a request, and how that is drawn, is `plait.explaining`'s.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from plait.providers.encoding import encoded
 if TYPE_CHECKING:
     from plait.assignment import Assignment
     from plait.composing import Chosen
-    from plait.log import Tail
+    from plait.messages import Message
 
 _NAMES: Final = {"summary": "summary", "dropped_note": "context note", "overflow_note": "context note"}
 
@@ -26,30 +27,30 @@ async def explained(given: Assignment[Any], thread: str | None) -> Explanation:
     """Explain the first request of a run.
 
     Args:
-        given: the run, on a thread of its own with the entries of the one it would continue.
+        given: the run, on a copy of the thread that it would continue.
         thread: what that one is called; None for a new one.
 
     Raises:
         ConfigurationError: the provider cannot express the request.
         LimitExceeded: what must be sent is more than the context window holds.
     """
-    scratch = given.thread
-    begun = scratch.tail.n + 1
-    scratch.add(given.context.run_id, RunStart(given.context.agent_name))
+    tail, run_id = given.thread.tail, given.context.run_id
+    begun = tail.n + 1
+    given.thread.add(run_id, RunStart(given.context.agent_name))
     for message in given.prompt:
-        scratch.add(given.context.run_id, MessageEntry(message))
+        given.thread.add(run_id, MessageEntry(message))
     composer = Composer(given, Expenses(given, None))
     chosen = composer.chosen()
     request = composer.request(chosen, 1)
-    prices = given.prices
+    sent = encoded(given.provider, request)
+    named, whole = _named(given, chosen)
+    prices, counter = given.prices, given.counter or SIMPLE
     if prices is not None and not prices.loaded:
         await prices.load()
-    counter = given.counter or SIMPLE
-    sent = encoded(given.provider, request)
     return explain(
         sent,
         request,
-        origins_of(request.messages, scratch.tail, thread=thread, begun=begun, named=_named(given, chosen)),
+        origins_of(request.messages, tail, thread=thread, begun=begun, named=named, whole=whole),
         counting=Counting(
             lambda message: message_tokens(message, counter),
             lambda tools: tools_tokens(tools, counter),
@@ -59,22 +60,15 @@ async def explained(given: Assignment[Any], thread: str | None) -> Explanation:
     )
 
 
-def _named(given: Assignment[Any], chosen: Chosen) -> dict[int, str]:
-    """Name what is sent beside the thread's own messages, and what is sent only in part."""
+def _named(given: Assignment[Any], chosen: Chosen) -> tuple[dict[int, str], dict[int, Message]]:
+    """Name what is sent beside the thread's own messages, and find the whole of what is sent only in part, by id."""
     named = {} if given.system is None else {id(given.system): "system prompt"}
-    own = chosen.messages[len(named) :]
-    for message, origin in zip(own, chosen.origins, strict=False):
+    whole: dict[int, Message] = {}
+    messages, trimmer = given.thread.tail.sendable(), given.thread.trimmer
+    origins = [] if trimmer is None else trimmer.origins()
+    for message, origin in zip(chosen.messages[len(named) :], origins, strict=False):
         if isinstance(origin, str):
             named[id(message)] = _NAMES[origin]
-        elif message is not (entry := _sendable(given.thread.tail)[origin]):
-            named[id(message)] = f"{_origin(given.thread.tail, entry)}, in part"
-    return named
-
-
-def _sendable(tail: Tail) -> list[Any]:
-    return tail.sendable()
-
-
-def _origin(tail: Tail, message: object) -> str:
-    number = next((n for n, one in zip(tail.numbers, tail.messages, strict=True) if one is message), None)
-    return "this thread" if number is None else f"entry {number}"
+        elif message is not messages[origin]:
+            whole[id(message)] = messages[origin]
+    return named, whole

@@ -230,6 +230,21 @@ class Tail:
         messages = self._closed()
         return messages if self._in_order else _in_order(messages)
 
+    def run_begins(self) -> int:
+        """Give the index in `sendable` at which the last run begins; system text stands before it in any case."""
+        first = self.run.first if self.run else len(self.messages)
+        if self._in_order:
+            return first
+        system = sum(message.role == "system" for message in self.messages[first:])
+        return len(_in_order(self.messages[:first])) + system
+
+    def copy(self) -> Tail:
+        """Give a tail that ends where this one does, and goes on by itself."""
+        made = copy(self)
+        for name in ("messages", "numbers", "pending", "started", "repeats", "run", "_results", "_ids", "_renamed"):
+            setattr(made, name, copy(getattr(self, name)))
+        return made
+
     def of_run(self) -> list[Message]:
         """Give the messages of the last run, its prompt first; each call has exactly one result."""
         return self._closed()[self.run.first :] if self.run else []

@@ -146,6 +146,20 @@ class Thread:
         for item in await self.store.read(self.thread_id, after=self.tail.n):
             self.tail.add(item)
 
+    async def scratch(self) -> Thread:
+        """Give a thread that begins where this one ends now, to try on it what would happen: nobody sees it.
+
+        Raises:
+            StoreUnavailable: the store cannot be reached.
+        """
+        made = Thread.for_one_run(self.thread_id, self.user_id)
+        if not (self._staged or self._unsure):  # see `_catch_up`
+            made.tail = self.tail.copy()
+            made.trimmer = None if self.trimmer is None else self.trimmer.copy()
+        for item in await self.store.read(self.thread_id, after=made.tail.n):
+            made.tail.add(item)
+        return made
+
     async def hold(self, run_id: str, interrupt: Callable[[], None], if_busy: IfBusy) -> None:
         """Hold the thread for one run until `leave`: nobody else, in any process, writes to it meanwhile.
 

@@ -242,7 +242,7 @@ def test_summaries() -> None:
         messages += [user(chr(ord("a") + number)), answer("x")]
     messages.append(user("z"))
     said = trimmer.trim(messages, 21)
-    assert said.summarize == Unsummarised(tuple(messages[1:16]), 16, None)
+    assert said.summarize == Unsummarised(tuple(messages[1:16]), 16, None, 1)
     assert said.messages == [SYSTEM, *messages[16:]]
     now = trimmer.summarised(16, "what was said")
     assert now.messages == [SYSTEM, summary_message("what was said"), *messages[16:]]
@@ -252,7 +252,7 @@ def test_summaries() -> None:
     assert trimmer.origins() == [0, "summary", *range(16, 22)]
     more = [*messages, answer("x", 180), user("y")]
     said = trimmer.trim(more, 23)
-    assert said.summarize == Unsummarised(tuple(more[16:23]), 23, "what was said")
+    assert said.summarize == Unsummarised(tuple(more[16:23]), 23, "what was said", 16)
     opened = Trimmer(bounds, LETTERS, summary=(16, "what was said")).trim(messages, 21)
     assert (opened.messages, opened.summarize, opened.dropped) == (now.messages, None, ())
     assert opened.dropped_total == now.dropped_total == 15
@@ -270,13 +270,14 @@ def test_without_its_summary_a_thread_is_trimmed_simply() -> None:
     trimmer = Trimmer(quiet(last=4, dropping="summary"), LETTERS)
     messages = [user("a"), answer("b"), user("c"), answer("d"), user("e")]
     said = trimmer.trim(messages, 4)
-    assert said.summarize == Unsummarised(tuple(messages[:3]), 3, None)
+    assert said.summarize == Unsummarised(tuple(messages[:3]), 3, None, 0)
+    trimmer.unsummarised()
     messages += [answer("f"), user("g")]
     said = trimmer.trim(messages, 6)
     assert (said.messages, said.summarize) == (messages[3:], None), "it is asked for again with the next that goes"
     messages += [answer("h"), user("i")]
     said = trimmer.trim(messages, 8)
-    assert said.summarize == Unsummarised(tuple(messages[:7]), 7, None)
+    assert said.summarize == Unsummarised(tuple(messages[:7]), 7, None, 0)
 
 
 def test_other_messages_are_taken_in_anew() -> None:
@@ -407,7 +408,9 @@ def test_any_thread_in_any_window(
         assert said.tokens == tokens(said.messages) + 20
         if bounds.max_tokens is not None:
             assert said.tokens * factor <= bounds.max_tokens
-        assert said.stable == (said.messages[: len(before)] == before)
+        assert said.stable == ([*map(id, said.messages[: len(before)])] == [*map(id, before)])
+        origins = trimmer.origins()
+        assert said.earlier == sum(not isinstance(origin, int) or origin < first for origin in origins)
         dropped += len(said.dropped)
         assert dropped == said.dropped_total
         assert (SystemMessage(text="gone") in said.messages) == (bool(bounds.dropped_note) and said.dropped_total > 0)

@@ -34,6 +34,12 @@ class Forms:
         self._shorter: dict[int, tuple[Message, int, Message]] = {}
         self._bare: dict[int, tuple[Message, Message | None]] = {}
 
+    def copy(self) -> Forms:
+        """Give others that know what these know."""
+        made = Forms(self._counter)
+        made._shorter, made._bare = dict(self._shorter), dict(self._bare)
+        return made
+
     def tokens(self, message: Message) -> int:
         """Count a message; without a counter each has none."""
         return 0 if self._counter is None else message_tokens(message, self._counter)

@@ -29,6 +29,12 @@ class Sendables:
         self.sent: list[Message] = []
         self._sums = [0]
 
+    def copy(self) -> Sendables:
+        """Give a table of its own with the same rows."""
+        made = Sendables()
+        made.at, made.whole, made.sent, made._sums = [*self.at], [*self.whole], [*self.sent], [*self._sums]
+        return made
+
     def __len__(self) -> int:
         return len(self.at)
 

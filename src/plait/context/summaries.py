@@ -6,6 +6,7 @@ text where the summary is sent.
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING, Final
 
 from plait.context.cutting import shortened
@@ -111,7 +112,7 @@ class Summary:
         upto: the index of the first message that it does not hide.
     """
 
-    __slots__ = ("_forms", "_last", "_text", "_waiting", "bound", "message", "upto")
+    __slots__ = ("_due", "_forms", "_last", "_since", "_text", "_waiting", "bound", "message", "upto")
 
     def __init__(self, bound: int, forms: Forms, known: tuple[int, str] | None = None) -> None:
         self.bound = bound
@@ -121,9 +122,17 @@ class Summary:
         self._text: str | None = None
         self._last: Message | None = None  # of those that it hides
         self._waiting: list[Message] = []
+        self._since = 0
+        self._due = False
         if known is not None and bound:
             self.upto = known[0]
             self._say(known[1])
+
+    def copy(self, forms: Forms) -> Summary:
+        """Give another that begins as this one is now."""
+        made = copy(self)
+        made._forms, made._waiting = forms, [*self._waiting]  # noqa: SLF001  # its own class
+        return made
 
     def _say(self, text: str) -> None:
         self._text = text
@@ -133,6 +142,7 @@ class Summary:
         """Stand for all messages before an index, with a text that took in those that waited."""
         self.upto, self._last = upto, messages[upto - 1]
         self._waiting.clear()
+        self._due = False
         self._say(text)
 
     def settle(self, messages: Sequence[Message]) -> None:
@@ -146,16 +156,24 @@ class Summary:
     def begin(self, messages: Sequence[Message]) -> None:
         """Go on with other messages; it stands for them if they hold the last that it hides, and else is dropped."""
         self._waiting.clear()
+        self._due = False
         if self._last is None:
             return
         self.upto = next((number for number, one in enumerate(messages, 1) if one is self._last), 0)
         if not self.upto:
             self.message = self._text = self._last = None
 
-    def wait(self, message: Message) -> None:
-        """Note a message that is left out: the next summary takes it in."""
+    def wait(self, at: int, message: Message) -> None:
+        """Note a message that is left out, and its index: the next summary takes it in."""
+        self._since = min(self._since, at) if self._waiting else at
         self._waiting.append(message)
+        self._due = True
+
+    def postpone(self) -> None:
+        """Want none until more is left out: none could be made."""
+        self._due = False
 
     def wanted(self, upto: int) -> Unsummarised | None:
         """Say what is to be summarised, so that all before an index is hidden; None when nothing is."""
-        return Unsummarised(tuple(self._waiting), upto, self._text) if self.bound and self._waiting else None
+        wanted = self.bound and self._due
+        return Unsummarised(tuple(self._waiting), upto, self._text, self._since) if wanted else None

@@ -9,18 +9,19 @@ It does no I/O: it says what should be summarised, and is told the summary.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from copy import copy
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from plait.context.cutting import Forms
+from plait.context.notes import Notes
 from plait.context.sendables import Sendables
 from plait.context.summaries import Summary, is_prompt
 from plait.context.trimmed import Cut, Trimmed
 from plait.counting import counter_of
 from plait.errors import LimitExceeded
-from plait.messages import SystemMessage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from plait.context.bounds import Bounds
     from plait.context.trimmed import Origin
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from plait.messages import Message
 
 _NOWHERE: Final = -1
+
+A = TypeVar("A")
 
 
 class Trimmer:
@@ -47,21 +50,19 @@ class Trimmer:
     __slots__ = (
         "_before",
         "_bounds",
-        "_changed",
         "_counter",
         "_cut",
         "_dropped",
-        "_dropped_note",
         "_dropped_total",
         "_forms",
-        "_grew",
         "_head",
         "_head_open",
         "_last",
         "_limit",
         "_messages",
+        "_notes",
         "_overflow",
-        "_overflow_note",
+        "_overflowed",
         "_pool",
         "_prompt",
         "_run",
@@ -83,10 +84,9 @@ class Trimmer:
         self._bounds = bounds
         self._counter = counter
         self.fixed_tokens = fixed_tokens
-        self._dropped_note = SystemMessage(text=bounds.dropped_note) if bounds.dropped_note else None
-        self._overflow_note = SystemMessage(text=bounds.overflow_note) if bounds.overflow_note else None
         self._forms = Forms(counter)
         self._tokens = self._forms.tokens
+        self._notes = Notes(bounds, self._forms)
         self._last: Trimmed | None = None
         self._before: list[Message] | None = None  # what was sent last time
         self._limit: int | None = None
@@ -106,20 +106,31 @@ class Trimmer:
         self._head_open = self._bounds.first > 0
         self._start = 0  # what is sent of the rest begins here,
         self._prompt = _NOWHERE  # and this is sent wherever it is
-        self._overflow = False
-        self._changed = True
-        self._grew = False
+        self._overflow = self._overflowed = False
         self._dropped: list[Message] = []
         self._dropped_total = 0
         self._cut: list[Cut] = []
 
-    def trim(self, messages: Sequence[Message], first_of_run: int, factor: float = 1.0) -> Trimmed:
+    def copy(self) -> Trimmer:
+        """Give another that begins as this one is now, to see what would be sent."""
+        made = copy(self)
+        made._forms, made._pool = self._forms.copy(), self._pool.copy()  # noqa: SLF001  # its own class
+        made._summary, made._tokens = self._summary.copy(made._forms), made._forms.tokens  # noqa: SLF001
+        for name in ("_cut", "_dropped", "_system", "_system_at"):
+            setattr(made, name, [*getattr(self, name)])
+        return made
+
+    def trim(
+        self, messages: Sequence[Message], first_of_run: int, factor: float = 1.0, asked: int | None = None
+    ) -> Trimmed:
         """Choose what is sent next.
 
         Args:
             messages: the thread as it may be sent (`Tail.sendable`): normally what was given last time, and more.
             first_of_run: the index at which the current run begins.
             factor: what the counter's tokens are to be multiplied with to be the provider's.
+            asked: the index of the first message that no request held yet, when the thread was opened in the middle of
+                a run; None for the run's first.
 
         Raises:
             LimitExceeded: what must be sent is more than ``max_tokens``, with everything cut that can be.
@@ -131,11 +142,10 @@ class Trimmer:
         most = self._bounds.max_tokens
         self._limit = None if most is None else int(most / factor)
         self._messages = messages
-        self._grew = False
         if not self._bounds.keep_tool_calls and self._run < first_of_run:
             self._leave_run(first_of_run)
         self._run = first_of_run
-        self._take_all(messages)
+        self._take_all(messages, first_of_run if asked is None else asked)
         self._fit()
         if self._limit is not None and (total := self._total()) > self._limit:
             msg = (
@@ -158,18 +168,20 @@ class Trimmer:
         """
         said = self._last
         self._summary.replace(text, self._messages, upto)
-        self._changed = True
         now = self._say()
         if said is not None:
-            now = self._last = now._replace(dropped=said.dropped, cut=said.cut)
+            now = self._last = now._replace(dropped=said.dropped, cut=said.cut, overflowed=said.overflowed)
         return now
+
+    def unsummarised(self) -> None:
+        """Go on without the summary that `trim` wanted: it wants one again when more is left out."""
+        self._summary.postpone()
 
     def origins(self) -> list[Origin]:
         """Say of each message that was given last where it comes from; one that was cut is not the thread's own."""
-        at = self._pool.at
-        pinned = [at[self._prompt]] if self._pinned() else []
-        summary: list[Origin] = ["summary"] if self._summary.message is not None else []
-        return [*self._system_at, *self._notes(), *at[: self._head], *summary, *pinned, *at[self._start :]]
+        notes = self._notes.sent(dropped=self._dropped_total, overflow=self._overflow)
+        summary: list[Origin] = [] if self._summary.message is None else ["summary"]
+        return self._laid_out(self._system_at, notes, summary, self._pool.at)
 
     # --- taking in ---
 
@@ -180,7 +192,7 @@ class Trimmer:
             return False
         return taken == 0 or (messages[taken - 1] is known[taken - 1] and messages[0] is known[0])
 
-    def _take_all(self, messages: Sequence[Message]) -> None:
+    def _take_all(self, messages: Sequence[Message], asked: int) -> None:
         fresh = self._taken == 0
         if fresh and self._summary.upto:
             self._summary.settle(messages)
@@ -188,19 +200,19 @@ class Trimmer:
             self._overflow = self._summary.upto > 0 and self._bounds.last is None
         begin, self._taken = self._taken, len(messages)
         for index in range(begin, len(messages)):
-            if fresh and index == self._run:  # what was dropped before was said before
-                self._dropped.clear()
-                self._cut.clear()
+            if fresh and index == asked:
+                self._said()
             message = messages[index]
             self._take(index, message)
             if index < self._summary.upto:
                 self._hide(message)
             elif message.role != "assistant":  # the model is asked only after somebody else's words
                 self._fit()
+        if fresh and asked >= len(messages):
+            self._said()
 
     def _take(self, index: int, message: Message) -> None:
         if message.role == "system":
-            self._changed = self._changed or len(self._pool) > 0
             self._system.append(message)
             self._system_tokens += self._tokens(message)
             self._system_at.append(index)
@@ -210,12 +222,11 @@ class Trimmer:
             whole = self._forms.without_calls(message)
         if whole is None:
             return
-        sent = self._capped(index, whole)
+        sent = self._shortened(index, whole, self._bounds.max_tokens_per_message)
         self._pool.append(index, whole, sent, self._tokens(sent))
         if is_prompt(message):
             if self._pinned():
                 self._drop(self._prompt)
-                self._changed = True
             self._prompt = len(self._pool) - 1
         if self._head_open and not whole.tool_calls:  # a call waits for its results
             size = 2 if message.role == "tool" else 1
@@ -242,19 +253,15 @@ class Trimmer:
         )
         for at, whole, sent in pool.take_from(begin):
             kept = self._forms.without_calls(whole) if at < first_of_run else whole
-            if kept is not whole:
-                self._changed = True
             if kept is not None:
-                sent = sent if kept is whole else self._capped(at, kept)  # noqa: PLW2901
-                pool.append(at, kept, sent, self._tokens(sent))
+                made = sent if kept is whole else self._shortened(at, kept, self._bounds.max_tokens_per_message)
+                pool.append(at, kept, made, self._tokens(made))
         self._start, self._head = pool.find(starts), pool.find(heads)
         self._prompt = _NOWHERE if prompt == after else pool.find(prompt)
 
-    def _capped(self, at: int, whole: Message) -> Message:
-        most = self._bounds.max_tokens_per_message
-        return whole if most is None else self._shortened(at, whole, most)
-
-    def _shortened(self, at: int, whole: Message, most: int) -> Message:
+    def _shortened(self, at: int, whole: Message, most: int | None) -> Message:
+        if most is None:
+            return whole
         made, new = self._forms.shorter(whole, most)
         if new:
             self._cut.append(Cut(at, self._tokens(whole) - self._tokens(made)))
@@ -275,7 +282,7 @@ class Trimmer:
         limit = self._limit
         if limit is None or self._total() <= limit:
             return
-        self._overflow = self._changed = True
+        self._overflow = self._overflowed = True
         base = self._base(dropping=True)
         target = base + int(max(0, limit - base) * bounds.share)
         while self._start < last_unit and self._total() > target:
@@ -290,10 +297,8 @@ class Trimmer:
     def _advance(self, start: int) -> None:
         for place in range(self._start, start):
             self._drop(place, unless=self._prompt)
-            self._summary.wait(self._pool.whole[place])
-        if start > self._start:
-            self._start = start
-            self._changed = self._grew = True
+            self._summary.wait(self._pool.at[place], self._pool.whole[place])
+        self._start = max(self._start, start)
 
     def _drop(self, place: int, unless: int = _NOWHERE) -> None:
         if place != unless:
@@ -307,7 +312,6 @@ class Trimmer:
         start, self._start = self._start, 0
         self._advance(head)
         self._start = min(start, last_unit)
-        self._changed = True
 
     def _squeeze(self, last_unit: int, limit: int) -> None:
         """Cut the newest prompt and the last unit to the room there is; a long prompt has half of it at least."""
@@ -343,19 +347,9 @@ class Trimmer:
 
     def _base(self, *, dropping: bool = False) -> int:
         """Count what is sent beside the messages of people, models and tools."""
-        tokens = (
-            self.fixed_tokens + self._system_tokens + sum(map(self._tokens, self._notes(dropping=dropping).values()))
-        )
+        tokens = self.fixed_tokens + self._system_tokens
+        tokens += self._notes.tokens(dropped=self._dropped_total or dropping, overflow=self._overflow)
         return tokens + (self._summary.bound if dropping else self._kept_for_summary())
-
-    def _notes(self, *, dropping: bool = False) -> dict[Origin, Message]:
-        """Give the notes for the model that are sent, by what they are; with one of what is ``dropping`` now."""
-        notes: dict[Origin, Message] = {}
-        if (self._dropped_total or dropping) and self._dropped_note is not None:
-            notes["dropped_note"] = self._dropped_note
-        if self._overflow and self._overflow_note is not None:
-            notes["overflow_note"] = self._overflow_note
-        return notes
 
     def _kept_for_summary(self) -> int:
         """The room that is kept free for a summary, so that no other message has to go when it comes or grows."""
@@ -368,31 +362,40 @@ class Trimmer:
 
     # --- saying ---
 
+    def _laid_out(self, system: Iterable[A], notes: Iterable[A], summary: Iterable[A], rest: Sequence[A]) -> list[A]:
+        """Put what is sent in order: system text, notes, the head, the summary, the newest prompt, and the rest."""
+        prompt = rest[self._prompt : self._prompt + 1] if self._pinned() else ()
+        return [*system, *notes, *rest[: self._head], *summary, *prompt, *rest[self._start :]]
+
+    def _of_run(self) -> int:
+        """Count the messages of the current run that are sent."""
+        begun = self._pool.find(self._run)
+        prompt = self._pinned() and self._prompt >= begun
+        return max(0, self._head - begun) + prompt + len(self._pool) - max(self._start, begun)
+
     def _say(self) -> Trimmed:
-        pool, before = self._pool, self._before
-        messages = [*self._system, *self._notes().values()]
-        messages += pool.sent[: self._head]
-        if self._summary.message is not None:
-            messages.append(self._summary.message)
-        if self._pinned():
-            messages.append(pool.sent[self._prompt])
-        messages += pool.sent[self._start :]
-        stable = not self._changed or before is None or messages[: len(before)] == before
-        self._changed = False
+        pool = self._pool
+        notes = self._notes.sent(dropped=self._dropped_total, overflow=self._overflow)
+        summary = [] if self._summary.message is None else [self._summary.message]
+        messages = self._laid_out(self._system, notes.values(), summary, pool.sent)
+        tokens = self._total() - self._kept_for_summary() + sum(map(self._tokens, summary))
         said = self._last = Trimmed(
             messages=messages,
-            tokens=None if self._counter is None else self._sent_tokens(),
-            stable=stable,
+            tokens=None if self._counter is None else tokens,
+            earlier=len(messages) - self._of_run(),
+            before=self._before,
             overflow=self._overflow,
+            overflowed=self._overflowed,
             dropped=tuple(self._dropped),
             dropped_total=self._dropped_total,
             cut=tuple(self._cut),
-            summarize=self._summary.wanted(pool.at[self._start]) if self._grew and self._dropped_total else None,
+            summarize=self._summary.wanted(pool.at[self._start]) if self._dropped_total else None,
         )
-        self._dropped.clear()
-        self._cut.clear()
+        self._said()
         return said
 
-    def _sent_tokens(self) -> int:
-        summary = self._summary.message
-        return self._total() + (0 if summary is None else self._tokens(summary)) - self._kept_for_summary()
+    def _said(self) -> None:
+        """Know that what was left out and cut so far has been told."""
+        self._overflowed = False
+        self._dropped.clear()
+        self._cut.clear()

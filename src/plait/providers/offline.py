@@ -113,8 +113,8 @@ class OfflineProvider:
         message = whole.message
         head: list[Delta] = [ModelDelta(self.model, f"offline-{len(request.messages)}", self.name)]
         reason = whole.finish_reason or ("tool_calls" if message.tool_calls else "stop")
-        used = Usage(input_tokens=sum(map(_size, request.messages)), output_tokens=_size(message))
-        tail: list[Delta] = [FinishDelta(reason), UsageDelta(whole.usage or used)]
+        used = whole.usage or Usage(input_tokens=sum(map(_size, request.messages)), output_tokens=_size(message))
+        tail: list[Delta] = [FinishDelta(reason), UsageDelta(used)]
         if not request.stream:
             yield [*head, *(delta for piece in _pieces(message) for delta in piece), *tail]
             return
