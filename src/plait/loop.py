@@ -288,6 +288,7 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
         if not self._held or run is None or run.run_id != self.context.run_id:  # it never began
             if stopped is not None or self.result is None:
                 self.result = self._result(stopped or "user_stop", began=False)
+            self._log_end(self.result)
             await self._tell_end(self.result)
             return [RunFinished(self.result.stop_reason, self.result.usage, self.result.error)]
         if stopped is not None and self.result is None:
@@ -295,13 +296,17 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
             self._finish_early(stopped)
         events = await self.thread.flush()
         if self.result is not None:
-            await self._tell_end(self.result)
+            self._log_end(self.result)
+            if self.hooks:
+                await self._tell_end(self.result)
         return events
 
-    async def _tell_end(self, result: RunResult[Output]) -> None:
+    def _log_end(self, result: RunResult[Output]) -> None:
         reason, name = result.stop_reason, self.context.agent_name
         logger.info("run %s of %s ended: %s, %d turns", self.context.run_id, name, reason, self._turns())
-        for hook in (_HOOKS.get(reason), "on_final_response") if self.hooks else ():
+
+    async def _tell_end(self, result: RunResult[Output]) -> None:
+        for hook in (_HOOKS.get(result.stop_reason), "on_final_response"):
             if hook is not None and hook in self.hooks:
                 await self.hooks.call(hook, RunEnded(context=self.context_now, result=result))
 
