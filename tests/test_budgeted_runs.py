@@ -418,7 +418,7 @@ async def test_an_answer_that_came_to_nothing_is_in_the_log_and_the_account() ->
         await agent.run("hi", thread="t")
     assert await chat(store) == holding(60, 240_000)
     notes = [entry.body for entry in await agent.log("t") if isinstance(entry.body, ContextNote)]
-    assert notes == [ContextNote(by="model", usage=Usage(input_tokens=40, output_tokens=20, cost=0.00024))]
+    assert notes == [ContextNote(by="request", usage=Usage(input_tokens=40, output_tokens=20, cost=0.00024))]
 
 
 async def test_half_a_tool_call_is_paid_for() -> None:

@@ -124,7 +124,7 @@ class Household:
                 await call.settle(fold.usage.model_copy(update={"estimated": True}))
             else:
                 await call.settle(fold.usage)
-            tell(told, "settled", fold.usage.input_tokens, fold.usage.output_tokens)
+            tell(told, "settled", fold.usage.input_tokens, fold.usage.output_tokens, 1)
         tell(told, "refused")
         await store.close()
 
@@ -145,6 +145,11 @@ class Household:
         with suppress(FileNotFoundError):
             return [json.loads(line) for line in (self.folder / "told").read_text().splitlines()]
         return []
+
+    @property
+    def settled(self) -> int:
+        """How many calls were, as their processes say."""
+        return sum(int(str(one[3])) for one in self.told if one[0] == "settled")
 
     def sums(self, what: str) -> tuple[int, int]:
         """Give the nano-dollars and tokens of what was told."""
@@ -230,7 +235,8 @@ class Agency(Household):
             question = "how many? " * chance.randint(1, 20)
             result = await agent.run(question, thread=f"t{number}", user_id="ann", stop=model.stop, hooks=hooks)
             if result.usage is not None:
-                tell(told, "settled", result.usage.input_tokens, result.usage.output_tokens)
+                used = result.usage
+                tell(told, "settled", used.input_tokens, used.output_tokens, used.requests)
             if result.stop_reason == "budget":
                 refused += 1
                 await asyncio.sleep(LONGEST_CALL)
@@ -254,7 +260,7 @@ def budgets(proof: Proof, processes: int = 50, kind: type[Household] = Household
             proof.counts["budgets used up by half"] += household.sums("used")[0] * 2 > household.nanos
             proof.counts["processes that were refused"] += told.count("refused")
             proof.counts["processes that were killed"] += household.ends.count(-signal.SIGKILL)
-            proof.counts["calls that were killed"] += told.count("used") - told.count("settled")
+            proof.counts["calls that were killed"] += told.count("used") - household.settled
             proof.counts["estimates left"] += household.left
             proof.did()
             shutil.rmtree(household.folder)
