@@ -59,13 +59,14 @@ def test_a_process_that_is_killed_again_and_again_goes_on_where_it_was() -> None
 
 
 @pytest.mark.fault("S17")
-def test_processes_that_spend_from_one_budget_never_pass_it() -> None:
-    done = soak("budgets-of-8", "--count", "3")
+@pytest.mark.parametrize("proof", ["budgets-of-8", "agents-of-8"])
+def test_processes_that_spend_from_one_budget_never_pass_it(proof: str) -> None:
+    done = soak(proof, "--count", "3")
     assert done.returncode == 0, done.stdout + done.stderr
-    figures = next(line.split() for line in done.stdout.splitlines() if line.startswith("budgets-of-8 "))
+    figures = next(line.split() for line in done.stdout.splitlines() if line.startswith(f"{proof} "))
     assert figures[1:4] == ["3", "0", "0"]
-    counts = next(line for line in done.stdout.splitlines() if line.startswith("budgets-of-8: "))
-    assert int(counts.removeprefix("budgets-of-8: ").split()[0].replace(",", "")) > 50, counts  # calls
+    counts = next(line for line in done.stdout.splitlines() if line.startswith(f"{proof}: "))
+    assert int(counts.removeprefix(f"{proof}: ").split()[0].replace(",", "")) > 50, counts  # calls
 
 
 @of_each_dialect

@@ -80,15 +80,20 @@ class Composer(msgspec.Struct, eq=False, gc=False):
                 return Ending("guardrail", decision.reason)
             if isinstance(decision, Request):
                 request = decision
-        as_chosen = request.messages is chosen.messages
-        tokens = self._corrected(chosen.trimmed) if as_chosen else None
-        inquiry = await self.expenses.reserved(request, tokens, turn)
+        trimmed = chosen.trimmed if request.messages is chosen.messages else None
+        tokens = None if trimmed is None else self._corrected(trimmed)
+        inquiry = await self.expenses.reserved(request, given.provider, tokens)
         if isinstance(inquiry, Exceeded):
+            await self.expenses.tell(inquiry, turn)
             return Ending("budget", str(inquiry))
-        if chosen.trimmed is not None and as_chosen:
-            inquiry.tokens = chosen.trimmed.tokens
+        if trimmed is not None:
+            inquiry.tokens = trimmed.tokens
         if "on_prefix_changed" in given.hooks:
-            await self._compare(inquiry.request, chosen.trimmed, turn)
+            try:
+                await self._compare(inquiry.request, chosen.trimmed, turn)
+            except BaseException:
+                await self.expenses.returned(inquiry)
+                raise
         return inquiry
 
     def request(self, chosen: Chosen, turn: int) -> Request:
@@ -170,9 +175,9 @@ class Composer(msgspec.Struct, eq=False, gc=False):
         provider = self.given.provider
         return 1.0 if correction is None else correction.factor(provider.name, provider.model)
 
-    def _corrected(self, trimmed: Trimmed | None) -> int | None:
+    def _corrected(self, trimmed: Trimmed) -> int | None:
         """Give the tokens of what is sent, as providers have counted so far."""
-        return None if trimmed is None or trimmed.tokens is None else round(trimmed.tokens * self._factor())
+        return None if trimmed.tokens is None else round(trimmed.tokens * self._factor())
 
     async def _trimmed(self, chosen: Chosen, trimmed: Trimmed, turn: int) -> Chosen:
         """Tell the hooks what is left out, and have it summarised."""

@@ -6,8 +6,10 @@ what is done with an answer.
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+import asyncio
+from functools import partial, reduce
+from operator import add
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
@@ -15,29 +17,36 @@ from plait.assignment import Assignment
 from plait.entries import ContextNote
 from plait.errors import LimitExceeded
 from plait.events import Answer, Fold, Usage
-from plait.guardrails.checks import ask
+from plait.guardrails.checks import answered
 from plait.hooks import BudgetExceeded
 from plait.inquiry import Inquiry, input_tokens
 from plait.limits import Exceeded
-from plait.purse import Purse
+from plait.purse import Purse, may_be_charged
 from plait.scopes import settle
-from plait.store.ledger import NANOS
 
 if TYPE_CHECKING:
-    from plait.providers.base import Provider, Request
-    from plait.purse import Reservation
+    from collections.abc import Callable, Coroutine
 
+    from plait.providers.base import Provider, Request
+
+T = TypeVar("T")
 
 SUMMARY: Final = "summary"
 """Who asks for a summary, which has a note of its own."""
 
 
-class Expenses(msgspec.Struct, eq=False, gc=False):
-    """The expenses of one run; of one without budgets they are only priced."""
+class Expenses(msgspec.Struct, eq=False):
+    """The expenses of one run; of one without budgets they are only priced.
+
+    Attributes:
+        given: the run.
+        purse: what it holds of its budgets; None where there are none.
+        early: what was asked before the log knew of the run.
+    """
 
     given: Assignment[Any]
     purse: Purse | None
-    early: list[ContextNote] = msgspec.field(default_factory=list)  # noted before the log knew of the run
+    early: list[ContextNote] = msgspec.field(default_factory=list)
 
     @classmethod
     def of(cls, given: Assignment[Any]) -> Expenses:
@@ -48,62 +57,72 @@ class Expenses(msgspec.Struct, eq=False, gc=False):
         whose = {"user_id": context.user_id, "thread_id": context.thread_id, "run_id": context.run_id}
         return cls(given, Purse(given.budgets, given.prices, given.ledger, **whose))
 
-    async def reserved(self, request: Request, tokens: int | None, turn: int) -> Inquiry | Exceeded:
-        """Reserve what a request of the run may use; gives it as it is to be sent, or the budget that has no room.
+    async def reserved(
+        self, request: Request, provider: Provider, tokens: int | None = None, *, auxiliary: bool = False
+    ) -> Inquiry | Exceeded:
+        """Reserve what a request may use; gives it as it is to be sent, or the budget that has no room for it.
 
         Args:
             request: what is to be asked.
+            provider: who is to be asked.
             tokens: an estimate of its input, where one was made already.
-            turn: of which turn.
+            auxiliary: whether it only helps the run, and may use the reserved part.
 
         Raises:
             ConfigurationError: a price is not known.
             StoreUnavailable: the accounts cannot be reached; nothing may be sent.
         """
-        provider = self.given.provider
+        prices = self.given.prices
+        if prices is not None and not prices.loaded:
+            await prices.load()
         fold = Fold(provider.name, provider.model)
         if self.purse is None:
             return Inquiry(request, fold)
         estimate = input_tokens(request) if tokens is None else tokens
-        taken = await self.purse.reserve(request, provider, estimate)
-        if isinstance(taken, Exceeded):
-            await self._tell(taken, turn)
-            return taken
-        return Inquiry(taken.request, fold, taken)
+        taken = await self.purse.reserve(request, provider, estimate, auxiliary=auxiliary)
+        return taken if isinstance(taken, Exceeded) else Inquiry(taken.request, fold, taken)
 
-    async def answered(self, inquiry: Inquiry, answer: Answer, turn: int) -> Answer:
-        """Settle a whole answer; gives it with what it cost."""
-        message = answer.message
-        usage, who, model = answer.usage, message.provider or "", message.model or ""
-        prices = self.given.prices
-        if prices is not None and usage is not None:
-            if not prices.loaded:
-                await prices.load()
-            cost = prices.cost(who, model, usage)
-            if cost != usage.cost:
-                usage = usage.model_copy(update={"cost": cost})
-                answer = msgspec.structs.replace(answer, usage=usage)
+    async def returned(self, inquiry: Inquiry) -> None:
+        """Give back what was reserved for a request that was not sent."""
         if inquiry.reservation is not None:
-            used = usage or inquiry.taken()
-            for exceeded in await inquiry.reservation.settle(used, provider=who, model=model):
-                await self._tell(exceeded, turn)
-        return answer
+            await _to_its_end(inquiry.reservation.release)
 
-    async def broken_off(self, inquiry: Inquiry, error: BaseException | None) -> Usage:
-        """Settle a request that came to no whole answer; gives what it took, which is an estimate.
+    def priced(self, answer: Answer) -> Answer:
+        """Give a whole answer with what it cost."""
+        usage, prices, message = answer.usage, self.given.prices, answer.message
+        if usage is None or prices is None:
+            return answer
+        cost = prices.cost(message.provider or "", message.model or "", usage)
+        return answer if cost == usage.cost else msgspec.structs.replace(answer, usage=_costing(usage, cost))
+
+    def taken(self, inquiry: Inquiry) -> Usage:
+        """Say what a request took that came to no whole answer, with what that cost."""
+        used, come, prices = inquiry.taken(), inquiry.come, self.given.prices
+        return used if prices is None else _costing(used, prices.cost(come.provider, come.model, used))
+
+    async def settled(self, inquiry: Inquiry, answer: Answer, turn: int) -> None:
+        """Settle a request that was answered."""
+        reservation, message = inquiry.reservation, answer.message
+        if reservation is None:
+            return
+        used = answer.usage or inquiry.taken()
+        close = partial(reservation.settle, used, provider=message.provider, model=message.model)
+        for exceeded in await _to_its_end(close):
+            await self.tell(exceeded, turn)
+
+    async def broken_off(self, inquiry: Inquiry, used: Usage, error: BaseException | None) -> None:
+        """Settle a request that came to no whole answer.
 
         Args:
             inquiry: the request.
+            used: what it took.
             error: what it failed with; None for a stop.
         """
-        used, fold = inquiry.taken(), inquiry.fold
-        if self.given.prices is not None and self.given.prices.loaded:
-            cost = self.given.prices.cost(fold.provider, fold.model, used)
-            used = used.model_copy(update={"cost": cost})
-        if inquiry.reservation is not None:
-            who = {"provider": fold.provider, "model": fold.model}
-            await inquiry.reservation.broke_off(error, used, begun=inquiry.begun, **who)
-        return used
+        reservation, come = inquiry.reservation, inquiry.come
+        if reservation is None:
+            return
+        who = {"provider": come.provider, "model": come.model}
+        await _to_its_end(partial(reservation.broke_off, error, used, begun=inquiry.begun, **who))
 
     async def ask(self, request: Request, provider: Provider, by: str) -> Answer:
         """Ask a model that helps the run, within what the budgets leave; what a check took is noted in the log.
@@ -117,24 +136,21 @@ class Expenses(msgspec.Struct, eq=False, gc=False):
             LimitExceeded: a budget has no room for it.
             ModelError: it could not be asked, or gave no whole answer.
         """
-        reservation: Reservation | None = None
-        if self.purse is not None:
-            taken = await self.purse.reserve(request, provider, input_tokens(request), auxiliary=True)
-            if isinstance(taken, Exceeded):
-                raise LimitExceeded(str(taken), limit=float(taken.limit))
-            reservation, request = taken, taken.request
+        inquiry = await self.reserved(request, provider, auxiliary=True)
+        if isinstance(inquiry, Exceeded):
+            raise LimitExceeded(str(inquiry), limit=float(inquiry.limit))
         try:
-            answer = await ask(request, provider, by)
+            answer = self.priced(await answered(inquiry.request, provider, inquiry.fold))
         except BaseException as error:
-            if reservation is not None:
-                used = Inquiry(request, Fold(provider.name, provider.model)).taken()
-                begun = getattr(error, "partial", None) is not None
-                await settle(partial(reservation.broke_off, error, used, begun=begun))
+            used = self.taken(inquiry)
+            if may_be_charged(error, begun=inquiry.begun):
+                self._note(ContextNote(by=by, usage=used))
+            await self.broken_off(inquiry, used, error)
             raise
-        inquiry = Inquiry(request, Fold(provider.name, provider.model), reservation)
-        answer = await self.answered(inquiry, answer, 0)
         if by != SUMMARY and answer.usage is not None:
             self._note(ContextNote(by=by, usage=answer.usage))
+        run = self.given.thread.tail.run
+        await self.settled(inquiry, answer, run.turns if run is not None else 0)
         return answer
 
     def _note(self, note: ContextNote) -> None:
@@ -144,20 +160,38 @@ class Expenses(msgspec.Struct, eq=False, gc=False):
         else:
             self.early.append(note)
 
-    async def _tell(self, exceeded: Exceeded, turn: int) -> None:
+    @property
+    def usage_before(self) -> Usage | None:
+        """What was used before the log knew of the run; None for nothing."""
+        return reduce(add, used) if (used := [note.usage for note in self.early if note.usage is not None]) else None
+
+    async def tell(self, exceeded: Exceeded, turn: int) -> None:
+        """Tell the hooks of a budget that has no room, or was passed."""
         given = self.given
         if "on_budget_exceeded" not in given.hooks:
             return
-        spent = exceeded.spent.nanos / NANOS if exceeded.unit == "USD" else exceeded.spent.tokens
         event = BudgetExceeded(
             context=given.context_now,
             reason=str(exceeded),
             per=exceeded.budget.key or exceeded.budget.per,
             unit=exceeded.unit,
             limit=float(exceeded.limit),
-            spent=float(spent),
+            spent=float(exceeded.used),
             needed=float(exceeded.needed),
             stops=exceeded.budget.stop,
             turn=turn,
         )
         await given.hooks.call("on_budget_exceeded", event)
+
+
+def _costing(usage: Usage, cost: float | None) -> Usage:
+    return usage.model_copy(update={"cost": cost})
+
+
+async def _to_its_end(close: Callable[[], Coroutine[object, object, T]]) -> T:
+    """Settle what may be settled twice: once more, where the run was cancelled in the middle of it."""
+    try:
+        return await close()
+    except asyncio.CancelledError:
+        await settle(close)
+        raise

@@ -39,6 +39,16 @@ class Inquiry(msgspec.Struct, eq=False, gc=False):
     unseen: Fold | None = None
     refused: str | None = None
 
+    @property
+    def come(self) -> Fold:
+        """What has come, shown or held back."""
+        return self.fold if self.unseen is None else self.unseen
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything has come of an answer, or of its figures."""
+        return self.come.usage is not None or self.received() > 0
+
     def partial(self) -> Message | None:
         """Give the answer as far as it came, without calls, which may be half received; None if there is none."""
         try:
@@ -48,31 +58,30 @@ class Inquiry(msgspec.Struct, eq=False, gc=False):
         return message if message.parts else None
 
     def taken(self) -> Usage:
-        """Say what a request took that was cut: the input that was sent, and the output that was received.
+        """Say what a request took: the input that was sent, and the output that was received.
 
         It is our estimate where the provider had not told all of it, which most do at the end only.
         """
-        told = (self.unseen or self.fold).usage or Usage()
+        told = self.come.usage
+        if told is not None and self.come.finished:
+            return told
+        told = told or Usage()
         return told.model_copy(
             update={
                 "input_tokens": told.input_tokens or input_tokens(self.request),
                 "output_tokens": max(told.output_tokens, self.received()),
+                "cost": None,  # what was told in the middle of an answer is too little
                 "estimated": True,
             }
         )
 
-    @property
-    def begun(self) -> bool:
-        """Whether anything came of an answer, or of its figures."""
-        return (self.unseen or self.fold).usage is not None or self.received() > 0
-
     def received(self) -> int:
         """Estimate the tokens of what was received, half received calls included."""
         try:
-            message = (self.unseen or self.fold).answer().message
+            messages = [answer.message for answer in self.come.answers()]
         except ConfigurationError:
             return 0
-        return message_tokens(message, SIMPLE) if message.parts else 0
+        return sum(message_tokens(message, SIMPLE) for message in messages if message.parts)
 
 
 def input_tokens(request: Request, counter: Counter = SIMPLE) -> int:

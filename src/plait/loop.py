@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator, Sequence
 
     from plait.entries import Body
-    from plait.events import Delta, Event
+    from plait.events import Delta, Event, Usage
     from plait.inquiry import Inquiry
     from plait.log import Tail
 
@@ -147,10 +147,11 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
                                 continue
                             self._inquiry = inquiry
                             answers = self._answers(inquiry, expenses)
+                            fold, tells = inquiry.fold, "on_token_received" in self.hooks
                             try:
                                 async for deltas in answers:
-                                    inquiry.fold.add(deltas)
-                                    if "on_token_received" in self.hooks:
+                                    fold.add(deltas)
+                                    if tells:
                                         await self.hooks.tell("on_token_received", self._tokens(deltas, turn))
                                     yield deltas  # type: ignore[misc]  # a list of deltas is a list of events
                             finally:
@@ -206,7 +207,8 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
             if self.guardrails.checks_input:
                 checked_prompt = await self.guardrails.check_input(self.context, self.prompt, expenses.ask)
             if isinstance(checked_prompt, Veto):
-                self.result = self._result("guardrail", began=False, error=checked_prompt.reason)
+                used = expenses.usage_before
+                self.result = self._result("guardrail", began=False, error=checked_prompt.reason, usage=used)
                 return expenses
             self._add(RunStart(self.context.agent_name))
             for note in expenses.early:
@@ -232,8 +234,7 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
         """Add the model's answer to the log, if it is one."""
         fold = inquiry.fold
         refused = inquiry.refused is not None
-        answer = fold.answer() if refused else whole_answer(fold, self.provider.name)
-        answer = await expenses.answered(inquiry, answer, turn)
+        answer = expenses.priced(fold.answer() if refused else whole_answer(fold, self.provider.name))
         self._inquiry = None
         message, why = answer.message, answer.finish_reason
         if self.correction is not None and inquiry.tokens and answer.usage is not None:
@@ -242,9 +243,12 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
         if refused:
             withheld = message.model_copy(update={"parts": (TextPart(text=WITHHELD),)})
             self._add(MessageEntry(withheld, answer.usage, why, cut="guardrail"))
+            await expenses.settled(inquiry, answer, turn)
             self._finish_early("guardrail", inquiry.refused)
             return
         self._add(MessageEntry(message, answer.usage, why))
+        if inquiry.reservation is not None:
+            await expenses.settled(inquiry, answer, turn)
         if "on_after_request" in self.hooks:
             await self.hooks.call("on_after_request", AfterRequest(context=self.context_now, answer=answer, turn=turn))
 
@@ -284,29 +288,34 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
         if not self._held or run is None or run.run_id != self.context.run_id:  # it never began
             if stopped is not None or self.result is None:
                 self.result = self._result(stopped or "user_stop", began=False)
+            self._log_end(self.result)
             await self._tell_end(self.result)
-            return [RunFinished(self.result.stop_reason, error=self.result.error)]
+            return [RunFinished(self.result.stop_reason, self.result.usage, self.result.error)]
         if stopped is not None and self.result is None:
             await self._break_off(stopped, expenses)
             self._finish_early(stopped)
         events = await self.thread.flush()
         if self.result is not None:
-            await self._tell_end(self.result)
+            self._log_end(self.result)
+            if self.hooks:
+                await self._tell_end(self.result)
         return events
 
-    async def _tell_end(self, result: RunResult[Output]) -> None:
+    def _log_end(self, result: RunResult[Output]) -> None:
         reason, name = result.stop_reason, self.context.agent_name
         logger.info("run %s of %s ended: %s, %d turns", self.context.run_id, name, reason, self._turns())
-        for hook in (_HOOKS.get(reason), "on_final_response") if self.hooks else ():
+
+    async def _tell_end(self, result: RunResult[Output]) -> None:
+        for hook in (_HOOKS.get(result.stop_reason), "on_final_response"):
             if hook is not None and hook in self.hooks:
                 await self.hooks.call(hook, RunEnded(context=self.context_now, result=result))
 
     async def _break_off(self, why: str, expenses: Expenses | None, error: BaseException | None = None) -> None:
-        """Settle a request that came to no whole answer, and keep the text that it had reached."""
+        """Keep the text that a request had reached which came to no whole answer, and settle it."""
         inquiry, self._inquiry = self._inquiry, None
         if inquiry is None or expenses is None:
             return
-        used = await expenses.broken_off(inquiry, error)
+        used = expenses.taken(inquiry)
         # A whole answer that is an error is none, such as one without words.
         message = None if inquiry.fold.finished and isinstance(error, Exception) else inquiry.partial()
         if inquiry.unseen is not None and inquiry.received():
@@ -315,6 +324,7 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
             self._add(MessageEntry(message=message, usage=used, cut=why))
         elif may_be_charged(error, begun=inquiry.begun):
             self._add(ContextNote(by="request", usage=used))
+        await expenses.broken_off(inquiry, used, error)
 
     async def _failed(self, error: BaseException, expenses: Expenses | None) -> None:
         """Say in the log that the run failed, as far as the log can still be written."""
@@ -341,7 +351,13 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
         return self.thread.tail.run.turns if self.thread.tail.run else 0
 
     def _result(
-        self, reason: StopReason, *, output: Any = None, began: bool = True, error: str | None = None
+        self,
+        reason: StopReason,
+        *,
+        output: Any = None,
+        began: bool = True,
+        error: str | None = None,
+        usage: Usage | None = None,
     ) -> RunResult[Output]:
         tail = self.thread.tail
         history = tuple(tail.sendable())
@@ -354,7 +370,7 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
             stop_reason=reason,
             messages=tuple(tail.of_run()) if run else self.prompt,
             history=history,
-            usage=run.usage if run else None,
+            usage=run.usage if run else usage,
             thread_id=self.thread.thread_id,
             run_id=self.context.run_id,
             agent_name=self.context.agent_name,

@@ -194,9 +194,12 @@ class Prices:
 
     Raises:
         ConfigurationError: a price is none; see `price_of`.
+
+    Attributes:
+        loaded: whether no look-up has to import the package any more.
     """
 
-    __slots__ = ("_everywhere", "_found", "_given")
+    __slots__ = ("_everywhere", "_found", "_given", "loaded")
 
     def __init__(self, given: PriceLike | Mapping[str, PriceLike] | None = None) -> None:
         self._everywhere: Price | None = None
@@ -206,16 +209,13 @@ class Prices:
             self._given = {name: _named(name, price) for name, price in given.items()}
         elif given is not None:
             self._everywhere = price_of(given)  # type: ignore[arg-type]  # no mapping of models: those were seen above
-
-    @property
-    def loaded(self) -> bool:
-        """Whether no look-up has to import the package any more."""
-        return self._everywhere is not None or package.cache_info().currsize > 0
+        self.loaded = self._everywhere is not None
 
     async def load(self) -> None:
         """Import the package in a thread: it takes 0.2 s, once in a process, which no look-up should cost the loop."""
-        if not self.loaded:
+        if package.cache_info().currsize == 0:
             await asyncio.to_thread(package)
+        self.loaded = True
 
     def find(self, provider: str, model: str) -> Price | None:
         """Give the price of a model as it is known before a request, or None when nobody knows.

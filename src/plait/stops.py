@@ -136,6 +136,8 @@ class Guard:
 
     async def __aexit__(self, kind: type[BaseException] | None, _error: object, _traceback: object) -> bool:
         self._armed = False
+        if self._fired is None and not self._undo:  # most runs have nothing that could stop them
+            return False
         for undo in self._undo:
             undo()
         try:

@@ -1,4 +1,4 @@
-"""Many processes spend from one budget in one file, and some of them are killed.
+"""Many processes spend from one budget in one file, and some are killed: purses alone, and agents in whole runs.
 
 The provider counts exactly, and writes down what it was asked for before it answers: that is the truth which the
 accounts are held against. All processes are forks of this one: nothing here may start a thread.
@@ -16,11 +16,13 @@ import sqlite3
 import tempfile
 import time
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from plait.events import FinishDelta, Fold, TextDelta, Usage, UsageDelta
+from plait import Agent, StopSignal, tool
+from plait.events import FinishDelta, Fold, TextDelta, ToolCallDelta, Usage, UsageDelta
+from plait.inquiry import input_tokens
 from plait.limits import Budget, Exceeded
 from plait.messages import UserMessage
 from plait.prices import Price, Prices
@@ -92,11 +94,15 @@ class Household:
         money = Budget(max_cost=f"{self.nanos / 1_000_000_000:.9f}", per="user")
         self.budgets = (money, Budget(max_tokens=self.tokens, key="household"), Budget(max_tokens=10**9))
 
+    def opened(self) -> tuple[int, DatabaseStore]:
+        """Give where a process writes down what it does, and the store with the budget."""
+        told = os.open(self.folder / "told", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        return told, DatabaseStore(f"sqlite:///{self.folder / 'plait.db'}", busy_seconds=PATIENCE)
+
     async def spend(self, number: int) -> None:
         """Ask until there is no room any more, in a process of its own."""
         chance = random.Random(f"{self.chance.random()}:{number}")  # noqa: S311  # repeatable, nothing secret
-        told = os.open(self.folder / "told", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        store = DatabaseStore(f"sqlite:///{self.folder / 'plait.db'}", busy_seconds=PATIENCE)
+        told, store = self.opened()
         ids = {"user_id": "ann", "thread_id": f"thr_{number}", "run_id": f"run_{number}"}
         purse = Purse(self.budgets, Prices(PRICE), store, **ids)
         meter = Meter(told, chance)
@@ -118,7 +124,7 @@ class Household:
                 await call.settle(fold.usage.model_copy(update={"estimated": True}))
             else:
                 await call.settle(fold.usage)
-            tell(told, "settled", fold.usage.input_tokens, fold.usage.output_tokens)
+            tell(told, "settled", fold.usage.input_tokens, fold.usage.output_tokens, 1)
         tell(told, "refused")
         await store.close()
 
@@ -139,6 +145,11 @@ class Household:
         with suppress(FileNotFoundError):
             return [json.loads(line) for line in (self.folder / "told").read_text().splitlines()]
         return []
+
+    @property
+    def settled(self) -> int:
+        """How many calls were, as their processes say."""
+        return sum(int(str(one[3])) for one in self.told if one[0] == "settled")
 
     def sums(self, what: str) -> tuple[int, int]:
         """Give the nano-dollars and tokens of what was told."""
@@ -181,22 +192,75 @@ class Household:
         return found
 
 
-def budgets(proof: Proof, processes: int = 50) -> None:
+@tool
+def look(what: str) -> str:
+    """Look at something."""
+    return f"a {what}"
+
+
+@dataclass
+class Model(Meter):
+    """A meter that counts what it is really sent, calls a tool now and then, and can be stopped before its end."""
+
+    stop: StopSignal = field(default_factory=StopSignal)
+
+    async def stream(self, request: Request) -> AsyncGenerator[list[Delta], None]:
+        self.input_tokens = input_tokens(request)
+        calls = request.messages[-1].role == "user" and self.chance.random() < 0.5
+        async for deltas in super().stream(request):
+            if calls and isinstance(deltas[0], FinishDelta):
+                yield [ToolCallDelta(0, "c1", "look", '{"what":"purse"}'), FinishDelta("tool_calls")]
+            else:
+                yield deltas
+            if self.chance.random() < 0.1:
+                self.stop.set()
+                await asyncio.sleep(0)
+
+
+@dataclass
+class Agency(Household):
+    """The same with an agent in each process, which asks in whole runs on a thread of its own."""
+
+    async def spend(self, number: int) -> None:
+        """Run until there is no room any more, in a process of its own."""
+        chance = random.Random(f"{self.chance.random()}:{number}")  # noqa: S311  # repeatable, nothing secret
+        told, store = self.opened()
+        model = Model(told, chance)
+        agent = Agent(provider=model, store=store, tools=[look], budget=self.budgets, prices=PRICE)
+        refused = 0
+        while refused < PATIENT:
+            model.stop = StopSignal()
+            limited = Settings(max_tokens=chance.choice([None, 50, 500]))
+            hooks = {"on_before_request": lambda event, limited=limited: replace(event.request, settings=limited)}
+            question = "how many? " * chance.randint(1, 20)
+            result = await agent.run(question, thread=f"t{number}", user_id="ann", stop=model.stop, hooks=hooks)
+            if result.usage is not None:
+                used = result.usage
+                tell(told, "settled", used.input_tokens, used.output_tokens, used.requests)
+            if result.stop_reason == "budget":
+                refused += 1
+                await asyncio.sleep(LONGEST_CALL)
+        tell(told, "refused")
+        await store.close()
+
+
+def budgets(proof: Proof, processes: int = 50, kind: type[Household] = Household) -> None:
     """Let 50 processes spend from one budget with exact counts, and kill up to 20 of them, in one file each time."""
     with tempfile.TemporaryDirectory() as folder:
         for case in proof.cases():
             chance = proof.chance(case)
             killed = chance.choice([0, processes // 8, processes * 2 // 5])
-            household = Household(Path(folder) / str(case), chance, processes, killed)
+            household = kind(Path(folder) / str(case), chance, processes, killed)
             household.folder.mkdir()
             household.live()
             for problem in household.problems():
                 proof.differs(case, problem)
             told = [one[0] for one in household.told]
             proof.counts["calls"] += told.count("used")
+            proof.counts["budgets used up by half"] += household.sums("used")[0] * 2 > household.nanos
             proof.counts["processes that were refused"] += told.count("refused")
             proof.counts["processes that were killed"] += household.ends.count(-signal.SIGKILL)
-            proof.counts["calls that were killed"] += told.count("used") - told.count("settled")
+            proof.counts["calls that were killed"] += told.count("used") - household.settled
             proof.counts["estimates left"] += household.left
             proof.did()
             shutil.rmtree(household.folder)
@@ -205,3 +269,13 @@ def budgets(proof: Proof, processes: int = 50) -> None:
 def budgets_of_8(proof: Proof) -> None:
     """The same with 8 processes, in less time."""
     budgets(proof, 8)
+
+
+def agents(proof: Proof, processes: int = 50) -> None:
+    """Let 50 processes with an agent each run on one user's budget, and kill up to 20 of them, likewise."""
+    budgets(proof, processes, Agency)
+
+
+def agents_of_8(proof: Proof) -> None:
+    """The same with 8 processes, in less time."""
+    agents(proof, 8)

@@ -9,7 +9,7 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from soak.budgets import budgets, budgets_of_8
+from soak.budgets import agents, agents_of_8, budgets, budgets_of_8
 from soak.cancellations import cancellations, steps
 from soak.cuts import cuts, junk, positions, sockets
 from soak.kills import kills
@@ -50,6 +50,8 @@ PROOFS: Final = {
     "kills": Known(kills, 1_000, kills.__doc__),
     "budgets": Known(budgets, 20, budgets.__doc__),
     "budgets-of-8": Known(budgets_of_8, 50, budgets_of_8.__doc__),
+    "agents": Known(agents, 20, agents.__doc__),
+    "agents-of-8": Known(agents_of_8, 50, agents_of_8.__doc__),
     **{
         f"{prove.__name__}-{subject.name}": Known(partial(prove, subject=subject), usual, prove.__doc__)
         for prove, usual in _OF_EACH_DIALECT

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, TypeVar, assert_never
 
 import msgspec
@@ -37,13 +38,18 @@ async def ask(request: Request, provider: Provider, by: str) -> Answer:  # noqa:
     Raises:
         ModelError: it gave none; see the tree in `plait.errors`.
     """
-    fold = Fold(provider.name, provider.model)
-    answers = provider.stream(request)
-    try:
+    return await answered(request, provider, Fold(provider.name, provider.model))
+
+
+async def answered(request: Request, provider: Provider, fold: Fold) -> Answer:
+    """Ask a provider, and give its whole answer, which is collected in ``fold`` while it comes.
+
+    Raises:
+        ModelError: it gave none; see the tree in `plait.errors`.
+    """
+    async with aclosing(provider.stream(request)) as answers:
         async for deltas in answers:
             fold.add(deltas)
-    finally:
-        await answers.aclose()
     if not fold.finished:
         msg = f"{provider.name} ended its stream without an end mark"
         raise StreamTruncated(msg, provider=provider.name)
