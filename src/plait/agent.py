@@ -532,11 +532,12 @@ class Agent(Generic[Deps, Output]):
             observed: whether the events are read, and not only the result.
             strict: whether a guardrail's refusal is raised, and not only a stop reason.
         """
+        if isinstance(thread, Thread) and self._servers is None:  # there is nothing to wait for
+            return self._assembled(prompt, thread, options, observed=observed, strict=strict)
         stop, limits = options.get("stop"), options.get("limits", self.limits)
         opening = self._threads.open(thread, user_id) if isinstance(thread, str) else thread
         signal = stop if isinstance(stop, StopSignal | asyncio.Event) else None
-        waits = self._servers is not None or not isinstance(opening, Thread)
-        if not waits or (signal is None and limits.deadline is None):
+        if signal is None and limits.deadline is None:
             ready = opening if isinstance(opening, Thread) else await opening
             await self._connect()
             return self._assembled(prompt, ready, options, observed=observed, strict=strict)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic
@@ -158,9 +157,12 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
                                 await answers.aclose()
                             await self._take(inquiry, expenses, turn)
                         case CallTools(wanted, doubtful):
-                            async with aclosing(calls.carry_out(wanted, doubtful, errands)) as steps:
+                            steps = calls.carry_out(wanted, doubtful, errands)
+                            try:
                                 async for events in steps:
                                     yield events
+                            finally:
+                                await steps.aclose()
                         case Finish(reason):
                             self._finish(reason)
                     if guard.fired:
@@ -172,6 +174,9 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
             raise
         finally:
             await self._leave(errands)
+        self._raise_where_refused()
+
+    def _raise_where_refused(self) -> None:
         if self.strict and self.result is not None and self.result.stop_reason == "guardrail":
             raise GuardrailError(self.result.error or "a guardrail ended the run")
 

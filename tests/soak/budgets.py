@@ -79,6 +79,7 @@ class Household:
         killed: how many of them are killed, at most.
         ends: their exit codes.
         left: how many reservations nobody will settle any more.
+        life: seconds from the fork within which a process may be killed.
     """
 
     folder: Path
@@ -87,6 +88,7 @@ class Household:
     killed: int
     ends: list[int] = field(default_factory=list)
     left: int = 0
+    life: float = LONGEST_LIFE
 
     def __post_init__(self) -> None:
         self.nanos = self.chance.randint(1_000_000, 10_000_000) * self.processes
@@ -131,7 +133,7 @@ class Household:
     def live(self) -> None:
         """Let all processes spend, and kill some of them meanwhile."""
         pids = [forked(lambda number=number: self.spend(number)) for number in range(self.processes)]  # type: ignore[misc]  # the number of this turn
-        moments = sorted(self.chance.uniform(0, LONGEST_LIFE) for _ in range(self.killed))
+        moments = sorted(self.chance.uniform(0, self.life) for _ in range(self.killed))
         doomed = self.chance.sample(pids, self.killed)
         began = time.monotonic()
         for moment, pid in zip(moments, doomed, strict=True):
@@ -220,6 +222,8 @@ class Model(Meter):
 @dataclass
 class Agency(Household):
     """The same with an agent in each process, which asks in whole runs on a thread of its own."""
+
+    life: float = 3 * LONGEST_LIFE
 
     async def spend(self, number: int) -> None:
         """Run until there is no room any more, in a process of its own."""
