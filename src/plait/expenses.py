@@ -17,6 +17,7 @@ from plait.assignment import Assignment
 from plait.entries import ContextNote
 from plait.errors import LimitExceeded
 from plait.events import Answer, Fold, Usage
+from plait.frozen import assemble
 from plait.guardrails.checks import answered
 from plait.hooks import BudgetExceeded
 from plait.inquiry import Inquiry, input_tokens
@@ -185,7 +186,7 @@ class Expenses(msgspec.Struct, eq=False):
 
 
 def _costing(usage: Usage, cost: float | None) -> Usage:
-    return usage.model_copy(update={"cost": cost})
+    return assemble(Usage, usage.__dict__ | {"cost": cost})  # each answer has one: a copy takes seven times as long
 
 
 async def _to_its_end(close: Callable[[], Coroutine[object, object, T]]) -> T:

@@ -120,7 +120,7 @@ class Bounds:
 
     def leaves_alone(self, messages: int) -> bool:
         """Whether a thread of so many messages is sent as it is, whatever they are."""
-        return not self.counts and self.keep_tool_calls and (self.last is None or messages <= self.last)
+        return (self.last is None or messages <= self.last) and self.keep_tool_calls and not self.counts
 
     @property
     def summary_bound(self) -> int:

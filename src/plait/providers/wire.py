@@ -10,8 +10,11 @@ no cache is lost with it.
 from __future__ import annotations
 
 from base64 import b64encode
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from weakref import ref
+
+import msgspec
 
 from plait.attachments import image_source
 from plait.errors import ConfigurationError
@@ -19,7 +22,7 @@ from plait.plain import EMPTY, to_json
 from plait.providers.history import spared
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
     from collections.abc import Set as AbstractSet
 
     from plait.messages import ImagePart, Message
@@ -34,7 +37,7 @@ _MOST_TOKENS: Final = 10**12
 _MOST_DOLLARS: Final = 1e6
 
 
-class Pieces(NamedTuple):
+class Pieces(msgspec.Struct, frozen=True, gc=False):
     """The body of a request, in pieces that stand one behind the other.
 
     Attributes:
