@@ -112,6 +112,7 @@ async def test_a_run_without_room_asks_nobody_and_goes_on_when_there_is_some(sto
     assert await chat(store) == holding(10, 0, unpriced=1)
 
 
+@pytest.mark.fault("S17")
 async def test_a_run_that_runs_out_between_turns_has_a_history_that_can_be_sent_on(store: Store) -> None:
     model = OfflineProvider([said("", 100, 20, LOOK), said("a tree it is", 130, 5), said("bye", 150, 5)])
     budget = Budget(max_cost="0.0005", per="run")
@@ -145,7 +146,7 @@ async def test_a_run_that_runs_out_between_turns_has_a_history_that_can_be_sent_
     assert await spent(store, budget, run_id=later.run_id) == holding(155, 200_000)
 
 
-async def test_a_stored_run_that_ran_out_is_the_same_for_who_reads_it_and_who_awaits_it() -> None:
+async def test_a_run_that_ran_out_is_the_same_for_who_reads_it_and_who_awaits_it() -> None:
     agent = Agent(provider=OfflineProvider([]), store=MemoryStore(), budget=Budget(max_tokens=1))
     async with agent.run("hi") as run:
         events = [event async for event in run]
@@ -347,6 +348,7 @@ async def test_a_request_that_is_tried_again_is_charged_once() -> None:
     assert await chat(store) == holding(60, 0, unpriced=1)
 
 
+@pytest.mark.fault("C05")
 async def test_what_stopped_streams_took_is_estimated_everywhere(store: Store) -> None:
     stop = StopSignal()
     model = OfflineProvider(["one two three four five six seven eight nine ten"], delay=0.001)
@@ -397,6 +399,7 @@ async def test_a_cancelled_run_leaves_what_it_took() -> None:
     assert 0 < now.tokens == now.estimated_tokens < 30
 
 
+@pytest.mark.fault("L50")
 async def test_an_answer_without_its_tokens_is_charged_by_estimate() -> None:
     store = MemoryStore()
     with FaultServer(answer("one two three four", usage=None)) as server:

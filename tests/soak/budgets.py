@@ -261,7 +261,7 @@ def budgets(proof: Proof, processes: int = 50, kind: type[Household] = Household
                 proof.differs(case, problem)
             told = [one[0] for one in household.told]
             proof.counts["calls"] += told.count("used")
-            proof.counts["budgets used up by half"] += household.sums("used")[0] * 2 > household.nanos
+            proof.counts["files with half of the budget used"] += household.sums("used")[0] * 2 > household.nanos
             proof.counts["processes that were refused"] += told.count("refused")
             proof.counts["processes that were killed"] += household.ends.count(-signal.SIGKILL)
             proof.counts["calls that were killed"] += told.count("used") - household.settled
