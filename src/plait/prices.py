@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from functools import cache
+from importlib.util import find_spec
 from operator import itemgetter
+from threading import Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -33,6 +36,7 @@ _FINEST: Final = Decimal("0.000001")  # of a price, so that a token costs a whol
 _MILLION: Final = 1_000_000
 _REMEMBERED: Final = 1_000
 _FRESH: Final = 60.0
+_PACKAGE: Final = "genai_prices"
 
 
 def usd(value: object, what: str) -> Decimal:
@@ -213,8 +217,18 @@ class Prices:
 
     async def load(self) -> None:
         """Import the package in a thread: it takes 0.2 s, once in a process, which no look-up should cost the loop."""
-        if package.cache_info().currsize == 0:
-            await asyncio.to_thread(package)
+        if package.cache_info().currsize == 0 and find_spec(_PACKAGE) is not None:
+            loop = asyncio.get_running_loop()
+            done = loop.create_future()
+
+            def imported() -> None:
+                package()
+                with suppress(RuntimeError):  # nobody waits on a loop that is closed
+                    loop.call_soon_threadsafe(_set, done)
+
+            # One that ends with its work: an executor's would stay as long as the event loop, or hold up the program.
+            Thread(target=imported, name="plait: prices", daemon=True).start()
+            await done
         self.loaded = True
 
     def find(self, provider: str, model: str) -> Price | None:
@@ -300,6 +314,11 @@ _DATE: Final = re.compile(r"(-latest|[-@](\d{4}-\d\d-\d\d|\d{8}|\d{3,4}))$")
 _FIELDS: Final = ("input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok")
 _NOT_IN_TOKENS: Final = ("requests_kcount", "output_reasoning_mtok", "output_citation_mtok")
 """What some models are charged for besides, and a provider's `Usage` does not tell."""
+
+
+def _set(done: asyncio.Future[None]) -> None:
+    if not done.done():
+        done.set_result(None)
 
 
 @cache
