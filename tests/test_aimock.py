@@ -59,7 +59,7 @@ def program(node: str) -> Path:
     assert base64.b64encode(hashlib.sha512(packed.read_bytes()).digest()).decode() == SHA512
     with tarfile.open(packed) as archive:
         archive.extractall(KEPT, filter="data")
-    subprocess.run([node, str(found), "--help"], capture_output=True, timeout=60, check=True)
+    subprocess.run([node, str(found), "--help"], capture_output=True, timeout=45, check=True)
     return found
 
 

@@ -102,7 +102,7 @@ class Walk:
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def finish(self) -> str:
-        done, errors = (process := self.start()).communicate(timeout=60)
+        done, errors = (process := self.start()).communicate(timeout=45)
         assert process.returncode == 0, errors
         return done.removeprefix("ready\n").strip()
 

@@ -378,7 +378,7 @@ def started(*command: str, **options: Any) -> subprocess.Popen[str]:
 
 def finished(*command: str) -> tuple[str, str]:
     with started(*command) as process:
-        return process.communicate(timeout=60)
+        return process.communicate(timeout=45)
 
 
 def test_a_tool_of_the_program_itself(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ messages = flat | st.builds(
 
 def run(code: str) -> str:
     """Run code in a process that knows none of the classes of these tests."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, text=True, timeout=45)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

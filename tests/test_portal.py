@@ -356,7 +356,7 @@ def test_ctrl_c_while_a_stream_waits_ends_it(portal: Portal) -> None:
 
 
 def run(program: str) -> tuple[int, str, str]:
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=45, check=False)
     return done.returncode, done.stdout, done.stderr
 
 

@@ -38,7 +38,7 @@ def project_files() -> list[Path]:
         cwd=ROOT,
         capture_output=True,
         check=True,
-        timeout=60,
+        timeout=45,
     )
     paths = (ROOT / name for name in listed.stdout.decode().split("\0") if name)
     return sorted(path for path in paths if path.is_file())

@@ -235,7 +235,7 @@ def test_docstring_parser_is_imported_only_for_a_docstring_with_parameters(docst
         "print('docstring_parser' in sys.modules)\n"
     )
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, check=True, timeout=60, env=_environment(), capture_output=True, text=True)
+    done = subprocess.run(command, check=True, timeout=45, env=_environment(), capture_output=True, text=True)
     assert done.stdout.strip() == imported
 
 
@@ -247,7 +247,7 @@ def test_the_schema_has_the_same_bytes_in_every_process() -> None:
     )
     seen = {
         subprocess.run(
-            [sys.executable, "-c", code], check=True, timeout=60, env=_environment(seed), capture_output=True
+            [sys.executable, "-c", code], check=True, timeout=45, env=_environment(seed), capture_output=True
         ).stdout
         for seed in ("1", "2", "3")
     }

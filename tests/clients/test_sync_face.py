@@ -352,7 +352,7 @@ except KeyboardInterrupt:
 
 def test_ctrl_c_cancels_a_call_and_leaves_no_thread() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", CTRL_C], capture_output=True, text=True, timeout=60, check=False, env=dict(os.environ)
+        [sys.executable, "-c", CTRL_C], capture_output=True, text=True, timeout=45, check=False, env=dict(os.environ)
     )
     assert (done.returncode, done.stdout.splitlines(), done.stderr) == (
         0,

@@ -572,7 +572,7 @@ def test_parent_and_children_of_a_fork_use_one_agent(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(FORKING)
     done = subprocess.run(
-        [sys.executable, str(program)], capture_output=True, text=True, timeout=60, check=False, env=dict(os.environ)
+        [sys.executable, str(program)], capture_output=True, text=True, timeout=45, check=False, env=dict(os.environ)
     )
     assert (done.stderr, done.returncode) == ("", 0)
     assert done.stdout == f"{12 * 7}\n"  # twelve runs, each of seven entries, in one log

@@ -121,7 +121,7 @@ def test_killed_at_every_write(how: How, tmp_path: Any) -> None:
     program = tmp_path / "killing.py"
     program.write_text(KILLING)
     done = subprocess.run(
-        [sys.executable, str(program), how, str(tmp_path)], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, str(program), how, str(tmp_path)], capture_output=True, text=True, timeout=45, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
     count = int(done.stdout)

@@ -352,5 +352,5 @@ from plait.providers.catalog import get_provider
 get_provider("offline")
 print("aiohttp" in sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True, timeout=45)
     assert done.stdout == "False\n"

@@ -569,7 +569,7 @@ asyncio.run(main())
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs limits on the size of files")
 def test_a_full_disk_leaves_whole_lines_and_is_told() -> None:
-    ran = subprocess.run([sys.executable, "-c", FULL], capture_output=True, text=True, timeout=60, check=False)
+    ran = subprocess.run([sys.executable, "-c", FULL], capture_output=True, text=True, timeout=45, check=False)
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout.startswith("an exchange could not be written to the recording 'run.jsonl': ")
     assert len(ran.stdout.splitlines()) == 1
