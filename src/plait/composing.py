@@ -82,7 +82,10 @@ class Composer(msgspec.Struct, eq=False, gc=False):
                 request = decision
         trimmed = chosen.trimmed if request.messages is chosen.messages else None
         tokens = None if trimmed is None else self._corrected(trimmed)
-        inquiry = await self.expenses.reserved(request, given.provider, tokens)
+        expenses = self.expenses
+        inquiry: Inquiry | Exceeded | None = expenses.unasked(request, given.provider)
+        if inquiry is None:
+            inquiry = await expenses.reserved(request, given.provider, tokens)
         if isinstance(inquiry, Exceeded):
             await self.expenses.tell(inquiry, turn)
             return Ending("budget", str(inquiry))
@@ -133,7 +136,7 @@ class Composer(msgspec.Struct, eq=False, gc=False):
         given, tail = self.given, self.given.thread.tail
         messages, first_of_run = tail.sendable(), tail.run_begins()
         last = tail.run.last if tail.run else None
-        asked = first_of_run if last is None else _behind_answer(messages)
+        whole = messages
         if last is not None and last.cut is not None and messages and messages[-1] is last.message:
             messages = messages[:-1]  # the answer is asked for anew, not to be continued in the middle
         system = [given.system] if given.system is not None else []
@@ -142,6 +145,7 @@ class Composer(msgspec.Struct, eq=False, gc=False):
             if given.thread.trimmer is None and strategy.leaves_alone(len(messages)):
                 return Chosen([*system, *messages], len(system) + first_of_run)
             trimmer = self._trimmer(strategy, messages)
+            asked = first_of_run if last is None else _behind_answer(whole)
             trimmed = trimmer.trim(messages, first_of_run, self._factor(), asked)
             return self._from_trimmer(trimmed)
         sent = messages if strategy is None else strategy.choose(messages)

@@ -58,6 +58,13 @@ class Expenses(msgspec.Struct, eq=False):
         whose = {"user_id": context.user_id, "thread_id": context.thread_id, "run_id": context.run_id}
         return cls(given, Purse(given.budgets, given.prices, given.ledger, **whose))
 
+    def unasked(self, request: Request, provider: Provider) -> Inquiry | None:
+        """Give a request as it is to be sent where there is no budget to ask and no price to be loaded; else None."""
+        prices = self.given.prices
+        if self.purse is not None or not (prices is None or prices.loaded):
+            return None
+        return Inquiry(request, Fold(provider.name, provider.model))
+
     async def reserved(
         self, request: Request, provider: Provider, tokens: int | None = None, *, auxiliary: bool = False
     ) -> Inquiry | Exceeded:

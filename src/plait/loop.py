@@ -132,8 +132,7 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
         expenses: Expenses | None = None
         try:
             async with guard:
-                await self._take_place(guard)
-                expenses = await self._begin()
+                expenses = await self._begin(guard)
                 composer, calls = Composer(self, expenses), Calls(self, expenses)
                 while self.result is None:
                     match next_step(thread.tail, self.limits):
@@ -180,13 +179,6 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
         if self.strict and self.result is not None and self.result.stop_reason == "guardrail":
             raise GuardrailError(self.result.error or "a guardrail ended the run")
 
-    async def _take_place(self, guard: Guard) -> None:
-        """Wait for the run's turn on its thread, unless it was stopped before."""
-        if guard.fired:
-            await guard.checkpoint()
-        await self.thread.hold(self.context.run_id, guard.interrupt, self.if_busy)
-        self._held = True
-
     async def _leave(self, errands: Errands) -> None:
         try:
             await errands.end()
@@ -199,11 +191,16 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
             msg = f"agent {self.context.agent_name!r} would be one of more than {MAX_DEPTH} agents within agents"
             raise LimitExceeded(msg, limit=MAX_DEPTH)
 
-    async def _begin(self) -> Expenses:
-        """Put the run's beginning at the end of the log, unless the log stands in the middle of this run.
+    async def _begin(self, guard: Guard) -> Expenses:
+        """Wait for the run's turn on its thread, and put its beginning at the end of the log.
 
-        A prompt that a check refuses never gets there; the run has its result then.
+        There is none where the log stands in the middle of this run. A prompt that a check refuses never gets there;
+        the run has its result then.
         """
+        if guard.fired:  # before it began
+            await guard.checkpoint()
+        await self.thread.hold(self.context.run_id, guard.interrupt, self.if_busy)
+        self._held = True
         self.thread.observed = self.observed
         last = self.thread.tail.run
         if self.prompt:
