@@ -298,6 +298,18 @@ async def test_a_resume_in_the_middle_of_a_run_tells_only_what_is_new() -> None:
     assert total == earlier + len(told)
 
 
+async def test_an_overflow_is_told_when_it_happens_and_not_while_the_note_is_there() -> None:
+    library = Library()
+    agent = library.agent("simple", {"max_tokens": 400, "last": 4})
+    await agent.chat("Tell me about all of this: " + "one more thing, " * 100)
+    for number in (1, 2, 4, 5, 7):
+        await agent.chat(question(number))
+    assert [at for at, _ in library.overflows()] == [0, 1], "the prompt is cut, and then makes room for the next"
+    assert [at for at, _ in library.dropped()] == [1, 3, 4, 5]
+    notes = [[one.text for one in request.messages if one.role == "system"] for request in library.requests]
+    assert all(OVERFLOW_NOTE in note for note in notes)
+
+
 # --- summaries ---
 
 
