@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
@@ -17,6 +18,7 @@ from plait import (
     ConfigurationError,
     ContextNote,
     ContextWindow,
+    EmptyAnswer,
     ImagePart,
     LimitExceeded,
     MemoryStore,
@@ -296,6 +298,18 @@ async def test_a_resume_in_the_middle_of_a_run_tells_only_what_is_new() -> None:
     assert total == earlier + len(told)
 
 
+async def test_an_overflow_is_told_when_it_happens_and_not_while_the_note_is_there() -> None:
+    library = Library()
+    agent = library.agent("simple", {"max_tokens": 400, "last": 4})
+    await agent.chat("Tell me about all of this: " + "one more thing, " * 100)
+    for number in (1, 2, 4, 5, 7):
+        await agent.chat(question(number))
+    assert [at for at, _ in library.overflows()] == [0, 1], "the prompt is cut, and then makes room for the next"
+    assert [at for at, _ in library.dropped()] == [1, 3, 4, 5]
+    notes = [[one.text for one in request.messages if one.role == "system"] for request in library.requests]
+    assert all(OVERFLOW_NOTE in note for note in notes)
+
+
 # --- summaries ---
 
 
@@ -363,7 +377,7 @@ async def test_a_summary_that_cannot_be_made_leaves_a_line_in_the_program_s_log(
     assert {message.partition(":")[0] for message in caplog.messages} == {
         "earlier messages could not be summarised and are left out"
     }
-    assert len(library.summaries) < len(library.requests) / 2, "it is not tried again with each request"
+    assert len({request.messages[1].text for request in library.summaries}) == len(library.summaries), "nothing new"
     assert not [entry for entry in await agent.log("books") if isinstance(entry.body, ContextNote)]
     assert not [one for request in library.requests for one in request.messages if SUMMARY in one.metadata]
     assert all(counted(request) <= 700 and pairs_are_kept(request.messages) for request in library.requests)
@@ -423,10 +437,8 @@ async def test_a_summary_that_was_stopped_is_made_when_the_run_goes_on(how: str)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asyncio.wait_for(asking, 5)
-    assert (library.summaries, [one.body for one in await agent.log("books") if type(one.body) is ContextNote]) == (
-        [],
-        [],
-    )
+    notes = [entry.body for entry in await agent.log("books") if isinstance(entry.body, ContextNote)]
+    assert (library.summaries, [note.summary for note in notes if note.summary]) == ([], [])
     told = len(library.told)
     result = await asyncio.wait_for(agent.resume("books"), 5)
     assert (result.stop_reason, len(library.summaries), len(library.told)) == ("response", 1, told)
@@ -474,6 +486,43 @@ async def test_a_thread_without_the_calls_of_earlier_runs_is_hidden_as_far_as_it
     for request in library.requests:
         texts = [message.text for message in request.messages if message.text]
         assert len(set(texts)) == len(texts), "nothing is sent twice"
+
+
+async def test_calls_of_earlier_runs_stay_paired_where_the_log_holds_more_than_is_sent() -> None:
+    """Runs that ended in the middle, with system text of their own, and an answer that said nothing."""
+    library = Library()
+
+    def answer(request: Request) -> Any:
+        if "think" in request.messages[-1].text:
+            return AssistantMessage(parts=(ReasoningPart(text="So it is."),))
+        return library.answer(request)
+
+    agent = library.agent(
+        "simple",
+        {"max_tokens": 5_000, "keep_tool_calls": False},
+        provider=OfflineProvider(function=answer),
+        max_turns=1,
+        store=MemoryStore(),
+    )
+    prompts: list[Any] = [
+        "Only think.",
+        [SystemMessage(text="It is Monday."), UserMessage(text="Please look up one.")],
+        [SystemMessage(text="It is Tuesday."), UserMessage(text="Please look up another.")],
+        "Well?",
+    ]
+    for prompt in prompts:
+        with suppress(EmptyAnswer):
+            await agent.run(prompt, thread="books")
+    assert all(pairs_are_kept(request.messages) for request in library.requests)
+    assert [message.text for message in library.requests[-1].messages] == [
+        ROLE,
+        "It is Monday.",
+        "It is Tuesday.",
+        "Only think.",
+        "Please look up one.",
+        "Please look up another.",
+        "Well?",
+    ]
 
 
 # --- stops, images, tools, outputs ---
@@ -619,7 +668,7 @@ async def test_what_cannot_be_made_small_enough_ends_the_run_with_the_numbers() 
     library = Library()
     call = ToolCall(id="a", name="search", arguments=f'{{"query": "{"why? " * 400}"}}')
     agent = library.agent("token_window", {"max_tokens": 300}, provider=OfflineProvider([call]))
-    with pytest.raises(LimitExceeded, match=r"what must be sent takes [\d,]+ tokens, and max_tokens is 300"):
+    with pytest.raises(LimitExceeded, match=r"what must be sent takes [\d,]+ tokens, and at most 300 may be sent"):
         await agent.chat("Look it up.")
 
 
@@ -692,7 +741,7 @@ async def test_windows_that_count_exactly(tables: Path, monkeypatch: pytest.Monk
 def test_combinations_that_cannot_be_are_refused_with_both_numbers() -> None:
     with pytest.raises(ConfigurationError, match=r"max_tokens_per_message is 900 and max_tokens only 500"):
         Library().agent("simple", {"max_tokens": 500, "max_tokens_per_message": 900})
-    with pytest.raises(ConfigurationError, match=r"take [\d,]+ tokens, and max_tokens is 64: there is no room"):
+    with pytest.raises(ConfigurationError, match=r"take [\d,]+ tokens, and at most 64 may be sent: there is no room"):
         Library().agent("token_window", {"max_tokens": 64})
 
 

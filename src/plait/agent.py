@@ -377,7 +377,7 @@ class Agent(Generic[Deps, Output]):
         """Show the request that `run` would send for a prompt, and send nothing; printed, it is a table of its parts.
 
         Nobody is called: no model, hook, check or budget, and no MCP server, of whose tools it shows those that are
-        connected already. A summary that would be made first is not.
+        connected already. Not in it: a summary that has to be made first, and the ``max_tokens`` that a budget leaves.
 
         Args:
             prompt: as for `run`.
@@ -386,6 +386,7 @@ class Agent(Generic[Deps, Output]):
 
         Raises:
             ConfigurationError: the prompt is none, or the provider cannot express the request.
+            LimitExceeded: what must be sent is more than the context window holds.
             StoreError: the store cannot be read.
         """
         from plait.explanations import explained  # few runs are explained

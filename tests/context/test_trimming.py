@@ -280,6 +280,38 @@ def test_without_its_summary_a_thread_is_trimmed_simply() -> None:
     assert said.summarize == Unsummarised(tuple(messages[:7]), 7, None, 0)
 
 
+def test_an_overflow_is_told_once_though_more_is_left_out_for_other_reasons() -> None:
+    trimmer = Trimmer(quiet(last=3, max_tokens=200), LETTERS)
+    messages: list[Message] = [user("a", 100), answer("b", 60), user("c", 100)]
+    said = trimmer.trim(messages, 2)
+    assert (said.overflow, said.overflowed) == (True, True)
+    for _ in range(4):
+        messages += [answer("d"), user("e")]
+        said = trimmer.trim(messages, len(messages) - 1)
+        assert (said.overflow, said.overflowed, bool(said.dropped)) == (True, False, True)
+
+
+def test_a_thread_opened_where_the_model_goes_on_tells_nothing_again() -> None:
+    messages = [user("a"), answer("b"), user("c"), answer("and")]
+    opened = Trimmer(quiet(last=1), None)
+    said = opened.trim(messages, 2, asked=4)
+    assert (said.dropped, said.dropped_total) == ((), 2)
+    assert Trimmer(quiet(last=1), None).trim(messages, 2).dropped == tuple(messages[:2])
+
+
+def test_a_copy_goes_on_by_itself() -> None:
+    trimmer = Trimmer(quiet(max_tokens=200, max_tokens_per_message=60), LETTERS)
+    messages: list[Message] = [user("a", 40), answer("b", 40)]
+    trimmer.trim(messages[:1], 0)
+    more = [*messages, user("c", 100), answer("d", 50), user("e", 100)]
+    first, again = (trimmer.copy().trim(more, 4) for _ in range(2))
+    assert first == again
+    said = trimmer.trim(more, 4)
+    assert said == first
+    assert len(said.cut) == 2
+    assert said.dropped
+
+
 def test_other_messages_are_taken_in_anew() -> None:
     trimmer = Trimmer(quiet(last=2), None)
     messages = [user("a"), answer("b"), user("c")]
@@ -420,7 +452,11 @@ def test_any_thread_in_any_window(
                 assert message.role == messages[origin].role
                 assert tokens([message]) < tokens([messages[origin]])
         before = said.messages
-        recut = [origin for origin in trimmer.origins() if isinstance(origin, int) and summary and origin < summary[0]]
+        recut = [  # beside what the summary hides now, there was less room for it
+            origin
+            for message, origin in zip(said.messages, trimmer.origins(), strict=True)
+            if isinstance(origin, int) and summary and (origin < summary[0] or message is not messages[origin])
+        ]
         why = summary is not None and bounds.last is not None and bounds.max_tokens is not None
         if bounds.keep_tool_calls and not (bounds.first and summary) and not any(recut) and not why:
             anew = Trimmer(bounds, LETTERS, fixed_tokens=20, summary=summary).trim(messages, first, factor)
