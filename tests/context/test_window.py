@@ -232,14 +232,14 @@ def test_wrong_strategies_are_refused(
         (
             {"max_tokens": 1000, "max_tokens_per_message": 2000},
             (
-                "max_tokens_per_message is 2,000 and max_tokens only 1,000: one message would be larger than all that "
+                "max_tokens_per_message is 2000 and max_tokens only 1000: one message would be larger than all that "
                 "may be sent; make it the smaller of the two"
             ),
         ),
         (
             {"max_tokens": 1000, "summary_tokens": 501},
             (
-                "summary_tokens is 501 and max_tokens only 1,000: a summary may take half of what may be sent at most; "
+                "summary_tokens is 501 and max_tokens only 1000: a summary may take half of what may be sent at most; "
                 "make it smaller"
             ),
         ),

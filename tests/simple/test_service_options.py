@@ -476,7 +476,7 @@ async def test_a_judge_reads_first() -> None:
 # --- what cannot be ---------------------------------------------------------------------------------------------------
 
 REFUSED: Final[dict[str, dict[str, Any]]] = {
-    "max_token_per_message is 5,000 and max_context_length only 1,000: one message would be larger than all that may "
+    "max_token_per_message is 5000 and max_context_length only 1000: one message would be larger than all that may "
     "be sent; make it the smaller of the two": {"max_context_length": 1000, "max_token_per_message": 5000},
     "a context window takes max_context_length as a whole number of at least 32, not 5": {"max_context_length": 5},
     "a context window takes max_messages_in_context as a whole number of at least 1, not 0": {

@@ -97,17 +97,17 @@ class Bounds:
         if most is not None:
             if self.max_tokens_per_message is not None and self.max_tokens_per_message > most:
                 _refuse(
-                    f"max_tokens_per_message is {self.max_tokens_per_message:,} and max_tokens only {most:,}: one "
+                    f"max_tokens_per_message is {self.max_tokens_per_message} and max_tokens only {most}: one "
                     "message would be larger than all that may be sent; make it the smaller of the two"
                 )
             if self.summary_tokens is not None and self.summary_tokens > most // 2:
                 _refuse(
-                    f"summary_tokens is {self.summary_tokens:,} and max_tokens only {most:,}: a summary may take half "
+                    f"summary_tokens is {self.summary_tokens} and max_tokens only {most}: a summary may take half "
                     "of what may be sent at most; make it smaller"
                 )
             if self.dropping == "summary" and most < _LEAST_WITH_SUMMARIES:
                 _refuse(
-                    f"max_tokens is {most:,}, and summaries need at least {_LEAST_WITH_SUMMARIES:,}; raise it, or let "
+                    f"max_tokens is {most}, and summaries need at least {_LEAST_WITH_SUMMARIES}; raise it, or let "
                     "dropping be 'simple'"
                 )
         elif self.dropping == "summary" and self.last is None:
