@@ -6,7 +6,6 @@ events and a `RunResult`. Knows the layers below; nothing below knows it.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from dataclasses import replace
 from math import inf
@@ -43,7 +42,7 @@ from plait.portal import PORTAL
 from plait.prices import Prices
 from plait.providers.base import DEFAULT_SETTINGS
 from plait.providers.catalog import get_provider
-from plait.run import DEFAULT_LIMITS, DEFAULT_USER, RunContext, RunLimits, StopSignal
+from plait.run import DEFAULT_LIMITS, DEFAULT_USER, RunContext, RunLimits
 from plait.schema import output_schema
 from plait.stops import Guard
 from plait.streams import AgentRun, OutputStream, TextStream, result_of
@@ -106,7 +105,7 @@ class Agent(Generic[Deps, Output]):
         hooks: callables by hook name (see `plait.hooks`).
         settings: further settings of the model (see `Settings`).
         sequential_tools: carries the tool calls of one turn out one after the other.
-        budget: how much its runs, chats or users may use: a `Budget`, or several.
+        budget: how much its runs, chats or users may use: a `Budget`, or several. What was spent is kept in the store.
         prices: what models cost, for budgets and for ``result.cost``: a `Price`, or prices by model; see `Prices`.
             Without them what the provider reports, then what the ``prices`` extra knows.
         guardrails: checks of prompts, answers, tool calls and their results; see `Guardrails`.
@@ -197,22 +196,25 @@ class Agent(Generic[Deps, Output]):
         self._threads = OpenThreads(store_of(store))
         self._counter: Counter | None = None
         self._correction: Correction | None = None
-        self._equip()
-
-    def _equip(self) -> None:
-        """Look at what belongs together: tools that checks name, and what is always sent beside a thread."""
-        tools = self._toolbox.tools
-        marked = self._guardrails.definitions(self._toolbox.definitions, tools)
-        if marked is not self._toolbox.definitions:
-            self._toolbox = msgspec.structs.replace(self._toolbox, definitions=tuple(marked))
         if self._servers is None:
-            self._guardrails.check_names(tools)
+            self._guardrails.check_names(self._toolbox.tools)
+        self._equip(self._toolbox)
+
+    def _equip(self, toolbox: Toolbox) -> None:
+        """Take tools, once it is clear that they fit into the context window.
+
+        Raises:
+            ConfigurationError: what is always sent leaves no room for anything else.
+        """
+        marked = self._guardrails.definitions(toolbox.definitions, toolbox.tools)
+        if marked is not toolbox.definitions:
+            toolbox = msgspec.structs.replace(toolbox, definitions=tuple(marked))
         window = self._strategy
-        if not isinstance(window, ContextWindow) or not (window.counts or window.summary_bound):
-            return
-        self._counter = self._counter or counter_of(window.counting, self.provider.model)
-        self._correction = self._correction or Correction()
-        check_room(window, self._counter, fixed_tokens(self._system, self._toolbox, self._output, self._counter))
+        if isinstance(window, ContextWindow) and (window.counts or window.summary_bound):
+            self._counter = self._counter or counter_of(window.counting, self.provider.model)
+            self._correction = self._correction or Correction()
+            check_room(window, self._counter, fixed_tokens(self._system, toolbox, self._output, self._counter))
+        self._toolbox = toolbox
 
     def __repr__(self) -> str:
         model = f"{self.provider.name}:{self.provider.model}"
@@ -270,9 +272,7 @@ class Agent(Generic[Deps, Output]):
         """
         messages = messages_of(content)
         check_options(options)
-        made = await self.made(
-            messages, await self._threads.open(thread, user_id), options, observed=False, strict=True
-        )
+        made = await self.made(messages, self._threads.open(thread, user_id), options, observed=False, strict=True)
         async for _ in made.events():  # never left early, so there is nothing to close
             pass
         return result_of(made).output
@@ -535,16 +535,16 @@ class Agent(Generic[Deps, Output]):
         """
         if isinstance(thread, Thread) and self._servers is None:  # there is nothing to wait for
             return self._assembled(prompt, thread, options, observed=observed, strict=strict)
-        stop, limits = options.get("stop"), options.get("limits", self.limits)
+        stop, limits = stop_of(options.get("stop")), options.get("limits", self.limits)
         opening = self._threads.open(thread, user_id) if isinstance(thread, str) else thread
-        signal = stop if isinstance(stop, StopSignal | asyncio.Event) else None
-        if signal is None and limits.deadline is None:
+        if stop is None and limits.deadline is None:
             ready = opening if isinstance(opening, Thread) else await opening
             await self._connect()
             return self._assembled(prompt, ready, options, observed=observed, strict=strict)
         began = monotonic()
         ready = Thread.for_one_run(new_id("thr"), user_id, thread if isinstance(thread, str) else "")
-        async with Guard(signal, limits.deadline) as guard:
+        context = RunContext(deps=None, user_id=user_id, chat_id=ready.name or ready.thread_id)
+        async with Guard(stop, limits.deadline, context) as guard:
             ready = opening if isinstance(opening, Thread) else await opening
             await self._connect()
         run = self._assembled(prompt, ready, options, observed=observed, strict=strict)
@@ -556,10 +556,10 @@ class Agent(Generic[Deps, Output]):
     async def _connect(self) -> None:
         if self._servers is not None:
             await self._servers.open()
-            if (renewed := self._servers.renewed(self._toolbox)) is not self._toolbox:
-                self._toolbox = renewed
-                self._equip()
+            with self._servers.renewed(self._toolbox) as renewed:
                 self._guardrails.check_names(renewed.tools)
+                if renewed is not self._toolbox:
+                    self._equip(renewed)
 
     def _assembled(
         self, prompt: tuple[Message, ...], thread: Thread, options: RunOptions, *, observed: bool, strict: bool
@@ -589,7 +589,7 @@ class Agent(Generic[Deps, Output]):
             guardrails=self._guardrails,
             prices=self._prices,
             budgets=self._budgets,
-            ledger=self._threads.ledger(thread) if self._budgets else None,
+            ledger=self.store if self._budgets else None,
             stop=stop_of(options.get("stop")),
             if_busy=options.get("if_busy", "queue"),
             sequential=self._sequential,

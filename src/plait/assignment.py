@@ -81,7 +81,7 @@ class Assignment(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
     def context_now(self) -> RunContext[Any]:
         """The context with the tokens that the run has used so far."""
         run = self.thread.tail.run
-        used = run.usage if run else None
+        used = run.usage if run is not None and run.run_id == self.context.run_id else None
         if used is None:
             return self.context
         if self._now is None or self._now.usage is not used or self._now.run_id != self.context.run_id:

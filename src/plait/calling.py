@@ -12,7 +12,7 @@ import msgspec
 from plait.assignment import Assignment
 from plait.entries import ToolEnd, ToolStart
 from plait.events import CUT
-from plait.executor import error_result, execute
+from plait.executor import Finished, error_result, execute
 from plait.expenses import Expenses
 from plait.hooks import FunctionCallEnd, FunctionCallStart, Veto
 from plait.messages import TextPart, ToolCall
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from plait.entries import Body
     from plait.errands import Errands
     from plait.events import Event
-    from plait.executor import Finished
     from plait.hooks import HookName
     from plait.messages import ToolResult
 
@@ -35,7 +34,8 @@ _MAY_HAVE_HAPPENED: Final = (
     "It was not repeated. Find out before you call it again."
 )
 _CUT: Final = "The answer reached the token limit in the middle of this call, so it was not carried out."
-_ENDINGS: Final[tuple[HookName, ...]] = ("on_function_call_error", "on_function_call_end")
+_FAILED: Final[HookName] = "on_function_call_error"
+_ENDINGS: Final[tuple[HookName, ...]] = (_FAILED, "on_function_call_end")
 
 
 class Calls(msgspec.Struct, eq=False, gc=False):
@@ -64,13 +64,13 @@ class Calls(msgspec.Struct, eq=False, gc=False):
         results = execute(ready, given.toolbox.tools, context, errands, sequential=given.sequential)
         try:
             async for finished in results:
-                if given.guardrails.checks_results:
-                    finished = [await self._checked(one) for one in finished]  # noqa: PLW2901  # what comes of them
+                told = []
                 for one in finished:
-                    self._add_result(one.call, one.result, one.seconds)
+                    told.append(await self._checked(one) if given.guardrails.checks_results else one)
+                    self._add_result(told[-1].call, told[-1].result, told[-1].seconds)
                 yield await thread.flush()
                 if given.hooks:
-                    await self._tell(finished)
+                    await self._tell(told)
         finally:
             await results.aclose()
 
@@ -85,13 +85,15 @@ class Calls(msgspec.Struct, eq=False, gc=False):
             elif (allowed := await self._allowed(call)) is not None:
                 ready.append(allowed)
         cut = self._cut_call()
+        begun: list[ToolCall] = []
         for call in calls:
             if call.id == cut:
                 self._add_result(call, error_result(call, _CUT))
             elif (allowed := await self._allowed(call) if asks else call) is not None:
-                self._add(ToolStart(call.id))
-                ready.append(allowed)
-        return ready
+                begun.append(allowed)
+        for call in begun:  # none before all are decided on: a stop meanwhile finds that nothing has happened
+            self._add(ToolStart(call.id))
+        return ready + begun
 
     async def _tell(self, finished: Sequence[Finished]) -> None:
         """Tell the hooks of calls whose results are in the log."""
@@ -123,7 +125,11 @@ class Calls(msgspec.Struct, eq=False, gc=False):
             decision = await guardrails.check_call(given.context_now, allowed, tool, said, self.expenses.ask)
             allowed = decision if isinstance(decision, ToolCall) else allowed
         if isinstance(decision, Veto):
-            self._add_result(call, error_result(call, f"This call was not allowed: {decision.reason}"))
+            result = error_result(call, f"This call was not allowed: {decision.reason}")
+            self._add_result(call, result)
+            if _FAILED in given.hooks:
+                told = FunctionCallEnd(context=given.context_now, call=call, result=result, seconds=0.0, refused=True)
+                await given.hooks.call(_FAILED, told)
             return None
         return allowed
 

@@ -72,7 +72,7 @@ class Composer(msgspec.Struct, eq=False, gc=False):
         chosen = self.chosen()
         if chosen.trimmed is not None:
             chosen = await self._trimmed(chosen, chosen.trimmed, turn)
-        request = self.request(chosen, turn)
+        composed = request = self.request(chosen, turn)
         if "on_before_request" in given.hooks:
             event = BeforeRequest(context=given.context_now, request=request, turn=turn)
             decision = await given.hooks.call("on_before_request", event)
@@ -80,7 +80,7 @@ class Composer(msgspec.Struct, eq=False, gc=False):
                 return Ending("guardrail", decision.reason)
             if isinstance(decision, Request):
                 request = decision
-        trimmed = chosen.trimmed if request.messages is chosen.messages else None
+        trimmed = chosen.trimmed if request is composed else None
         tokens = None if trimmed is None else self._corrected(trimmed)
         expenses = self.expenses
         inquiry: Inquiry | Exceeded | None = expenses.unasked(request, given.provider)

@@ -59,9 +59,8 @@ class Expenses(msgspec.Struct, eq=False):
         return cls(given, Purse(given.budgets, given.prices, given.ledger, **whose))
 
     def unasked(self, request: Request, provider: Provider) -> Inquiry | None:
-        """Give a request as it is to be sent where there is no budget to ask and no price to be loaded; else None."""
-        prices = self.given.prices
-        if self.purse is not None or not (prices is None or prices.loaded):
+        """Give a request as it is to be sent where there is no budget to ask; else None."""
+        if self.purse is not None:
             return None
         return Inquiry(request, Fold(provider.name, provider.model))
 

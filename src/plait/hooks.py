@@ -89,12 +89,16 @@ class FunctionCallStart(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FunctionCallEnd(msgspec.Struct, frozen=True, kw_only=True):
-    """For ``on_function_call_end`` and, where the result is an error, ``on_function_call_error``."""
+    """For ``on_function_call_end`` and, where the result is an error, ``on_function_call_error``.
+
+    ``refused`` marks a call that a hook or a check did not allow: it never began, and only the latter is told of it.
+    """
 
     context: RunContext[Any]
     call: ToolCall
     result: ToolResult
     seconds: float
+    refused: bool = False
 
 
 class ContextOverflow(msgspec.Struct, frozen=True, kw_only=True):

@@ -111,6 +111,11 @@ def _goes_on(last: MessageEntry) -> bool:
     return last.cut is not None or last.finish_reason in PAUSED
 
 
+def _is_withheld(last: MessageEntry) -> bool:
+    """Whether an answer stands in the log only to say that nobody may see it."""
+    return last.cut is not None and last.message.text == WITHHELD
+
+
 class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
     """One run: what it was given, and, when `events` is drained, its `result`."""
 
@@ -129,10 +134,10 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
         self._check_depth()
         guard = Guard(self.stop, self.limits.deadline, self.context, self.stopped)
         thread, errands = self.thread, Errands(watched=self.debug)
-        expenses: Expenses | None = None
+        expenses = Expenses.of(self) if self.prompt else None
         try:
             async with guard:
-                expenses = await self._begin(guard)
+                expenses = await self._begin(guard, expenses)
                 composer, calls = Composer(self, expenses), Calls(self, expenses)
                 while self.result is None:
                     match next_step(thread.tail, self.limits):
@@ -191,7 +196,7 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
             msg = f"agent {self.context.agent_name!r} would be one of more than {MAX_DEPTH} agents within agents"
             raise LimitExceeded(msg, limit=MAX_DEPTH)
 
-    async def _begin(self, guard: Guard) -> Expenses:
+    async def _begin(self, guard: Guard, expenses: Expenses | None) -> Expenses:
         """Wait for the run's turn on its thread, and put its beginning at the end of the log.
 
         There is none where the log stands in the middle of this run. A prompt that a check refuses never gets there;
@@ -203,8 +208,7 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
         self._held = True
         self.thread.observed = self.observed
         last = self.thread.tail.run
-        if self.prompt:
-            expenses = Expenses.of(self)
+        if expenses is not None:
             checked_prompt: tuple[Message, ...] | Veto = self.prompt
             if self.guardrails.checks_input:
                 checked_prompt = await self.guardrails.check_input(self.context, self.prompt, expenses.ask)
@@ -236,6 +240,8 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
         """Add the model's answer to the log, if it is one."""
         fold = inquiry.fold
         refused = inquiry.refused is not None
+        if self.prices is not None and not self.prices.loaded:
+            await self.prices.load()
         answer = expenses.priced(fold.answer() if refused else whole_answer(fold, self.provider.name))
         self._inquiry = None
         message, why = answer.message, answer.finish_reason
@@ -289,7 +295,8 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
         run = self.thread.tail.run
         if not self._held or run is None or run.run_id != self.context.run_id:  # it never began
             if stopped is not None or self.result is None:
-                self.result = self._result(stopped or "user_stop", began=False)
+                used = expenses.usage_before if expenses is not None else None
+                self.result = self._result(stopped or "user_stop", began=False, usage=used)
             self._log_end(self.result)
             await self._tell_end(self.result)
             return [RunFinished(self.result.stop_reason, self.result.usage, self.result.error)]
@@ -320,7 +327,7 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
         used = expenses.taken(inquiry)
         # A whole answer that is an error is none, such as one without words.
         message = None if inquiry.fold.finished and isinstance(error, Exception) else inquiry.partial()
-        if inquiry.unseen is not None and inquiry.received():
+        if message is None and inquiry.unseen is not None and inquiry.received():
             message = AssistantMessage(text=WITHHELD, provider=self.provider.name, model=self.provider.model)
         if message is not None:
             self._add(MessageEntry(message=message, usage=used, cut=why))
@@ -350,7 +357,8 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
         self.thread.add(self.context.run_id, body)
 
     def _turns(self) -> int:
-        return self.thread.tail.run.turns if self.thread.tail.run else 0
+        run = self.thread.tail.run
+        return run.turns if run is not None and run.run_id == self.context.run_id else 0
 
     def _result(
         self,
@@ -365,7 +373,7 @@ class Run(Assignment[Output], Generic[Output], kw_only=True, eq=False):
         history = tuple(tail.sendable())
         run = tail.run if began else None
         last = run.last if run else None
-        text = last.message.text if last and reason != "guardrail" else ""
+        text = last.message.text if last and not _is_withheld(last) else ""
         message = last.message if last else None
         return RunResult(
             output=text if self.output is None else output,  # type: ignore[arg-type]  # Output is str without a type

@@ -11,16 +11,11 @@ from typing import TYPE_CHECKING, Final
 from plait.ids import new_id
 from plait.store.base import check_name
 from plait.store.catalog import open_store
-from plait.store.memory import MemoryStore
 from plait.threads import Thread
 
 if TYPE_CHECKING:
     from plait.messages import Message
     from plait.store.base import Store
-    from plait.store.ledger import Ledger
-
-ACCOUNTS: Final = MemoryStore()
-"""Keeps what is spent on threads that are stored nowhere, until the process ends."""
 
 KEPT: Final = 256
 """Tails of recently used threads that an agent keeps, so that it reads only what is new."""
@@ -51,16 +46,6 @@ class OpenThreads:
         if self._store is None or isinstance(self._store, str):
             self._store = open_store(self._store)
         return self._store
-
-    def ledger(self, thread: Thread) -> Ledger:
-        """Say where what is spent on a thread is kept.
-
-        That is the thread's store where that is stored; else the one that was named for the agent; else this process,
-        where threads that have no name have their accounts.
-        """
-        if thread.store.shared:
-            return thread.store
-        return self.store if self._store is not None else ACCOUNTS
 
     def said(self, user_id: str) -> list[Message]:
         """Give the messages of the agent's own thread with a user."""

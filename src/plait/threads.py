@@ -142,7 +142,7 @@ class Thread:
         """Read what others wrote since; whatever a failed run of this process left unwritten is forgotten."""
         if self._staged or self._unsure:
             self._staged, self._events, self._unsure = None, None, False
-            self.tail = Tail()
+            self.tail, self.trimmer = Tail(), None
         for item in await self.store.read(self.thread_id, after=self.tail.n):
             self.tail.add(item)
 

@@ -89,9 +89,9 @@ class AsyncMCPClient(AsyncToolClient):
 
     def _renew(self) -> Toolbox:
         """Have the tools of the servers as they are approved now."""
-        with self._adding:
-            self._toolbox = self._servers.renewed(self._toolbox)
-            return self._toolbox
+        with self._adding, self._servers.renewed(self._toolbox) as renewed:
+            self._toolbox = renewed
+            return renewed
 
     @override
     async def __aexit__(self, *_exception: object) -> None:

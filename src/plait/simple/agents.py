@@ -21,6 +21,7 @@ from plait.simple.printing import DebugPrinter
 from plait.simple.response import MessageResponse, response_of
 from plait.simple.words import in_the_words_of_services, provider_of, window_of
 from plait.store.base import check_name
+from plait.store.memory import MemoryStore
 from plait.streams import TextPieces, result_of
 from plait.threads import Thread
 
@@ -208,7 +209,7 @@ class AsyncOpenAISimpleAgent:
                 prices=current_cost_per_million_tokens,
                 guardrails=guardrails,
                 judge_provider=judge_provider,
-                store=store,
+                store=MemoryStore() if store is None else store,
             )
 
     def __repr__(self) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
@@ -76,18 +77,18 @@ class MCPServers:
             raise errors.exceptions[0] from None
         self._opened = True
 
-    def renewed(self, toolbox: Toolbox) -> Toolbox:
+    @contextmanager
+    def renewed(self, toolbox: Toolbox) -> Iterator[Toolbox]:
         """Give a toolbox with the tools as they are approved now, in place of those that it got here before.
+
+        The toolbox counts as taken when the block was not left by an error.
 
         Raises:
             ConfigurationError: two tools have the same name.
         """
         tools = [tool for connection in self._connections.values() for tool in connection.tools.values()]
-        if tools == self._given:
-            return toolbox
-        made = self.without(toolbox).joined(tools)
+        yield toolbox if tools == self._given else self.without(toolbox).joined(tools)
         self._given = tools
-        return made
 
     def without(self, toolbox: Toolbox) -> Toolbox:
         """Give a toolbox without the tools that it got here."""
