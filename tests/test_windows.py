@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypedDict
@@ -19,6 +20,7 @@ from plait import (
     ContextNote,
     ContextWindow,
     EmptyAnswer,
+    Guardrails,
     ImagePart,
     LimitExceeded,
     MemoryStore,
@@ -341,7 +343,7 @@ async def test_a_summary_is_an_entry_that_names_what_it_hides() -> None:
     assert all(hidden(log, earlier) == covered[: len(hidden(log, earlier))] for earlier in notes)
     asked = library.summaries[-1]
     assert f'"earlier_summary":"{notes[-2].summary}"' in asked.messages[1].text
-    assert asked.settings.max_tokens == 87
+    assert asked.settings.max_tokens == 1_087  # with room to think
     assert (asked.tools, asked.output, asked.stream) == ((), None, False)
 
 
@@ -378,13 +380,15 @@ async def test_a_summary_that_cannot_be_made_leaves_a_line_in_the_program_s_log(
         "earlier messages could not be summarised and are left out"
     }
     assert len({request.messages[1].text for request in library.summaries}) == len(library.summaries), "nothing new"
-    assert not [entry for entry in await agent.log("books") if isinstance(entry.body, ContextNote)]
+    notes = [entry.body for entry in await agent.log("books") if isinstance(entry.body, ContextNote)]
+    assert [note.summary for note in notes if note.summary] == []
     assert not [one for request in library.requests for one in request.messages if SUMMARY in one.metadata]
     assert all(counted(request) <= 700 and pairs_are_kept(request.messages) for request in library.requests)
     library.summary = None
     for number in range(12, 18):
         await agent.chat(question(number), thread="books")
-    note = next(entry.body for entry in await agent.log("books") if isinstance(entry.body, ContextNote))
+    log = await agent.log("books")
+    note = next(entry.body for entry in log if isinstance(entry.body, ContextNote) and entry.body.summary)
     assert hidden(await agent.log("books"), note)[0].text == question(0), "the next one takes all of it in"
 
 
@@ -752,3 +756,72 @@ def test_entries_of_a_trimmed_thread_are_messages() -> None:
         agent.run_sync(question(number), thread="books")
     log = agent.log_sync("books")
     assert sum(isinstance(entry.body, MessageEntry) for entry in log) == 4 + len(library.requests)
+
+
+async def test_a_message_that_is_said_again_and_again_is_hidden_where_it_was_said() -> None:
+    store = MemoryStore()
+    go_on = UserMessage(text="continue please, with all that belongs to it " * 4)
+    library = Library()
+    agent = library.agent("summary_dropping", {"max_tokens": 900}, store=store)
+    for _ in range(30):
+        await agent.chat(go_on, thread="books")
+    log = await agent.log("books")
+    notes = [entry.body for entry in log if isinstance(entry.body, ContextNote)]
+    assert len(notes) > 1
+    assert all(note.first == notes[0].first < note.last for note in notes)
+    assert [note.last for note in notes] == sorted({note.last for note in notes})
+    before = library.requests[-1].messages
+    again = library.agent("summary_dropping", {"max_tokens": 900}, store=store)
+    await again.chat("and now?", thread="books")
+    kept = [message.text for message in library.requests[-1].messages if message.role == "assistant"]
+    assert (
+        kept[: len(kept) - 1] == [message.text for message in before if message.role == "assistant"][-len(kept) + 1 :]
+    )
+
+
+async def test_a_summary_of_more_than_one_request_holds_is_made_in_rounds() -> None:
+    told: list[str] = []
+
+    def answer(request: Request) -> str:
+        if request.messages[0].text.startswith("Below is a part"):
+            told.append(request.messages[1].text)
+            return f"summary {len(told)}"
+        return "fine"
+
+    history: list[Any] = []
+    for number in range(60):
+        history += [UserMessage(text=f"fact {number}: " + "some words " * 120), AssistantMessage(text="fine")]
+    agent = Agent(
+        provider=OfflineProvider(function=answer), memory_strategy=ContextWindow(max_tokens=5_000, dropping="summary")
+    )
+    await agent.run([*history, UserMessage(text="and now?")])
+    facts = [int(number) for text in told for number in re.findall(r"fact (\d+):", text)]
+    assert facts == list(range(len(facts)))
+    assert len(told) > 1
+    assert all(f'"earlier_summary":"summary {n}"' in text for n, text in enumerate(told[1:], 1))
+
+
+async def test_a_provider_s_own_error_in_a_summary_ends_no_run() -> None:
+    def answer(request: Request) -> str:
+        if request.messages[0].text.startswith("Below is a part"):
+            raise RuntimeError("boom")
+        return "fine " * 60
+
+    agent = Agent(
+        provider=OfflineProvider(function=answer), memory_strategy=ContextWindow(max_tokens=900, dropping="summary")
+    )
+    for number in range(12):
+        assert (await agent.run(f"{number} " + "word " * 60)).stop_reason == "response"
+        assert await agent.chat(f"{number} " + "word " * 60) == "fine " * 60
+
+
+async def test_a_summary_is_marked_where_texts_of_others_are() -> None:
+    library = Library()
+    agent = library.agent(
+        "summary_dropping", {"max_tokens": 1_200}, store=MemoryStore(), guardrails=Guardrails(mark_untrusted=True)
+    )
+    for number in range(16):
+        await agent.chat(question(number), thread="books")
+    sent = [one.text for request in library.requests for one in request.messages if SUMMARY in one.metadata]
+    assert sent
+    assert all('<untrusted source="summary"' in text for text in sent)

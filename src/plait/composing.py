@@ -12,26 +12,23 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from plait.assignment import Assignment
-from plait.context.summaries import summary_request_messages
 from plait.context.trimmed import Trimmed
 from plait.context.trimming import Trimmer
 from plait.context.window import ContextWindow
 from plait.counting import SIMPLE, message_tokens, output_tokens, tools_tokens
-from plait.entries import ContextNote
-from plait.errors import PlaitError
 from plait.events import StopReason
-from plait.expenses import SUMMARY, Expenses
+from plait.expenses import Expenses
 from plait.hooks import BeforeRequest, ContextOverflow, MessagesDropped, PrefixChanged, Veto
 from plait.limits import Exceeded
 from plait.messages import Message
 from plait.prefixes import first_change
 from plait.providers.base import Request, Settings
 from plait.providers.encoding import encoded
+from plait.summarising import as_sent, end_of, summarise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from plait.context.trimmed import Unsummarised
     from plait.counting import Counter
     from plait.inquiry import Inquiry
     from plait.messages import SystemMessage
@@ -144,7 +141,7 @@ class Composer(msgspec.Struct, eq=False, gc=False):
         if isinstance(strategy, ContextWindow):
             if given.thread.trimmer is None and strategy.leaves_alone(len(messages)):
                 return Chosen([*system, *messages], len(system) + first_of_run)
-            trimmer = self._trimmer(strategy, messages)
+            trimmer = self._trimmer(strategy)
             asked = first_of_run if last is None else _behind_answer(whole)
             trimmed = trimmer.trim(messages, first_of_run, self._factor(), asked)
             return self._from_trimmer(trimmed)
@@ -156,23 +153,17 @@ class Composer(msgspec.Struct, eq=False, gc=False):
         system = [self.given.system] if self.given.system is not None else []
         return Chosen([*system, *trimmed.messages], len(system) + trimmed.earlier, trimmed)
 
-    def _trimmer(self, window: ContextWindow, messages: Sequence[Message]) -> Trimmer:
+    def _trimmer(self, window: ContextWindow) -> Trimmer:
         """Give the thread's trimmer, which has taken in what was said before."""
         given, thread = self.given, self.given.thread
         if thread.trimmer is None:
             note = thread.tail.summary
-            summary = None if note is None else (self._end_of(note, messages), note.summary)
+            summary = None if note is None else (end_of(note, thread.tail), as_sent(given, note.summary))
             thread.trimmer = Trimmer(window, given.counter, summary=summary)
         if window.counts or window.summary_bound:
             counter = given.counter or SIMPLE
             thread.trimmer.fixed_tokens = fixed_tokens(given.system, given.toolbox, given.output, counter)
         return thread.trimmer
-
-    def _end_of(self, note: ContextNote, messages: Sequence[Message]) -> int:
-        """Give the index behind the last message that a summary hides."""
-        tail = self.given.thread.tail
-        last = {id(m) for m, n in zip(tail.messages, tail.numbers, strict=True) if n <= note.last}
-        return max((at for at, message in enumerate(messages, 1) if id(message) in last), default=0)
 
     def _factor(self) -> float:
         correction = self.given.correction
@@ -199,39 +190,13 @@ class Composer(msgspec.Struct, eq=False, gc=False):
             await given.hooks.call("on_message_dropped", left_out)
         if trimmed.summarize is None or not isinstance(given.strategy, ContextWindow):
             return chosen
-        trimmer = self._trimmer(given.strategy, ())
-        text = await self._summary(trimmed.summarize, given.strategy)
+        trimmer = self._trimmer(given.strategy)
+        text = await summarise(given, self.expenses, trimmed.summarize, given.strategy)
         if text is None:
             trimmer.unsummarised()
             return chosen
         after = trimmer.summarised(trimmed.summarize.upto, text)
         return self._from_trimmer(after)
-
-    async def _summary(self, wanted: Unsummarised, window: ContextWindow) -> str | None:
-        """Have messages summarised, and note it in the log; None when that failed: then they are only left out."""
-        given, thread = self.given, self.given.thread
-        limit = min(_SUMMARY_INPUT, window.max_tokens or _SUMMARY_INPUT)
-        counter = given.counter or SIMPLE
-        asked = summary_request_messages(
-            wanted.earlier, wanted.messages, limit, counter=counter, most=window.summary_bound
-        )
-        request = Request(messages=asked, settings=Settings(max_tokens=window.summary_bound), stream=False)
-        try:
-            answer = await self.expenses.ask(request, given.provider, SUMMARY)
-        except PlaitError as error:
-            logger.warning("earlier messages could not be summarised and are left out: %s", type(error).__name__)
-            return None
-        text = answer.message.text.strip()
-        if not text:
-            logger.warning("earlier messages could not be summarised and are left out: the summary is empty")
-            return None
-        numbers = {id(m): n for m, n in zip(thread.tail.messages, thread.tail.numbers, strict=True)}
-        hidden = [numbers[id(m)] for m in thread.tail.sendable()[wanted.since : wanted.upto] if id(m) in numbers]
-        before = thread.tail.summary if wanted.earlier is not None else None
-        first = min(hidden[0], before.first) if before is not None else hidden[0]
-        note = ContextNote(by=SUMMARY, summary=text, first=first, last=hidden[-1], usage=answer.usage)
-        thread.add(given.context.run_id, note)
-        return text
 
     async def _compare(self, request: Request, trimmed: Trimmed | None, turn: int) -> None:
         """Tell the hooks where a request parts from the thread's last one."""

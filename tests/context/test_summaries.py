@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 
-from plait.context.summaries import SUMMARY, summary_message, summary_request_messages
+from plait.context.summaries import SUMMARY, summary_message, summary_request
 from plait.counting import SIMPLE, message_tokens
 from plait.messages import (
     AssistantMessage,
@@ -35,7 +35,8 @@ def test_a_conversation_is_quoted() -> None:
         AssistantMessage(parts=[TextPart(text="wait"), ToolCall(id="1", name="f", arguments='{"a": 1}')]),
         ToolMessage(parts=[ToolResult(call_id="1", name="f", text="found")]),
     ]
-    made = summary_request_messages("before", messages, 5000, counter=SIMPLE, most=300)
+    made, taken = summary_request("before", messages, 5000, counter=SIMPLE, most=300)
+    assert taken == 3
     assert [message.role for message in made] == ["system", "user"]
     assert "at most 200 words" in made[0].text
     assert quoted(made) == [
@@ -46,11 +47,15 @@ def test_a_conversation_is_quoted() -> None:
     ]
 
 
-def test_a_request_is_within_its_bound() -> None:
-    messages: list[Message] = [UserMessage(text=f"{number} " + "x" * 4000) for number in range(50)]
-    made = summary_request_messages(None, messages, 2000, counter=SIMPLE)
-    assert sum(message_tokens(message, SIMPLE) for message in made) <= 2000
-    first, *others = quoted(made)
-    assert first == {"left_out": f"{50 - len(others)} messages before these"}
-    assert str(others[-1]["text"]).startswith("49 ")
-    assert len(others) > 3
+def test_a_request_is_within_its_bound_and_the_next_one_goes_on() -> None:
+    rest: list[Message] = [UserMessage(text=f"{number} " + "x" * 4000) for number in range(50)]
+    told: list[str] = []
+    while rest:
+        made, taken = summary_request("so far" if told else None, rest, 2000, counter=SIMPLE)
+        assert sum(message_tokens(message, SIMPLE) for message in made) <= 2000
+        lines = quoted(made)
+        assert lines.pop(0) == {"earlier_summary": "so far"} if told else taken > 3
+        assert len(lines) == taken
+        told += [str(line["text"]).partition(" ")[0] for line in lines]
+        rest = rest[taken:]
+    assert told == [str(number) for number in range(50)]

@@ -42,35 +42,34 @@ def summary_message(text: str) -> Message:
     return UserMessage(text=f"{_HEAD}\n{text}", metadata={SUMMARY: True})
 
 
-def summary_request_messages(
+def summary_request(
     earlier: str | None, messages: Sequence[Message], limit: int, *, counter: Counter, most: int = 1000
-) -> list[Message]:
-    """Make what a model is asked for a summary.
+) -> tuple[list[Message], int]:
+    """Make what a model is asked for a summary, of as many messages as fit into one request.
 
     Args:
         earlier: the summary so far, into which the messages are to be worked; None when there is none.
-        messages: what is to be summarised, in order.
-        limit: the most tokens of the request. Long messages are cut for it; where that is not enough, the oldest are
-            left out, and the request says how many.
+        messages: what is to be summarised, in order; one at least.
+        limit: the most tokens of the request. Long messages are cut for it.
         counter: counts them.
         most: how many tokens the summary may have.
 
     Returns:
-        System text with the task, and one user message with the conversation, quoted: a JSON object on each line.
+        System text with the task, and one user message with the conversation, quoted: a JSON object on each line; and
+        how many of the messages, from the first, are in it.
     """
     task = SystemMessage(text=_TASK.format(words=max(1, most * 2 // 3)))
     lines = [] if earlier is None else [to_json({"earlier_summary": shortened(earlier, most, counter)}).decode()]
     room = limit - message_tokens(task, counter) - sum(map(counter.count, lines)) - _PIECES * _PIECES
-    told: list[str] = []
-    for message in reversed(messages):
+    taken = 0
+    for message in messages:
         line = _line(message, limit // _PIECES, counter)
-        tokens = counter.count(line) + 1
-        if tokens > room:
-            lines.append(to_json({"left_out": f"{len(messages) - len(told)} messages before these"}).decode())
+        room -= counter.count(line) + 1
+        if room < 0 and taken:
             break
-        room -= tokens
-        told.append(line)
-    return [task, UserMessage(text="\n".join([*lines, *reversed(told)]))]
+        lines.append(line)
+        taken += 1
+    return [task, UserMessage(text="\n".join(lines))], taken
 
 
 def _line(message: Message, most: int, counter: Counter) -> str:
