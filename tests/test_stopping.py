@@ -431,7 +431,7 @@ async def test_a_function_that_cannot_say_is_asked_again_and_told_of_once(caplog
     with caplog.at_level("WARNING", "plait.run"):
         result = await agent.run("go", stop=StopPoll(broken, every=0.01))
     assert result.stop_reason == "user_stop"
-    assert caplog.messages == ["the function that says whether to stop failed: OSError"]
+    assert caplog.messages == ["the function broken, which says whether to stop, failed: OSError"]
 
 
 async def test_a_function_that_hangs_stops_nothing_and_ends_with_the_run() -> None:
@@ -501,6 +501,7 @@ any_poll: Any = StopPoll  # for what type checkers refuse, too
 @pytest.mark.parametrize(
     ("made", "sentence"),
     [
+        (lambda: any_poll(StopSignal), "takes a function that says whether to stop, not the class StopSignal"),
         (lambda: any_poll(3), "takes a function that says whether to stop, not int"),
         (lambda: any_poll(print, every=0), r"StopPoll\(every=...\) takes seconds above 0, not 0"),
         (lambda: any_poll(print, every="3"), r"StopPoll\(every=...\) takes seconds above 0, not str"),

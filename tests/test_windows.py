@@ -804,7 +804,8 @@ async def test_a_summary_of_more_than_one_request_holds_is_made_in_rounds() -> N
 async def test_a_provider_s_own_error_in_a_summary_ends_no_run() -> None:
     def answer(request: Request) -> str:
         if request.messages[0].text.startswith("Below is a part"):
-            raise RuntimeError("boom")
+            msg = "boom"
+            raise RuntimeError(msg)
         return "fine " * 60
 
     agent = Agent(

@@ -200,6 +200,11 @@ def _of_parts(given: Sequence[Any]) -> UserMessage:
     return UserMessage(parts=[TextPart(text=item) if isinstance(item, str) else item for item in given])
 
 
+def is_stop(value: object) -> bool:
+    """Whether something can end a run: a signal, an event, or a function that says whether to stop."""
+    return isinstance(value, StopSignal | StopPoll | asyncio.Event) or callable(value)
+
+
 def stop_of(
     stop: StopSignal | StopPoll | asyncio.Event | StopFunction | None,
 ) -> StopSignal | StopPoll | asyncio.Event | None:
@@ -237,7 +242,7 @@ _OPTIONS: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
     "deps": (lambda _: True, "anything"),
     "secrets": (_is_secrets, "a mapping of names to Secret values"),
     "stop": (
-        lambda value: isinstance(value, StopSignal | StopPoll | asyncio.Event) or callable(value),
+        is_stop,
         "a StopSignal, an asyncio.Event, or a function that says whether to stop",
     ),
     "limits": (lambda value: isinstance(value, RunLimits), "a RunLimits"),

@@ -175,7 +175,8 @@ class StopPoll:
     """Ends a run when a function says so: give it, or the bare function, with ``stop=``.
 
     The function is asked when the run begins and then every few seconds, also while the run waits to ask again, and in
-    the middle of an answer or of a tool. One that fails is asked again; the first failure is logged.
+    the middle of an answer or of a tool. One that fails is asked again; its first failure is logged, as a warning of
+    ``plait.run``, with its traceback at DEBUG.
 
     Attributes:
         function: gives whether to stop. Sync (it is then called in a thread, so it may ask a database) or async;
@@ -191,8 +192,10 @@ class StopPoll:
     every: float = 3.0
 
     def __post_init__(self) -> None:
-        if not callable(self.function):
-            msg = f"StopPoll takes a function that says whether to stop, not {type(self.function).__name__}"
+        if not callable(self.function) or isinstance(self.function, type):
+            given = self.function
+            what = f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__
+            msg = f"StopPoll takes a function that says whether to stop, not {what}"
             raise ConfigurationError(msg)
         if type(self.every) not in (int, float) or not 0 < self.every < inf:
             msg = f"StopPoll(every=...) takes seconds above 0, not {_shown(self.every)}"
@@ -213,7 +216,8 @@ class StopPoll:
             declared = inspect.signature(self.function).parameters
         except (TypeError, ValueError):
             return ()
-        return tuple(name for name in ("user_id", "chat_id") if name in declared)
+        takes_all = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in declared.values())
+        return tuple(name for name in ("user_id", "chat_id") if takes_all or name in declared)
 
 
 class RunResult(msgspec.Struct, Generic[Output], frozen=True, kw_only=True, dict=True, weakref=True):

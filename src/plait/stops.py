@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from plait.driving import CancelledItself, TimeUp, drive
 from plait.errors import ConfigurationError
 from plait.run import RunContext, StopPoll, StopSignal
-from plait.signatures import plain_function
+from plait.signatures import function_name, plain_function
 from plait.workers import ASKERS
 
 if TYPE_CHECKING:
@@ -177,10 +177,12 @@ async def _asked(poll: StopPoll, context: RunContext[Any]) -> None:
                 answer = await drive(_awaited(answer), max(poll.every, _LEAST_TIME))
             if answer:
                 return
-        except (Exception, CancelledItself, TimeUp) as error:  # noqa: BLE001  # foreign code, asked again
+        except (Exception, CancelledItself, TimeUp) as error:  # foreign code, asked again
             if not failed:
                 failed = True
-                logger.warning("the function that says whether to stop failed: %s", type(error).__name__)
+                name = function_name(poll.function)
+                logger.warning("the function %s, which says whether to stop, failed: %s", name, type(error).__name__)
+                logger.debug("the first failure of %s", name, exc_info=error)
         await asyncio.sleep(poll.every)
 
 

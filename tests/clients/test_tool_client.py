@@ -21,6 +21,7 @@ from plait import (
     RunContext,
     RunLimits,
     Secret,
+    StopPoll,
     StopSignal,
     Tool,
     ToolCall,
@@ -361,3 +362,11 @@ async def test_a_long_history_counts_no_turns() -> None:
     with FaultServer(ASKED, "Done.") as server:
         completion = await client_of(server).chat([*history, *WEATHER])
     assert (completion.stop_reason, completion.choices[0].message.content) == ("response", "Done.")
+
+
+@pytest.mark.parametrize("stop", [lambda: True, StopPoll(lambda: True, 0.01)])
+async def test_a_function_that_says_stop_ends_a_call(stop: StopPoll) -> None:
+    provider = OfflineProvider(["one two three four five six seven eight"], delay=0.05)
+    client = AsyncToolClient(AsyncOpenRouterClient(provider=provider))
+    completion = await client.chat([{"role": "user", "content": "Count."}], stop=stop)
+    assert completion.stop_reason == "user_stop"

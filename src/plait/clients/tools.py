@@ -6,7 +6,6 @@ caller keeps the messages.
 
 from __future__ import annotations
 
-import asyncio
 from copy import deepcopy
 from threading import Lock
 from types import MappingProxyType
@@ -18,17 +17,18 @@ from plait.clients.conversation import read_messages
 from plait.clients.speaking import Running
 from plait.clients.streams import AsyncChatStream
 from plait.errors import ConfigurationError
-from plait.options import check_options
-from plait.run import DEFAULT_LIMITS, DEFAULT_USER, RunLimits, StopSignal
+from plait.options import check_options, is_stop
+from plait.run import DEFAULT_LIMITS, DEFAULT_USER, RunLimits, StopPoll, StopSignal
 from plait.store.base import check_name
 from plait.tools import NO_TOOLS, Tool, Toolbox, as_tool, renamed
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Mapping, Sequence
 
     from plait.clients.completions import ChatCompletion
     from plait.interrupts import Secret
-    from plait.options import RunOptions
+    from plait.options import RunOptions, StopFunction
     from plait.schema import OutputSchema
     from plait.tools import ToolDefinition
 
@@ -43,14 +43,15 @@ class ToolChatOptions(ChatOptions, total=False):
         deps: whatever the tools need; they find it as ``context.deps``.
         secrets: values for the tools' `Secret` parameters, by parameter name.
         limits: in place of the client's own.
-        stop: a `StopSignal` ends the run when it is set; a text, or several, are where the model ends its answer.
+        stop: a `StopSignal`, or a function that says whether to stop (`StopPoll`), ends the run; a text, or several,
+            are where the model ends its answer.
     """
 
     user_id: str | None
     deps: Any
     secrets: Mapping[str, Secret] | None
     limits: RunLimits | None
-    stop: str | Sequence[str] | StopSignal | asyncio.Event | None  # type: ignore[misc]  # wider than without tools
+    stop: str | Sequence[str] | StopSignal | StopPoll | asyncio.Event | StopFunction | None  # type: ignore[misc]  # wider than without tools
 
 
 class AsyncToolClient:
@@ -241,7 +242,7 @@ def _parted(options: ToolChatOptions) -> tuple[RunOptions, dict[str, Any]]:
     """
     given = {name: value for name, value in options.items() if value is not None}
     of_run: dict[str, Any] = {name: value for name, value in given.items() if name in _OF_RUN}
-    if isinstance(given.get("stop"), StopSignal | asyncio.Event):
+    if is_stop(given.get("stop")):
         of_run["stop"] = given["stop"]
     check_options(cast("RunOptions", of_run))
     if "user_id" in given:
