@@ -131,8 +131,8 @@ async def test_a_stop_at_every_await_point_ends_the_run_once(how: str) -> None:
 
 
 async def _result_and_cancelling(agent: Agent[Any, Any], stop: StopSignal) -> tuple[str, int]:
-    thread = await agent._threads.open("t", "default")  # noqa: SLF001
-    run = await agent.made((UserMessage(text="add"),), thread, {"stop": stop})  # as `chat` drains it
+    thread = await agent.outfit.threads.open("t", "default")
+    run = await agent.outfit.made((UserMessage(text="add"),), thread, {"stop": stop})  # as `chat` drains it
     async for _ in run.events():
         pass
     task = asyncio.current_task()

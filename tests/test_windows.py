@@ -625,8 +625,8 @@ async def test_tools_that_come_and_go_change_the_room_for_messages() -> None:
     none = Toolbox.of({})
     sizes = []
     for number in range(24):
-        thread = await agent.opened("books", "ann")
-        run = await agent.made((UserMessage(text=question(1)),), thread, {})
+        thread = await agent.outfit.opened("books", "ann")
+        run = await agent.outfit.made((UserMessage(text=question(1)),), thread, {})
         run.toolbox = many if 8 <= number < 16 else none
         async for _ in run.events():
             pass

@@ -7,24 +7,17 @@ events and a `RunResult`. Knows the layers below; nothing below knows it.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from math import inf
-from time import monotonic
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, Unpack, cast
 
-import msgspec
 from typing_extensions import TypeVar
 
 from plait.builtin import READY_MADE
-from plait.composing import fixed_tokens
-from plait.context.window import ContextWindow, check_room, strategy_of
-from plait.counting import Correction, counter_of
+from plait.context.window import strategy_of
 from plait.errors import ConfigurationError, NothingToResume, ToolError, excerpt
 from plait.hooks import Hooks
 from plait.ids import new_id
 from plait.limits import budgets_of
-from plait.loop import Run
 from plait.messages import SystemMessage
 from plait.open_threads import OpenThreads
 from plait.options import (
@@ -34,26 +27,23 @@ from plait.options import (
     list_of_tools,
     messages_of,
     settings_of,
-    stop_of,
     store_of,
 )
-from plait.plain import EMPTY
+from plait.outfit import Outfit
 from plait.portal import PORTAL
 from plait.prices import Prices
 from plait.providers.base import DEFAULT_SETTINGS
 from plait.providers.catalog import get_provider
-from plait.run import DEFAULT_LIMITS, DEFAULT_USER, RunContext, RunLimits
+from plait.run import DEFAULT_LIMITS, DEFAULT_USER, RunLimits
 from plait.schema import output_schema
-from plait.stops import Guard
 from plait.streams import AgentRun, OutputStream, TextStream, result_of
 from plait.threads import Thread
 from plait.tools import Toolbox, as_tool, find_tools
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from plait.context.window import MemoryStrategy
-    from plait.counting import Counter
     from plait.definition import AgentDefinition
     from plait.entries import Entry
     from plait.explaining import Explanation
@@ -61,6 +51,7 @@ if TYPE_CHECKING:
     from plait.guardrails.judge import InjectionJudge
     from plait.hooks import Hook
     from plait.limits import Budget
+    from plait.loop import Run
     from plait.mcp.client.several import MCPServerForm, MCPServers
     from plait.messages import Message
     from plait.options import Prompt, RunOptions
@@ -117,32 +108,15 @@ class Agent(Generic[Deps, Output]):
         debug: while a run is under way, a watchdog logs a warning (to ``plait.tools``) when a tool has blocked the
             event loop for 0.25 s, with its name and the line of code.
 
+    Attributes:
+        definition: who it is.
+        outfit: what its runs share, for the other faces of the engine.
+
     Raises:
         ConfigurationError: an argument is of the wrong type, or names something unknown; the sentence says which.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_budgets",
-        "_correction",
-        "_counter",
-        "_debug",
-        "_guardrails",
-        "_hooks",
-        "_output",
-        "_prices",
-        "_sequential",
-        "_servers",
-        "_settings",
-        "_strategy",
-        "_system",
-        "_threads",
-        "_toolbox",
-        "definition",
-        "limits",
-        "name",
-        "provider",
-    )
+    __slots__ = ("__weakref__", "definition", "outfit")
 
     def __init__(  # noqa: PLR0917  # the order that is documented
         self,
@@ -177,58 +151,59 @@ class Agent(Generic[Deps, Output]):
         debug: bool = False,
     ) -> None:
         self.definition = definition_of(definition, role, goal, constraints, personality)
-        self.name = name or self.definition.name or "Assistant"
-        self.provider = get_provider(provider, model=model, api_key=api_key, base_url=base_url)
-        self._toolbox = Toolbox.of(find_tools(list_of_tools(tools), READY_MADE))
-        self.limits = RunLimits(max_turns=max_turns, max_tool_calls=max_tool_calls)
-        self._output = None if output is None or output is str else output_schema(output)
-        self._servers = None if not mcp_servers else _mcp_servers(mcp_servers)
-        self._strategy = strategy_of(memory_strategy, memory_params)
-        self._settings = settings_of(settings or DEFAULT_SETTINGS, temperature, max_tokens)
-        self._hooks = Hooks(hooks)
-        self._sequential = sequential_tools
-        self._debug = debug
-        self._budgets = budgets_of(budget)
-        self._prices = Prices(prices)
-        self._guardrails = guardrails_of(guardrails, judge_provider)
+        checks = guardrails_of(guardrails, judge_provider)
         prompt = self.definition.compile()
-        self._system = self._guardrails.system(SystemMessage(text=prompt) if prompt else None)
-        self._threads = OpenThreads(store_of(store))
-        self._counter: Counter | None = None
-        self._correction: Correction | None = None
-        if self._servers is None:
-            self._guardrails.check_names(self._toolbox.tools)
-        self._equip(self._toolbox)
-
-    def _equip(self, toolbox: Toolbox) -> None:
-        """Take tools, once it is clear that they fit into the context window.
-
-        Raises:
-            ConfigurationError: what is always sent leaves no room for anything else.
-        """
-        marked = self._guardrails.definitions(toolbox.definitions, toolbox.tools)
-        if marked is not toolbox.definitions:
-            toolbox = msgspec.structs.replace(toolbox, definitions=tuple(marked))
-        window = self._strategy
-        if isinstance(window, ContextWindow) and (window.counts or window.summary_bound):
-            self._counter = self._counter or counter_of(window.counting, self.provider.model)
-            self._correction = self._correction or Correction()
-            check_room(window, self._counter, fixed_tokens(self._system, toolbox, self._output, self._counter))
-        self._toolbox = toolbox
+        self.outfit: Outfit[Output] = Outfit(
+            name=name or self.definition.name or "Assistant",
+            provider=get_provider(provider, model=model, api_key=api_key, base_url=base_url),
+            system=checks.system(SystemMessage(text=prompt) if prompt else None),
+            toolbox=Toolbox.of(find_tools(list_of_tools(tools), READY_MADE)),
+            strategy=strategy_of(memory_strategy, memory_params),
+            output=None if output is None or output is str else output_schema(output),
+            settings=settings_of(settings or DEFAULT_SETTINGS, temperature, max_tokens),
+            limits=RunLimits(max_turns=max_turns, max_tool_calls=max_tool_calls),
+            hooks=Hooks(hooks),
+            guardrails=checks,
+            prices=Prices(prices),
+            budgets=budgets_of(budget),
+            servers=None if not mcp_servers else _mcp_servers(mcp_servers),
+            threads=OpenThreads(store_of(store)),
+            sequential=sequential_tools,
+            debug=debug,
+        )
 
     def __repr__(self) -> str:
         model = f"{self.provider.name}:{self.provider.model}"
         return f"Agent(name={self.name!r}, model={model!r}, tools={list(self.tools)})"
 
     @property
+    def name(self) -> str:
+        """What it is called in logs, events and results."""
+        return self.outfit.name
+
+    @property
+    def provider(self) -> Provider:
+        """Who is asked; another may be put in its place between runs."""
+        return self.outfit.provider
+
+    @provider.setter
+    def provider(self, provider: Provider) -> None:
+        self.outfit.provider = provider
+
+    @property
+    def limits(self) -> RunLimits:
+        """The limits of its runs."""
+        return self.outfit.limits
+
+    @property
     def tools(self) -> dict[str, Tool]:
         """The agent's tools by name; those of MCP servers are among them once these are connected."""
-        return self._toolbox.tools
+        return self.outfit.toolbox.tools
 
     @property
     def system_prompt(self) -> str:
         """The text that is sent before every conversation."""
-        return self._system.text if self._system else ""
+        return self.outfit.system.text if self.outfit.system else ""
 
     @property
     def store(self) -> Store:
@@ -238,16 +213,16 @@ class Agent(Generic[Deps, Output]):
             ConfigurationError: the URL names no store.
             StoreUnavailable: the file is no database of plait's, or cannot be opened.
         """
-        return self._threads.store
+        return self.outfit.threads.store
 
     @property
     def history(self) -> list[Message]:
         """The messages of the agent's own thread with the default user: what `chat` without ``thread`` continues."""
-        return self._threads.said(DEFAULT_USER)
+        return self.outfit.threads.said(DEFAULT_USER)
 
     def new_thread(self, user_id: str = DEFAULT_USER) -> None:
         """Begin anew: the next `chat` without ``thread`` knows nothing of the earlier ones. A run under way goes on."""
-        self._threads.forget(user_id)
+        self.outfit.threads.forget(user_id)
 
     async def chat(
         self, content: Prompt, user_id: str = DEFAULT_USER, *, thread: str | None = None, **options: Unpack[RunOptions]
@@ -272,7 +247,9 @@ class Agent(Generic[Deps, Output]):
         """
         messages = messages_of(content)
         check_options(options)
-        made = await self.made(messages, self._threads.open(thread, user_id), options, observed=False, strict=True)
+        made = await self.outfit.made(
+            messages, self.outfit.threads.open(thread, user_id), options, observed=False, strict=True
+        )
         async for _ in made.events():  # never left early, so there is nothing to close
             pass
         return result_of(made).output
@@ -292,7 +269,7 @@ class Agent(Generic[Deps, Output]):
         check_options(options)
 
         async def made() -> Run[Output]:
-            return await self.made(messages, self._threads.open(thread, user_id), options, strict=True)
+            return await self.outfit.made(messages, self.outfit.threads.open(thread, user_id), options, strict=True)
 
         return TextStream(made, f"stream of {self.name}")
 
@@ -312,18 +289,18 @@ class Agent(Generic[Deps, Output]):
         Raises:
             ConfigurationError: the agent has no output type.
         """
-        if self._output is None:
+        if self.outfit.output is None:
             msg = f"agent {self.name!r} has no output type, so what it gives is text: use stream, or Agent(output=...)"
             raise ConfigurationError(msg)
         messages = messages_of(content)
         check_options(options)
 
         async def made() -> Run[Output]:
-            return await self.made(messages, self._threads.open(thread, user_id), options, strict=True)
+            return await self.outfit.made(messages, self.outfit.threads.open(thread, user_id), options, strict=True)
 
         from plait.partials import Partials  # few agents need it, and its patterns take time to compile
 
-        return OutputStream(made, Partials(self._output), f"output of {self.name}")
+        return OutputStream(made, Partials(self.outfit.output), f"output of {self.name}")
 
     def run(
         self,
@@ -350,8 +327,8 @@ class Agent(Generic[Deps, Output]):
 
         async def made() -> Run[Output]:
             if thread is None:
-                return await self.made(messages, Thread.for_one_run(new_id("thr"), user_id), options)
-            return await self.made(messages, self._threads.open(thread, user_id), options)
+                return await self.outfit.made(messages, Thread.for_one_run(new_id("thr"), user_id), options)
+            return await self.outfit.made(messages, self.outfit.threads.open(thread, user_id), options)
 
         return AgentRun(made, f"run of {self.name}")
 
@@ -369,7 +346,7 @@ class Agent(Generic[Deps, Output]):
         check_options(options)
 
         async def made() -> Run[Output]:
-            return await self.made((), self._found(thread, user_id), options)
+            return await self.outfit.made((), self._found(thread, user_id), options)
 
         return AgentRun(made, f"run of {self.name}")
 
@@ -392,13 +369,13 @@ class Agent(Generic[Deps, Output]):
         from plait.explanations import explained  # few runs are explained
 
         messages = messages_of(prompt)
-        opened = None if thread is None else await self._threads.find(thread, user_id)
+        opened = None if thread is None else await self.outfit.threads.find(thread, user_id)
         scratch = await opened.scratch() if opened else Thread.for_one_run(new_id("thr"), user_id)
-        run = self._assembled(messages, scratch, {}, observed=True, strict=False)
+        run = self.outfit.assembled(messages, scratch, {}, observed=True, strict=False)
         return await explained(run, thread)
 
     async def _found(self, thread: str | None, user_id: str) -> Thread:
-        opened = await self._threads.find(thread, user_id)
+        opened = await self.outfit.threads.find(thread, user_id)
         if opened is None:
             whose = f"thread {excerpt(repr(thread), 80)} of user {excerpt(repr(user_id), 80)}"
             msg = f"there is no {whose}, so no run that could go on; begin one with a prompt"
@@ -486,13 +463,13 @@ class Agent(Generic[Deps, Output]):
 
     async def log(self, thread: str | None = None, *, user_id: str = DEFAULT_USER) -> list[Entry]:
         """Give the entries of a thread, oldest first, for the views in `plait.log`; none where there is no thread."""
-        opened = await self._threads.find(thread, user_id)
+        opened = await self.outfit.threads.find(thread, user_id)
         return await opened.store.read(opened.thread_id) if opened else []
 
     async def close(self) -> None:
         """End the connections to MCP servers; there is nothing else to close. The next run connects anew."""
-        if self._servers is not None:
-            await self._servers.close()
+        if self.outfit.servers is not None:
+            await self.outfit.servers.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -505,98 +482,6 @@ class Agent(Generic[Deps, Output]):
 
     def __exit__(self, *_exception: object) -> None:
         self.close_sync()
-
-    async def opened(self, thread: str, user_id: str) -> Thread:
-        """Open a thread of the agent's store, for the other faces of the engine."""
-        return await self._threads.open(thread, user_id)
-
-    async def made(
-        self,
-        prompt: tuple[Message, ...],
-        thread: Thread | Coroutine[Any, Any, Thread] | str,
-        options: RunOptions,
-        *,
-        user_id: str = DEFAULT_USER,
-        observed: bool = True,
-        strict: bool = False,
-    ) -> Run[Output]:
-        """Make a run, for the other faces of the engine, which drain it.
-
-        A stop signal, or the deadline, also ends the wait for a thread that is looked up and for servers that are
-        connected; the run then ends before it begins.
-
-        Args:
-            prompt: what begins it; nothing, to go on with the thread's last run.
-            thread: where it happens, or what opens it; a name is that of a thread in the agent's store.
-            options: see `RunOptions`; they have been checked.
-            user_id: whose thread it is, where it is named.
-            observed: whether the events are read, and not only the result.
-            strict: whether a guardrail's refusal is raised, and not only a stop reason.
-        """
-        if isinstance(thread, Thread) and self._servers is None:  # there is nothing to wait for
-            return self._assembled(prompt, thread, options, observed=observed, strict=strict)
-        stop, limits = stop_of(options.get("stop")), options.get("limits", self.limits)
-        opening = self._threads.open(thread, user_id) if isinstance(thread, str) else thread
-        if stop is None and limits.deadline is None:
-            ready = opening if isinstance(opening, Thread) else await opening
-            await self._connect()
-            return self._assembled(prompt, ready, options, observed=observed, strict=strict)
-        began = monotonic()
-        ready = Thread.for_one_run(new_id("thr"), user_id, thread if isinstance(thread, str) else "")
-        context = RunContext(deps=None, user_id=user_id, chat_id=ready.name or ready.thread_id)
-        async with Guard(stop, limits.deadline, context) as guard:
-            ready = opening if isinstance(opening, Thread) else await opening
-            await self._connect()
-        run = self._assembled(prompt, ready, options, observed=observed, strict=strict)
-        run.stopped = guard.stopped
-        if limits.deadline is not None:
-            run.limits = replace(limits, deadline=max(limits.deadline - (monotonic() - began), _SOON))
-        return run
-
-    async def _connect(self) -> None:
-        if self._servers is not None:
-            await self._servers.open()
-            with self._servers.renewed(self._toolbox) as renewed:
-                self._guardrails.check_names(renewed.tools)
-                if renewed is not self._toolbox:
-                    self._equip(renewed)
-
-    def _assembled(
-        self, prompt: tuple[Message, ...], thread: Thread, options: RunOptions, *, observed: bool, strict: bool
-    ) -> Run[Output]:
-        return Run(
-            thread=thread,
-            context=RunContext(
-                deps=options.get("deps"),
-                user_id=thread.user_id,
-                thread_id=thread.thread_id,
-                chat_id=thread.name,
-                run_id=new_id("run"),
-                agent_name=self.name,
-                secrets=MappingProxyType(dict(options["secrets"])) if "secrets" in options else EMPTY,
-            ),
-            provider=self.provider,
-            prompt=prompt,
-            system=self._system,
-            toolbox=self._toolbox,
-            strategy=self._strategy,
-            counter=self._counter,
-            correction=self._correction,
-            output=self._output,
-            settings=self._settings,
-            limits=options.get("limits", self.limits),
-            hooks=self._hooks.joined(Hooks(options["hooks"])) if "hooks" in options else self._hooks,
-            guardrails=self._guardrails,
-            prices=self._prices,
-            budgets=self._budgets,
-            ledger=self.store if self._budgets else None,
-            stop=stop_of(options.get("stop")),
-            if_busy=options.get("if_busy", "queue"),
-            sequential=self._sequential,
-            observed=observed,
-            strict=strict,
-            debug=self._debug,
-        )
 
 
 def _mcp_servers(servers: Sequence[MCPServerForm] | Mapping[str, MCPServerForm]) -> MCPServers:

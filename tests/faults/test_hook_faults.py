@@ -87,7 +87,7 @@ async def test_a_hook_that_hangs_is_given_up(hook: Callable[..., Any], caplog: p
 
     async with nothing_left():
         agent = agent_with(add, hooks={"on_function_call_end": hook})
-        agent._hooks.time_limit = 0.01  # noqa: SLF001  # ten seconds otherwise
+        agent.outfit.hooks.time_limit = 0.01  # ten seconds otherwise
         assert await ask(agent, "stream") == "three"
         await assert_goes_on(agent)
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [

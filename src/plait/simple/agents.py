@@ -282,13 +282,13 @@ class AsyncOpenAISimpleAgent:
         user_id, chat_id = ids
         stored = history is None and self._stored
         thread = chat_id if stored else await self._thread(history, user_id, chat_id)
-        return await self.agent.made(prompt, thread, options, user_id=user_id, observed=observed)
+        return await self.agent.outfit.made(prompt, thread, options, user_id=user_id, observed=observed)
 
     async def _thread(self, history: Sequence[Any] | None, user_id: str, chat_id: str) -> Thread:
         """Give a thread for one message, which holds the history that it came with."""
         said = read_history(history, self.agent.provider.name)
         if self._accounts:  # what a chat spends is kept with the stored one
-            thread_id = (await self.agent.opened(chat_id, user_id)).thread_id
+            thread_id = (await self.agent.outfit.opened(chat_id, user_id)).thread_id
         else:
             thread_id = f"{user_id!r} {chat_id!r}"  # users do not share a chat that is called the same
         thread = Thread.for_one_run(thread_id, user_id, chat_id)
