@@ -142,11 +142,10 @@ async def test_a_stop_in_the_middle_of_an_answer_keeps_what_was_said() -> None:
 
 @pytest.mark.parametrize("is_async", [True, False])
 async def test_a_stop_in_the_middle_of_a_function_cancels_it(*, is_async: bool) -> None:
-    begun, ended = asyncio.Event(), asyncio.Event()
+    looked_up, ended = asyncio.Event(), asyncio.Event()
 
     async def wait(word: str) -> str:
         """Wait for ever."""
-        begun.set()
         try:
             await asyncio.Event().wait()
         finally:
@@ -154,10 +153,10 @@ async def test_a_stop_in_the_middle_of_a_function_cancels_it(*, is_async: bool) 
         return word
 
     def button() -> bool:
-        return begun.is_set()
+        return looked_up.is_set()
 
     async def async_button(chat_id: str) -> bool:
-        return begun.is_set()
+        return looked_up.is_set()
 
     with FaultServer(tool_calls(("wait", {"word": "tea"}), ("lookup", {"word": "cup"}))) as server:
         agent = service(
@@ -165,6 +164,7 @@ async def test_a_stop_in_the_middle_of_a_function_cancels_it(*, is_async: bool) 
             tool_registry=[wait, lookup],
             manual_stop_signal_function=async_button if is_async else button,
             check_for_stop_signal_time=SLOW,
+            hooks={"on_function_call_end": lambda _: looked_up.set()},
         )
         response = await asyncio.wait_for(agent.send_message("Wait."), 10)
         assert (response.stop_reason, ended.is_set()) == ("user_stop", True)
