@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 from contextlib import suppress
 from contextvars import copy_context
@@ -166,10 +167,20 @@ class Workers:
                     return job
 
 
+def _processors() -> int:
+    """Say how many processors this process may use."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 WORKERS: Final = Workers()
 """For tools, and for what takes as long."""
 ASKERS: Final = Workers(MAX_ASKERS)
 """For short questions of a run that must be answered while tools hold all other threads."""
+STARTERS: Final = Workers(_processors(), sys.maxsize)
+"""For starting processes, as many at once as can run: more would only hold each other up. Who leaves one kills what it
+starts, so that it comes back at once."""
 
-for _workers in (WORKERS, ASKERS):
+for _workers in (WORKERS, ASKERS, STARTERS):
     os.register_at_fork(after_in_child=_workers.reset)
