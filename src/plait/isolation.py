@@ -1,10 +1,11 @@
 """A process of its own for a tool call, which ends when it must, whatever the tool does.
 
 Each call starts one process, the leader of a session of its own, and speaks with it over a socket, in lines: a `Job` in
-JSON, then `BEGUN` when it calls the tool, where the tool's time begins, then the result in JSON. Threads wait for starts,
-one for each processor: they are the queue of all event loops, and a loop that stands still holds up no other. The process
-is killed with its session when the result is there, when the time is up, and when the caller is cancelled. A pipe, the
-lifeline, is only held: when this process is gone, however it went, the system closes it, and the other one ends. What happens inside that process is told in `plait.isolated`.
+JSON, then `BEGUN` when it calls the tool, where the tool's time begins, then the result in JSON. Threads wait for the
+starts, one for each processor: they are the queue of all event loops, and one that stands still holds up no other. The
+process is killed with its session when the result is there, when the time is up, and when the caller is cancelled. A
+pipe, the lifeline, is only held: when this process is gone, however it went, the system closes it, and the other one
+ends. What happens inside that process is told in `plait.isolated`.
 """
 
 from __future__ import annotations

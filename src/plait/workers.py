@@ -149,6 +149,9 @@ class Workers:
         """Wait for a job that is still wanted; None when this thread is no longer needed."""
         while True:
             with self._lock:
+                if self._threads - self._left > self.most:  # it was left behind and came back; another has its place
+                    self._threads -= 1
+                    return None
                 self._idle += 1
             try:
                 job = self._jobs.get(timeout=_IDLE_SECONDS)
@@ -158,7 +161,7 @@ class Workers:
                 self._idle -= 1
                 if job is None and self._queued:
                     continue
-                if job is None or self._threads - self._left > self.most:
+                if job is None:
                     self._threads -= 1
                     return None
                 self._queued -= 1
