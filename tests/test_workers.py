@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from faults.aftermath import until
 from plait.errors import LimitExceeded
 from plait.workers import Workers
 
@@ -105,8 +106,7 @@ async def test_a_thread_that_comes_back_when_its_place_is_taken_loses_no_functio
         in_its_place = asyncio.create_task(workers.run(lambda: second.wait(WITHIN)))
         await asyncio.sleep(0)
         first.set()
-        while workers.left:
-            await asyncio.sleep(0.001)
+        await until(lambda: not workers.left)
         waiting = asyncio.create_task(workers.run(lambda: 3))
         await asyncio.sleep(0.01)
         second.set()
