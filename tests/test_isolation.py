@@ -19,8 +19,8 @@ import pytest
 import isolated_tools as tools
 from executing import executing
 from faults.aftermath import HOWS, WITHIN, How, agent_with, ask, assert_goes_on, calls, nothing_left, until
-from plait import ConfigurationError, ImagePart, RunContext, Secret, StopSignal, ToolCall, tool
-from plait.homes import home_of
+from plait import ConfigurationError, ImagePart, RunContext, Secret, StopSignal, ToolCall, ToolError, tool
+from plait.homes import Home, home_of
 from plait.isolation import MAY_HAVE_HAPPENED, call_isolated
 from plait.messages import ToolResult
 from plait.portal import PORTAL
@@ -324,6 +324,130 @@ async def test_memory_that_is_not_there_is_an_error_result() -> None:
     assert (await carry_out(tools.ends, '{"how": "memory"}')).text == "MemoryError"
 
 
+# --- the start ------------------------------------------------------------------------------------------------------
+
+SLOW = """
+import os, time
+from pathlib import Path
+here = Path(__file__).parent
+mine = here / f"{os.getpid()}.starting"
+mine.touch()
+(here / f"{os.getpid()}.seen").write_text(str(len(list(here.glob("*.starting")))))
+START
+mine.unlink()
+def quick() -> str:
+    return "ok"
+def hangs() -> None:
+    (here / f"{os.getpid()}.told").touch()
+    time.sleep(60)
+"""
+PROCESSORS = len(os.sched_getaffinity(0))
+
+
+def slow(folder: Path, start: str, name: str = "quick") -> Home:
+    """Write a module, which nobody imports here, that takes its time when a process starts; say what is in it."""
+    module = f"slow_{folder.name}".replace("-", "_").replace("[", "_").replace("]", "_")
+    (folder / f"{module}.py").write_text(SLOW.replace("START", start))
+    return Home(module=module, name=name)
+
+
+def written(folder: Path, kind: str) -> list[str]:
+    return [path.read_text() for path in folder.glob(f"*.{kind}")]
+
+
+async def call_home(home: Home, seconds: float = 20, **bound: float) -> str:
+    call = ToolCall(id="c", name=home.name, arguments="{}")
+    return (await call_isolated(home, call, CONTEXT, 100, seconds, **bound)).text
+
+
+async def test_to_start_is_not_the_time_of_the_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    home = slow(tmp_path, "time.sleep(1.2)")
+    assert await asyncio.gather(*[call_home(home, 1.0) for _ in range(3)]) == ["ok"] * 3
+
+
+async def test_one_that_does_not_start_was_not_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    home = slow(tmp_path, "time.sleep(60)")
+    for seconds, within, said in [(0.1, 0.5, "0.5"), (0.7, 0.5, "0.7")]:
+        with pytest.raises(ToolError) as caught:
+            await call_home(home, seconds, starts_within=within)
+        assert str(caught.value) == (
+            f"the process for the tool 'quick' did not start within {said} seconds; it was not called"
+        )
+
+
+async def test_one_that_does_not_take_its_job_was_not_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import os, time\nif os.getsid(0) == os.getpid(): time.sleep(60)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    call = ToolCall(id="c", name="plainly", arguments=f'{{"text": "{"x" * 5_000_000}"}}')
+    with pytest.raises(ToolError, match=r"did not start within 0\.5 seconds; it was not called"):
+        await call_isolated(home_of(tools.plainly, "plainly"), call, CONTEXT, 100, 0.1, starts_within=0.5)
+
+
+async def test_one_that_ends_before_it_begins_was_not_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ToolError) as caught:
+        await call_home(slow(tmp_path, "os._exit(7)"))
+    assert str(caught.value) == (
+        "the process for the tool 'quick' ended with exit code 7 before it began; it was not called"
+    )
+
+
+async def test_no_more_start_at_once_than_there_are_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    home = slow(tmp_path, "time.sleep(0.2)")
+
+    async def some() -> list[str]:
+        return await asyncio.gather(*[call_home(home) for _ in range(4)])
+
+    loops = [asyncio.to_thread(asyncio.run, some()) for _ in range(2)]
+    assert await asyncio.gather(some(), *loops) == [["ok"] * 4] * 3
+    counted = [int(count) for count in written(tmp_path, "seen")]
+    assert len(counted) == 12
+    assert max(counted) <= PROCESSORS
+
+
+async def test_an_event_loop_that_stands_still_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a notebook: a sync call holds up the loop whose processes are about to begin."""
+    monkeypatch.syspath_prepend(tmp_path)
+    home = slow(tmp_path, "time.sleep(0.2)")
+    asked = [asyncio.ensure_future(call_home(home)) for _ in range(2 * PROCESSORS)]
+    await until(lambda: any(tmp_path.glob("*.starting")))
+    assert PORTAL.call(lambda: call_home(home)) == "ok"
+    assert await asyncio.gather(*asked) == ["ok"] * len(asked)
+
+
+async def test_those_that_wait_for_their_turn_can_be_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    home = slow(tmp_path, "time.sleep(60)")
+    asked = [asyncio.ensure_future(call_home(home, 0.1)) for _ in range(PROCESSORS + 6)]
+    await until(lambda: len(written(tmp_path, "seen")) == PROCESSORS)
+    for one in reversed(asked):
+        one.cancel()
+    async with asyncio.timeout(WITHIN):
+        ended = await asyncio.gather(*asked, return_exceptions=True)
+        assert [type(one) for one in ended] == [asyncio.CancelledError] * len(asked)
+        assert len(written(tmp_path, "seen")) == PROCESSORS
+        assert (await carry_out(tools.add, '{"a": 1}')).text == "11"
+
+
+async def test_a_deadline_is_kept_beside_many_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    home = slow(tmp_path, "", "hangs")
+    quick = asyncio.gather(*[call_home(slow(tmp_path, "")) for _ in range(8)])
+
+    async def ends() -> None:
+        with pytest.raises(ToolError, match=r"gave no result within 1 seconds and was killed"):
+            await call_home(home, 1.0)
+
+    await asyncio.gather(*[ends() for _ in range(4)])
+    assert await quick == ["ok"] * 8
+    assert len(written(tmp_path, "told")) == 4  # each was called, and so had all of its second
+
+
 # --- programs -------------------------------------------------------------------------------------------------------
 
 PROGRAM = """
@@ -457,7 +581,7 @@ def test_it_dies_with_its_parent(endless: str, number: int, tmp_path: Path) -> N
 
 def test_it_dies_with_a_parent_that_died_while_it_began() -> None:
     command = textwrap.dedent("""
-        import asyncio, os, isolated_tools
+        import asyncio, glob, os, isolated_tools
         from plait import RunContext, ToolCall
         from plait.homes import home_of
         from plait.isolation import call_isolated
@@ -465,8 +589,8 @@ def test_it_dies_with_a_parent_that_died_while_it_began() -> None:
             home = home_of(isolated_tools.spins.function, "spins")
             call = ToolCall(id="c", name="spins", arguments='{"path": "told"}')
             asyncio.ensure_future(call_isolated(home, call, RunContext(deps=None), 100))
-            while not os.path.exists("/proc/self/task/%d/children" % os.getpid()) or not (
-                    found := open("/proc/self/task/%d/children" % os.getpid()).read().split()):
+            while not (
+                    found := "".join(open(path).read() for path in glob.glob("/proc/self/task/*/children")).split()):
                 await asyncio.sleep(0)
             print(found[0], flush=True)
             os.kill(os.getpid(), 9)

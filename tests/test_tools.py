@@ -284,6 +284,19 @@ no_name.__name__ = "a name with blanks"
         ({"func": get_weather, "function_schema": {"type": "array", "properties": {}}}, r"an object at its root"),
         ({"func": get_weather, "timeout": 0}, r"timeout of the tool 'get_weather' must be seconds above 0"),
         ({"func": get_weather, "max_result": -1}, r"max_result of the tool 'get_weather'"),
+        (
+            {"func": get_weather, "isolate": "yes"},
+            r"^isolate of the tool 'get_weather' must be True or False, not 'yes'$",
+        ),
+        (
+            {"func": get_weather, "idempotent": 1},
+            r"^idempotent of the tool 'get_weather' must be True or False, not 1$",
+        ),
+        ({"func": get_weather, "exclusive": None}, r"^exclusive of the tool 'get_weather' must be .*, not None$"),
+        (
+            {"func": get_weather, "function_schema": {"name": "x", "parameters": {}, "strict": "no"}},
+            r"^strict of the tool 'x' must be True or False, not 'no'$",
+        ),
         ({"func": get_weather, "name": "get weather"}, r"'get weather' \(get_weather\) is no name for a tool"),
         (lambda x: x, r"'<lambda>' \(<lambda>\) is no name for a tool: .* set name='...'"),
         (no_name, "'a name with blanks'"),
@@ -300,6 +313,28 @@ def test_a_class_without_a_name_is_refused() -> None:
 
     with pytest.raises(ConfigurationError, match=r"'' \(Nameless\) is no name for a tool"):
         as_tool(Nameless())
+
+
+@pytest.mark.parametrize("option", ["isolate", "idempotent", "exclusive", "strict"])
+def test_what_is_on_or_off_takes_no_text(option: str) -> None:
+    said = f"^{option} of the tool 'switched' must be True or False, not 'yes'$"
+
+    def switched() -> None: ...
+
+    wrong: Any = {option: "yes"}
+    with pytest.raises(ConfigurationError, match=said):
+        tool(**wrong)(switched)
+
+    class Switched(Tool):
+        name = "switched"
+
+        def execute(self) -> None: ...
+
+    if option == "strict":  # a class says it in its definition
+        definition = ToolDefinition(name="switched", **wrong)
+        wrong = {"get_definition": lambda _: definition}
+    with pytest.raises(ConfigurationError, match=said):
+        as_tool(type("Made", (Switched,), wrong)())
 
 
 def test_the_decorator_goes_on_functions_only() -> None:

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from faults.aftermath import until
 from plait.errors import LimitExceeded
 from plait.workers import Workers
 
@@ -87,6 +88,30 @@ async def test_another_thread_takes_the_place_of_one_that_was_left() -> None:
         hanging.cancel()
         assert await waiting == 3
     go.set()
+
+
+async def test_a_thread_that_comes_back_when_its_place_is_taken_loses_no_function() -> None:
+    workers = Workers(most=1)
+    begun, first, second = threading.Event(), threading.Event(), threading.Event()
+
+    def hang() -> None:
+        begun.set()
+        first.wait(WITHIN)
+
+    async with asyncio.timeout(WITHIN):
+        left = asyncio.create_task(workers.run(hang))
+        assert await asyncio.to_thread(begun.wait, WITHIN)
+        left.cancel()
+        await asyncio.wait([left])
+        in_its_place = asyncio.create_task(workers.run(lambda: second.wait(WITHIN)))
+        await asyncio.sleep(0)
+        first.set()
+        await until(lambda: not workers.left)
+        waiting = asyncio.create_task(workers.run(lambda: 3))
+        await asyncio.sleep(0.01)
+        second.set()
+        assert await in_its_place
+        assert await waiting == 3
 
 
 async def test_a_function_that_has_not_begun_never_begins() -> None:

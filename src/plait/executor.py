@@ -15,6 +15,7 @@ from collections import deque
 from contextlib import aclosing, closing
 from dataclasses import replace
 from functools import partial
+from math import inf
 from operator import itemgetter
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
@@ -228,14 +229,16 @@ async def _carry_out(
         if context.secrets:
             _put_secrets(arguments, context)
         errand = errands.begin(call.name, context.run_id)
+        seconds = DEFAULT_TOOL_TIMEOUT if tool.timeout is None else tool.timeout
         try:
             if prepared.home is not None:
                 from plait.isolation import call_isolated  # most programs need not pay for it
 
-                work = call_isolated(prepared.home, call, context, tool.max_result)
+                work = call_isolated(prepared.home, call, context, tool.max_result, seconds)
+                seconds = inf  # it keeps the time itself, from when the tool begins
             else:
                 work = tool.execute(**arguments) if prepared.kind == "async" else _work(tool, prepared, arguments, mask)
-            value = await drive(work, DEFAULT_TOOL_TIMEOUT if tool.timeout is None else tool.timeout)
+            value = await drive(work, seconds)
         except (CancelledItself, TimeUp) as ending:
             raise ToolError(_ended(tool, prepared, ending)) from None  # what else it raised is nobody's business
         finally:
@@ -293,11 +296,7 @@ def _ended(tool: Tool, prepared: Prepared, ending: CancelledItself | TimeUp) -> 
     """Say how a tool was ended that gave no result."""
     if isinstance(ending, CancelledItself):
         return f"the tool {tool.name!r} cancelled itself"
-    if prepared.home is not None:
-        from plait.isolation import MAY_HAVE_HAPPENED
-
-        what = f"was killed, with all that it started; {MAY_HAVE_HAPPENED}"
-    elif prepared.kind in {"sync", "generator"}:
+    if prepared.kind in {"sync", "generator"}:
         what = "may still be at work, because a function in a thread cannot be stopped: find out before you repeat it"
     else:
         what = "was cancelled"

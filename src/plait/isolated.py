@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import gc
 import importlib
 import os
 import select
@@ -28,7 +29,7 @@ from plait.errors import ConfigurationError
 from plait.executor import error_result
 from plait.homes import find
 from plait.interrupts import Secret
-from plait.isolation import REFUSALS, Job
+from plait.isolation import BEGUN, REFUSALS, Job
 from plait.messages import ToolCall
 from plait.plain import to_json
 from plait.run import RunContext
@@ -81,11 +82,14 @@ def main(told: dict[str, Any], socket: str, lifeline: str) -> None:
             agent_name=job.agent_name,
             secrets=secrets,
         )
-        asyncio.run(_carry_out(call, tool, context, say))
+        gc.freeze()  # what was imported lives until the end: nobody need look whether it does
+        gc.enable()
+        asyncio.run(_carry_out(int(socket), call, tool, context, say))
 
 
-async def _carry_out(call: ToolCall, tool: Tool, context: RunContext[None], say: Say) -> None:
+async def _carry_out(socket: int, call: ToolCall, tool: Tool, context: RunContext[None], say: Say) -> None:
     errands = Errands()
+    os.write(socket, BEGUN)
     try:
         async with aclosing(execute([call], {call.name: tool}, context, errands)) as batches:
             async for batch in batches:

@@ -202,6 +202,35 @@ def check_description(name: str, description: object) -> None:
         raise ConfigurationError(msg)
 
 
+def check_options(tool: Tool) -> None:
+    """Refuse options that cannot be meant.
+
+    Raises:
+        ConfigurationError: one of them is wrong.
+    """
+    timeout: object = tool.timeout
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0):
+        msg = f"the timeout of the tool {tool.name!r} must be seconds above 0, or None for 60, not {timeout!r}"
+        raise ConfigurationError(msg)
+    if type(tool.max_result) is not int or tool.max_result < 1:
+        msg = f"max_result of the tool {tool.name!r} must be a number of characters above 0, not {tool.max_result!r}"
+        raise ConfigurationError(msg)
+    check_switch(tool.name, "idempotent", tool.idempotent)
+    check_switch(tool.name, "exclusive", tool.exclusive)
+    check_switch(tool.name, "isolate", tool.isolate)
+
+
+def check_switch(name: str, option: str, value: object) -> None:
+    """Refuse what is neither true nor false: any text, ``"no"`` as well, would count as true.
+
+    Raises:
+        ConfigurationError: it is no bool.
+    """
+    if not isinstance(value, bool):
+        msg = f"{option} of the tool {name!r} must be True or False, not {excerpt(repr(value))}"
+        raise ConfigurationError(msg)
+
+
 def prepare(tool: Tool) -> Prepared:
     """Give what is found out about a tool once; the second time this is an attribute.
 
@@ -342,11 +371,13 @@ def same_name(name: str) -> ConfigurationError:
 
 def _prepare(tool: Tool) -> Prepared:
     check_name(tool.name, type(tool).__name__)
+    check_options(tool)
     if type(tool).get_definition is not Tool.get_definition:
         definition: object = tool.get_definition()
         if not isinstance(definition, ToolDefinition):
             msg = f"get_definition of the tool {tool.name!r} gave {type(definition).__name__}, not a ToolDefinition"
             raise ConfigurationError(msg)
+        check_switch(tool.name, "strict", definition.strict)
         prepared = by_hand(definition, tool.execute)
         return _isolated_class(tool, prepared, written=True) if tool.isolate else prepared
     schema = msgspec.structs.replace(function_schema(tool.execute, source_of), name=tool.name)

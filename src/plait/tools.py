@@ -19,7 +19,7 @@ import msgspec
 from plait.errors import ConfigurationError, excerpt
 from plait.executor import Finished, execute, known_tools
 from plait.providers.base import ToolDefinition
-from plait.run import DEFAULT_TOOL_RESULT_CHARACTERS, DEFAULT_TOOL_TIMEOUT
+from plait.run import DEFAULT_TOOL_RESULT_CHARACTERS
 from plait.schema import FunctionSchema, function_schema
 from plait.signatures import function_name, keep_on, plain_function
 from plait.toolbase import (
@@ -33,6 +33,8 @@ from plait.toolbase import (
     by_signature,
     check_description,
     check_name,
+    check_options,
+    check_switch,
     findable,
     in_this_process,
     isolated,
@@ -111,8 +113,10 @@ def tool(
         if not callable(function) or isinstance(function, type):
             msg = f"@tool goes on a function, not on {_described(function)}"
             raise ConfigurationError(msg)
+        if strict is not None:
+            check_switch(function_name(function), "strict", strict)
         method = _is_method(function)
-        if method and isolate:
+        if method and isolate is True:
             msg = (
                 f"the tool {function_name(function)!r} is a method and cannot be isolated: its object cannot cross "
                 "into another process; write it as a function at the top of a module"
@@ -161,22 +165,15 @@ def _function_tool(
 ) -> FunctionTool[..., Any]:
     check_name(name, function_name(function))
     check_description(name, description)
-    timeout = DEFAULT_TOOL_TIMEOUT if options.timeout is None else options.timeout
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
-        msg = f"the timeout of the tool {name!r} must be seconds above 0, or None for 60, not {options.timeout!r}"
-        raise ConfigurationError(msg)
-    if type(options.max_result) is not int or options.max_result < 1:
-        msg = f"max_result of the tool {name!r} must be a number of characters above 0, not {options.max_result!r}"
-        raise ConfigurationError(msg)
     definition = ToolDefinition(name=name, description=description, parameters=schema.parameters, strict=schema.strict)
     prepared = (
         by_signature(msgspec.structs.replace(schema, name=name), definition, function)
         if isinstance(schema, FunctionSchema)
         else by_hand(definition, function)
     )
-    if options.isolate:
+    if options.isolate is True:
         prepared = isolated(prepared, function, by_hand=not isinstance(schema, FunctionSchema))
-    return FunctionTool(
+    made: FunctionTool[..., Any] = FunctionTool(
         name=name,
         description=description,
         function=function,
@@ -187,6 +184,8 @@ def _function_tool(
         max_result=options.max_result,
         isolate=options.isolate,
     )
+    check_options(made)
+    return made
 
 
 ToolForm = Tool | Mapping[str, Any] | Callable[..., Any]
@@ -268,12 +267,17 @@ def read_definition(given: Mapping[str, Any]) -> ToolDefinition:
     """Read what people write of a function for a model: OpenAI's or Anthropic's form of a tool, or parameters alone.
 
     What is missing is empty, the name too.
+
+    Raises:
+        ConfigurationError: ``strict`` is neither true nor false.
     """
     inner = given["function"] if isinstance(given.get("function"), Mapping) else given
     parameters = inner.get("parameters", inner.get("input_schema"))
     if not isinstance(parameters, Mapping):
         bare = inner is given and ("properties" in given or given.get("type", "function") != "function")
         parameters, inner = (given, {}) if bare else ({"type": "object", "properties": {}}, inner)
+    if inner.get("strict") is not None:
+        check_switch(str(inner.get("name", "")), "strict", inner["strict"])
     return ToolDefinition(
         name=inner.get("name", ""),
         description=inner.get("description", ""),

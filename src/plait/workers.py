@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 from contextlib import suppress
 from contextvars import copy_context
@@ -148,6 +149,9 @@ class Workers:
         """Wait for a job that is still wanted; None when this thread is no longer needed."""
         while True:
             with self._lock:
+                if self._threads - self._left > self.most:  # it was left behind and came back; another has its place
+                    self._threads -= 1
+                    return None
                 self._idle += 1
             try:
                 job = self._jobs.get(timeout=_IDLE_SECONDS)
@@ -157,7 +161,7 @@ class Workers:
                 self._idle -= 1
                 if job is None and self._queued:
                     continue
-                if job is None or self._threads - self._left > self.most:
+                if job is None:
                     self._threads -= 1
                     return None
                 self._queued -= 1
@@ -166,10 +170,20 @@ class Workers:
                     return job
 
 
+def _processors() -> int:
+    """Say how many processors this process may use."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 WORKERS: Final = Workers()
 """For tools, and for what takes as long."""
 ASKERS: Final = Workers(MAX_ASKERS)
 """For short questions of a run that must be answered while tools hold all other threads."""
+STARTERS: Final = Workers(_processors(), sys.maxsize)
+"""For starting processes, as many at once as can run: more would only hold each other up. Who leaves one kills what it
+starts, so that it comes back at once."""
 
-for _workers in (WORKERS, ASKERS):
+for _workers in (WORKERS, ASKERS, STARTERS):
     os.register_at_fork(after_in_child=_workers.reset)
