@@ -383,7 +383,7 @@ def package() -> Callable[[str, str], Any] | None:
         calculated("openai", "gpt-4o")  # its tables are imported by the first question
     except ImportError:
         return None
-    except Exception as error:  # noqa: BLE001  # foreign code
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # foreign code
         _warn(type(error).__name__)
         return None
     return calculated
