@@ -43,7 +43,19 @@ MARGIN: Final = 1.2
 
 _PICOS_A_TOKEN: Final = 1_000_000
 """Pico-dollars for each token, for each US dollar that a million tokens cost."""
-_LENGTHS: Final = frozenset({"max_tokens", "max_completion_tokens", "max_output_tokens", "n"})
+
+_LENGTH: Final = "use max_tokens, which is cut to what is left"
+_MODEL: Final = "another model has another price; give the provider that model, or a Fallback of several"
+_TIER: Final = "it changes prices, and those that are known hold without it"
+_READ: Final = "the model would read more than is sent, and nobody could count it"
+_UNBOUNDED: Final = {
+    **dict.fromkeys(("max_tokens", "max_completion_tokens", "max_output_tokens"), _LENGTH),
+    "n": "use the setting n, which is reserved for",
+    **dict.fromkeys(("model", "models"), _MODEL),
+    "service_tier": _TIER,
+    **dict.fromkeys(("previous_response_id", "conversation", "prompt"), _READ),
+}
+"""What ``settings.extra`` may not hold within a budget that can stop a run, and why."""
 
 
 class Purse:
@@ -100,7 +112,7 @@ class Purse:
 
         Raises:
             ConfigurationError: a budget in money, and a price that nobody knows; or ``settings.extra`` says how long
-                the answer may be.
+                the answer may be, who answers, or what else is read.
             StoreUnavailable: the accounts cannot be reached. Nothing may be sent then.
         """
         if not self.prices.loaded:
@@ -324,7 +336,9 @@ def _estimate(settings: Settings, input_tokens: int, prices: Sequence[Price]) ->
 
 def _members(provider: Any) -> Iterator[tuple[str, str]]:
     """Give the name and model of all that may answer: wrappers hold others as ``provider`` or ``providers``."""
-    inner = getattr(provider, "providers", None) or [one for one in (getattr(provider, "provider", None),) if one]
+    several = getattr(provider, "providers", None)
+    held = several if isinstance(several, list | tuple) else (getattr(provider, "provider", None),)
+    inner = [one for one in held if callable(getattr(one, "stream", None))]
     for one in inner:
         yield from _members(one)
     if not inner:
@@ -332,13 +346,15 @@ def _members(provider: Any) -> Iterator[tuple[str, str]]:
 
 
 def _check_extra(settings: Settings) -> None:
-    """See that nothing but the setting says how long an answer may be.
+    """See that ``extra`` says nothing that a budget has to know: how long an answer may be, who answers, what is read.
 
     Raises:
-        ConfigurationError: ``extra`` says it.
+        ConfigurationError: it does.
     """
-    options = settings.extra.get("options")
-    said = [*(_LENGTHS & settings.extra.keys()), *("num_predict" for name in (options or ()) if name == "num_predict")]
+    extra = settings.extra
+    options = extra.get("options")
+    said = [name for name in _UNBOUNDED if name in extra]
+    said += [name for name in ("num_predict",) if isinstance(options, Mapping) and name in options]
     if said:
-        msg = f"within a budget settings.extra must not hold {said[0]!r}: use max_tokens, which is cut to what is left"
+        msg = f"within a budget settings.extra must not hold {said[0]!r}: {_UNBOUNDED.get(said[0], _LENGTH)}"
         raise ConfigurationError(msg)
