@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from plait.counting import Counter
     from plait.messages import Message
     from plait.providers.base import Settings, ToolDefinition
+    from plait.purse import Took
     from plait.schema import OutputSchema
 
 
@@ -54,6 +55,23 @@ class Inquiry(msgspec.Struct, eq=False, gc=False):
         """Whether anything has come of an answer, or of its figures."""
         return self.come.usage is not None or self.received() > 0
 
+    @property
+    def waiting(self) -> bool:
+        """Whether no request is under way and nothing has come: the last try failed, and the next is yet to be sent."""
+        losses = self.request.losses
+        return losses is not None and losses.waiting and not self.begun
+
+    def lost(self) -> list[Took]:
+        """Say what tries took that failed before, and may be charged: what they told, else the input that was sent."""
+        losses = self.request.losses
+        if losses is None or not losses.lost:
+            return []
+        sent = Usage(input_tokens=input_tokens(self.request))
+        told = [(one, one.usage or sent) for one in losses.lost]
+        return [
+            (one.provider, one.model, used.model_copy(update={"cost": None, "estimated": True})) for one, used in told
+        ]
+
     def partial(self) -> Message | None:
         """Give the answer as far as it came, without calls, which may be half received; None if there is none."""
         try:
@@ -67,6 +85,8 @@ class Inquiry(msgspec.Struct, eq=False, gc=False):
 
         It is our estimate where the provider had not told all of it, which most do at the end only.
         """
+        if self.waiting:
+            return Usage(requests=0)
         told = self.come.usage
         if told is not None and self.come.finished:
             return told
