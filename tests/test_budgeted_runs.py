@@ -20,7 +20,7 @@ from plait.errors import (
 )
 from plait.events import AttemptDelta, RunFinished, TextDelta, ToolCallDelta, UsageDelta
 from plait.guardrails.guarding import WITHHELD, Guardrails
-from plait.guardrails.judge import JUDGE_SETTINGS
+from plait.guardrails.judge import JUDGE_SETTINGS, InjectionJudge
 from plait.guardrails.patterns import forbid
 from plait.hooks import BudgetExceeded, Veto
 from plait.inquiry import input_tokens
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from plait.events import Delta
+    from plait.guardrails.judge import WhenItFails
     from plait.providers.base import Provider
     from plait.store.base import Store
     from plait.store.ledger import Claim, Estimate, Refused, Reserved
@@ -620,11 +621,40 @@ async def test_what_a_judge_took_that_refused_the_prompt_is_told() -> None:
     assert await chat(store) == holding(97, 160_000)
 
 
-async def test_a_judge_without_room_refuses_and_asks_nobody() -> None:
-    judge, model = OfflineProvider([]), OfflineProvider([])
-    agent = Agent(provider=model, store=MemoryStore(), budget=Budget(max_tokens=10), judge_provider=judge)
+@pytest.mark.parametrize("when_it_fails", ["refuse", "allow"])
+async def test_a_judge_without_room_refuses_and_asks_nobody(when_it_fails: WhenItFails) -> None:
+    asked, model = OfflineProvider([]), OfflineProvider([])
+    told: list[BudgetExceeded] = []
+    agent = Agent(
+        provider=model,
+        store=MemoryStore(),
+        budget=Budget(max_tokens=10),
+        judge_provider=InjectionJudge(asked, when_it_fails=when_it_fails),
+        hooks={"on_budget_exceeded": told.append},
+    )
     result = await agent.run("hi", thread="t")
-    assert (result.stop_reason, judge.requests, model.requests) == ("guardrail", [], [])
+    assert (result.stop_reason, asked.requests, model.requests) == ("guardrail", [], [])
+    (event,) = told
+    assert (event.limit, event.unit, event.stops, event.turn) == (10, "tokens", True, 0)
+    assert event.reason.startswith("the budget of 10 tokens for this chat is used up: 0 were spent, and the next")
+    why = f"the check 'injection judge' failed, and what it could not check is refused: {event.reason}"
+    assert result.error == why
+
+
+async def test_a_judge_whose_price_nobody_knows_says_so() -> None:
+    agent = Agent(
+        provider=OfflineProvider([]),
+        store=MemoryStore(),
+        budget=Budget(max_cost=1),
+        judge_provider=OfflineProvider([], model="odd"),
+    )
+    result = await agent.run("hi", thread="t")
+    assert result.stop_reason == "guardrail"
+    assert result.error == (
+        "the check 'injection judge' failed, and what it could not check is refused: nobody knows the price of "
+        "'offline:odd', so it cannot be kept within the budget of 1.00 USD; give it, in US dollars for a million "
+        "tokens: prices={'offline:odd': {'input': ..., 'output': ...}}"
+    )
 
 
 async def test_a_judge_that_breaks_off_is_paid_for() -> None:

@@ -16,13 +16,12 @@ import msgspec
 
 from plait.assignment import Assignment
 from plait.entries import ContextNote
-from plait.errors import LimitExceeded
 from plait.events import Answer, Fold, Usage
 from plait.frozen import assemble
 from plait.guardrails.checks import answered
 from plait.hooks import BudgetExceeded
 from plait.inquiry import Inquiry, input_tokens
-from plait.limits import Exceeded
+from plait.limits import Exceeded, NoRoom
 from plait.providers.base import Losses
 from plait.purse import Purse, may_be_charged
 from plait.scopes import settle
@@ -30,6 +29,7 @@ from plait.scopes import settle
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from plait.log import RunState
     from plait.providers.base import Provider, Request
     from plait.purse import Took
 
@@ -170,12 +170,14 @@ class Expenses(msgspec.Struct, eq=False):
             by: on behalf of whom: ``"summary"``, or the name of a check.
 
         Raises:
-            LimitExceeded: a budget has no room for it.
+            NoRoom: a budget has no room for it. The hooks are told.
+            ConfigurationError: its price is not known.
             ModelError: it could not be asked, or gave no whole answer.
         """
         inquiry = await self.reserved(request, provider, auxiliary=True)
         if isinstance(inquiry, Exceeded):
-            raise LimitExceeded(str(inquiry), limit=float(inquiry.limit))
+            await self.tell(inquiry, self._turn)
+            raise NoRoom(str(inquiry), limit=float(inquiry.limit))
         try:
             answer = self.priced(await answered(inquiry.request, provider, inquiry.fold))
         except BaseException as error:
@@ -186,16 +188,24 @@ class Expenses(msgspec.Struct, eq=False):
             raise
         if by != SUMMARY and answer.usage is not None:
             self._note(ContextNote(by=by, usage=answer.usage))
-        run = self.given.thread.tail.run
-        await self.settled(inquiry, answer, run.turns if run is not None else 0, by)
+        await self.settled(inquiry, answer, self._turn, by)
         return answer
 
-    def _note(self, note: ContextNote) -> None:
+    @property
+    def _run(self) -> RunState | None:
+        """The run in the log, once that knows of it."""
         run = self.given.thread.tail.run
-        if run is not None and run.run_id == self.given.context.run_id:
-            self.given.thread.add(run.run_id, note)
-        else:
+        return run if run is not None and run.run_id == self.given.context.run_id else None
+
+    @property
+    def _turn(self) -> int:
+        return 0 if (run := self._run) is None else run.turns
+
+    def _note(self, note: ContextNote) -> None:
+        if (run := self._run) is None:
             self.early.append(note)
+        else:
+            self.given.thread.add(run.run_id, note)
 
     @property
     def usage_before(self) -> Usage | None:
