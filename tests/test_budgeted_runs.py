@@ -10,16 +10,26 @@ import pytest
 from plait import Agent, Answer, Budget, OfflineProvider, Settings, StopSignal, Usage, open_store, spent, tool
 from plait.context.window import summary_dropping
 from plait.entries import ContextNote
-from plait.errors import ConfigurationError, EmptyAnswer, ProviderError, StoreUnavailable, TransportError
-from plait.events import RunFinished, TextDelta, ToolCallDelta
+from plait.errors import (
+    ConfigurationError,
+    EmptyAnswer,
+    ProviderError,
+    RateLimited,
+    StoreUnavailable,
+    TransportError,
+)
+from plait.events import AttemptDelta, RunFinished, TextDelta, ToolCallDelta, UsageDelta
 from plait.guardrails.guarding import WITHHELD, Guardrails
-from plait.guardrails.judge import JUDGE_SETTINGS
+from plait.guardrails.judge import JUDGE_SETTINGS, InjectionJudge
 from plait.guardrails.patterns import forbid
 from plait.hooks import BudgetExceeded, Veto
-from plait.messages import AssistantMessage, ToolCall
+from plait.inquiry import input_tokens
+from plait.messages import AssistantMessage, ToolCall, UserMessage
 from plait.plain import FrozenDict
+from plait.providers.base import Request
 from plait.providers.catalog import get_provider
 from plait.providers.fallback import Fallback
+from plait.providers.retry import Retrying, RetryPolicy
 from plait.run import RunLimits
 from plait.store.ledger import Spending
 from plait.store.memory import MemoryStore
@@ -27,10 +37,12 @@ from plait.testing import FaultServer, answer
 from plait.testing.reply import Reply
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
     from pathlib import Path
 
-    from plait.providers.base import Request
+    from plait.events import Delta
+    from plait.guardrails.judge import WhenItFails
+    from plait.providers.base import Provider
     from plait.store.base import Store
     from plait.store.ledger import Claim, Estimate, Refused, Reserved
     from plait.testing.reply import DialectName
@@ -487,6 +499,92 @@ async def test_a_request_that_was_never_sent_gives_back_what_it_had_reserved() -
     assert (len(model.requests), await chat(store)) == (1, holding(10, 0, unpriced=1))
 
 
+# --- tries that failed ------------------------------------------------------------------------------------------------
+
+LATE = TransportError("nobody answers", timeout=True)
+AT_ONCE = RetryPolicy(initial_delay=0)
+HI_TOKENS = input_tokens(Request(messages=(UserMessage(text="hi"),)))
+
+
+class Breaking:
+    """A provider that tells what it read, and then breaks."""
+
+    name, model = "offline", "broken"
+
+    async def stream(self, _: Request) -> AsyncGenerator[list[Delta], None]:
+        yield [UsageDelta(Usage(input_tokens=5_000))]
+        raise LATE
+
+
+@pytest.mark.parametrize(
+    ("provider", "lost"),
+    [
+        (Retrying(OfflineProvider([LATE, LATE, said("hello", 7, 3)]), AT_ONCE), [HI_TOKENS, HI_TOKENS]),
+        (Retrying(OfflineProvider([TransportError("no", sent=False), said("hello", 7, 3)]), AT_ONCE), []),
+        (Retrying(OfflineProvider([ProviderError("", retryable=True), said("hello", 7, 3)]), AT_ONCE), []),
+        (Fallback(OfflineProvider([LATE]), OfflineProvider([said("hello", 7, 3)])), [HI_TOKENS]),
+        (Fallback(Breaking(), OfflineProvider([said("hello", 7, 3)])), [5_000]),
+        (
+            Fallback(Breaking(), Retrying(OfflineProvider([LATE, said("hello", 7, 3)]), AT_ONCE)),
+            [5_000, HI_TOKENS],
+        ),
+    ],
+)
+async def test_tries_that_failed_before_the_answer_are_paid_for(provider: Provider, lost: list[int]) -> None:
+    store = MemoryStore()
+    agent = Agent(provider=provider, store=store, budget=Budget(max_cost=1), prices=1)
+    async with agent.run("hi", thread="t") as run:
+        events = [event async for event in run]
+        result = await run
+    total = 10 + sum(lost)
+
+    assert (result.text, result.usage) == (
+        "hello",
+        Usage(
+            input_tokens=7 + sum(lost),
+            output_tokens=3,
+            requests=1 + len(lost),
+            cost=result.cost,
+            estimated=bool(lost),
+        ),
+    )
+    assert result.cost == pytest.approx(total / 1e6)
+    assert await chat(store) == holding(total, total * 1_000, (total, total * 1_000) if lost else (0, 0))
+    assert not any(isinstance(event, AttemptDelta) for event in events)
+
+
+async def test_tries_that_failed_before_an_error_are_paid_for() -> None:
+    store = MemoryStore()
+    provider = Retrying(OfflineProvider([LATE, ProviderError("no", status=400)]), AT_ONCE)
+    agent = Agent(provider=provider, store=store, budget=Budget(max_cost=1), prices=1)
+    with pytest.raises(ProviderError):
+        await agent.run("hi", thread="t")
+    assert await chat(store) == holding(HI_TOKENS, HI_TOKENS * 1_000, (HI_TOKENS, HI_TOKENS * 1_000))
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"), [(RateLimited("slow", status=429, retryable=True), 0), (LATE, HI_TOKENS)], ids=["429", "late"]
+)
+async def test_a_stop_between_two_tries_pays_for_no_third(error: Exception, kept: int) -> None:
+    store, waiting, stop = MemoryStore(), asyncio.Event(), StopSignal()
+
+    async def wait(_: float) -> None:
+        waiting.set()
+        await asyncio.Event().wait()
+
+    provider = Retrying(OfflineProvider([error]), sleep=wait)
+    agent = Agent(provider=provider, store=store, budget=Budget(max_cost=1), prices=1)
+    async with asyncio.timeout(PATIENCE):
+        run = agent.run("hi", thread="t", stop=stop)
+        async with run:
+            await waiting.wait()
+            stop.set()
+            result = await run
+    assert result.stop_reason == "user_stop"
+    assert result.usage == Usage(input_tokens=kept, requests=bool(kept), cost=kept / 1e6, estimated=bool(kept))
+    assert await chat(store) == holding(kept, kept * 1_000, (kept, kept * 1_000))
+
+
 # --- what helps a run -------------------------------------------------------------------------------------------------
 
 
@@ -523,11 +621,40 @@ async def test_what_a_judge_took_that_refused_the_prompt_is_told() -> None:
     assert await chat(store) == holding(97, 160_000)
 
 
-async def test_a_judge_without_room_refuses_and_asks_nobody() -> None:
-    judge, model = OfflineProvider([]), OfflineProvider([])
-    agent = Agent(provider=model, store=MemoryStore(), budget=Budget(max_tokens=10), judge_provider=judge)
+@pytest.mark.parametrize("when_it_fails", ["refuse", "allow"])
+async def test_a_judge_without_room_refuses_and_asks_nobody(when_it_fails: WhenItFails) -> None:
+    asked, model = OfflineProvider([]), OfflineProvider([])
+    told: list[BudgetExceeded] = []
+    agent = Agent(
+        provider=model,
+        store=MemoryStore(),
+        budget=Budget(max_tokens=10),
+        judge_provider=InjectionJudge(asked, when_it_fails=when_it_fails),
+        hooks={"on_budget_exceeded": told.append},
+    )
     result = await agent.run("hi", thread="t")
-    assert (result.stop_reason, judge.requests, model.requests) == ("guardrail", [], [])
+    assert (result.stop_reason, asked.requests, model.requests) == ("guardrail", [], [])
+    (event,) = told
+    assert (event.limit, event.unit, event.stops, event.turn) == (10, "tokens", True, 0)
+    assert event.reason.startswith("the budget of 10 tokens for this chat is used up: 0 were spent, and the next")
+    why = f"the check 'injection judge' failed, and what it could not check is refused: {event.reason}"
+    assert result.error == why
+
+
+async def test_a_judge_whose_price_nobody_knows_says_so() -> None:
+    agent = Agent(
+        provider=OfflineProvider([]),
+        store=MemoryStore(),
+        budget=Budget(max_cost=1),
+        judge_provider=OfflineProvider([], model="odd"),
+    )
+    result = await agent.run("hi", thread="t")
+    assert result.stop_reason == "guardrail"
+    assert result.error == (
+        "the check 'injection judge' failed, and what it could not check is refused: nobody knows the price of "
+        "'offline:odd', so it cannot be kept within the budget of 1.00 USD; give it, in US dollars for a million "
+        "tokens: prices={'offline:odd': {'input': ..., 'output': ...}}"
+    )
 
 
 async def test_a_judge_that_breaks_off_is_paid_for() -> None:

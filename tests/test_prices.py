@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 from decimal import Decimal
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -88,6 +89,23 @@ def test_what_is_no_price_is_refused(value: Any, said: str) -> None:
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("above", "said"),
+    [
+        ({1.5: 1}, "above of a Price takes whole numbers of tokens, 0 or more, not 1.5"),
+        ({"many": 1}, "not 'many'"),
+        ({True: 1}, "not True"),
+        ({-5: 1}, "not -5"),
+        ({1_000: None}, "above 1,000 tokens: a price for a million tokens must be a number of US dollars, not None"),
+        ([(5, 1)], "takes prices by tokens of input, {200_000: Price(6, 22.5)}, not list"),
+    ],
+)
+def test_what_is_no_price_of_a_long_input_is_refused(above: Any, said: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Price(1, 1, above=above)
+    assert said in str(caught.value)
+
+
 # --- how people write them --------------------------------------------------------------------------------------------
 
 
@@ -103,6 +121,10 @@ def test_what_is_no_price_is_refused(value: Any, said: str) -> None:
         ({"input": 1, "output": 2, "cached_input": 0.5}, Price(1, 2, 0.5)),
         ({"input": 1, "output": 2, "cache_read": 0.5, "cache_write": 1.25}, Price(1, 2, 0.5, 1.25)),
         ({"input_per_million": 1, "output_per_million": 2}, Price(1, 2)),
+        (
+            {"input": 1, "output": 2, "above": {100: {"input": 2, "output": 3}, 200: (3, 4)}},
+            Price(1, 2, above={200: Price(3, 4), 100: Price(2, 3)}),
+        ),
     ],
 )
 def test_a_price_in_each_form(value: Any, price: Price) -> None:
@@ -246,10 +268,14 @@ def stands_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Package | N
 
     def put(package: Package | None) -> None:
         monkeypatch.setitem(sys.modules, "genai_prices", package)
+        forget()
+
+    def forget() -> None:
         module.package.cache_clear()
+        module._warn.cache_clear()  # noqa: SLF001  # it speaks once in a process
 
     yield put
-    module.package.cache_clear()
+    forget()
 
 
 def test_a_price_is_looked_up_once_and_few_are_remembered(stands_in: Callable[[Package | None], None]) -> None:
@@ -304,3 +330,77 @@ async def test_the_package_is_imported_off_the_event_loop() -> None:
 
     assert found.loaded
     assert Prices(1).loaded
+
+
+PATIENCE = 10.0
+
+
+class Slow(Package):
+    """Stands for a package that takes until it is told to be imported, and counts how often it was."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        super().__init__(prices=None)
+        self.error = error
+        self.imported = 0
+        self.begun, self.may_go_on = threading.Event(), threading.Event()
+
+    def calc_price(self, _: object, model_ref: str, *, provider_id: str) -> SimpleNamespace:
+        self.imported += 1
+        self.begun.set()
+        assert self.may_go_on.wait(PATIENCE)
+        if self.error is not None:
+            raise self.error
+        return super().calc_price(_, model_ref, provider_id=provider_id)
+
+
+def test_the_package_is_imported_once_for_all_event_loops(stands_in: Callable[[Package | None], None]) -> None:
+    stands_in(slow := Slow())
+    waiting = threading.Barrier(3)
+    loaded: list[bool] = []
+
+    async def load_many() -> None:
+        found = [Prices() for _ in range(20)]
+        loads = [asyncio.ensure_future(one.load()) for one in found]
+        await asyncio.sleep(0)  # each of them has begun
+        waiting.wait(PATIENCE)
+        await asyncio.wait_for(asyncio.gather(*loads), PATIENCE)
+        loaded.extend(one.loaded for one in found)
+
+    loops = [threading.Thread(target=asyncio.run, args=(load_many(),)) for _ in range(2)]
+    for loop in loops:
+        loop.start()
+    waiting.wait(PATIENCE)
+    assert slow.begun.wait(PATIENCE)
+    slow.may_go_on.set()
+    for loop in loops:
+        loop.join(PATIENCE)
+
+    assert (loaded, slow.imported) == ([True] * 40, 1)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("its tables are broken"), KeyError("gpt-4o"), SystemExit()])
+async def test_a_broken_package_means_no_prices(
+    error: BaseException, stands_in: Callable[[Package | None], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    stands_in(slow := Slow(error))
+    slow.may_go_on.set()
+    found = [Prices({"mine": 1}) for _ in range(2)]
+    for one in found:
+        await asyncio.wait_for(one.load(), PATIENCE)
+    assert all(one.loaded for one in found)
+    assert [one.find("openai", "gpt-4o") for one in found] == [None, None]
+    kind = type(error).__name__
+    said = f"the package genai-prices is broken, and the prices it should know are not known: {kind}"
+    assert [record.message for record in caplog.records] == [said]
+
+
+async def test_a_look_up_that_breaks_finds_nothing(
+    stands_in: Callable[[Package | None], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    stands_in(slow := Slow())
+    slow.may_go_on.set()
+    found = Prices()
+    await found.load()
+    slow.error = ZeroDivisionError()
+    assert [found.find("openai", name) for name in ("a", "b")] == [None, None]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]

@@ -16,7 +16,7 @@ from plait.errors import (
     StreamTruncated,
     TransportError,
 )
-from plait.events import Usage
+from plait.events import FinishDelta, Usage
 from plait.limits import Budget, Exceeded
 from plait.messages import UserMessage
 from plait.prices import Price, Prices, package
@@ -30,8 +30,9 @@ from plait.store.ledger import Claim, Estimate, Refused, Reserved, Spending
 from plait.store.memory import MemoryStore
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
+    from plait.events import Delta
     from plait.prices import PriceLike
     from plait.store.ledger import Ledger
 
@@ -216,10 +217,22 @@ async def test_the_same_cut_gives_the_same_settings() -> None:
 
 
 @pytest.mark.parametrize(
-    "extra", [{"max_tokens": 5}, {"max_completion_tokens": 9}, {"n": 2}, {"options": {"num_predict": 7}}]
+    ("extra", "why"),
+    [
+        ({"max_tokens": 5}, "'max_tokens': use max_tokens"),
+        ({"max_completion_tokens": 9}, "'max_completion_tokens': use max_tokens"),
+        ({"options": {"num_predict": 7}}, "'num_predict': use max_tokens"),
+        ({"n": 2}, "'n': use the setting n"),
+        ({"model": "gpt-4"}, "'model': another model has another price"),
+        ({"models": ["openai/o1-pro"]}, "'models': another model has another price"),
+        ({"service_tier": "priority"}, "'service_tier': it changes prices"),
+        ({"previous_response_id": "resp_1"}, "'previous_response_id': the model would read more than is sent"),
+        ({"conversation": "conv_1"}, "'conversation': the model would read more than is sent"),
+        ({"prompt": {"id": "pmpt_1"}}, "'prompt': the model would read more than is sent"),
+    ],
 )
-async def test_nothing_else_may_say_how_long_an_answer_is(extra: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError, match=r"within a budget settings\.extra must not hold"):
+async def test_what_a_budget_must_know_is_said_nowhere_else(extra: dict[str, Any], why: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"within a budget settings\.extra must not hold {why}"):
         await reserved(purse(Budget(max_tokens=1_000)), request=asking(extra=extra))
     await reserved(purse(Budget(max_tokens=1_000, stop=False)), request=asking(extra=extra))
     await reserved(purse(Budget(max_tokens=1_000)), request=asking(extra={"options": {"num_ctx": 7}, "user": "a"}))
@@ -288,6 +301,21 @@ async def test_of_several_providers_the_dearest_counts_and_all_have_a_price() ->
     unknown = purse(Budget(max_tokens=500), ledger=(other := MemoryStore()), prices={"cheap": 1})
     await unknown.reserve(REQUEST, chain, 100)
     assert (await chat(other)).unpriced == 1
+
+
+class Mine:
+    """A provider with attributes of its own, which have the names of those that wrappers have."""
+
+    name, model, provider, providers = "offline", "m", "azure", {"eu": "azure"}
+
+    async def stream(self, _: Request) -> AsyncGenerator[list[Delta], None]:
+        yield [FinishDelta("stop")]
+
+
+async def test_only_providers_within_a_provider_are_asked_for_their_price() -> None:
+    held = purse(Budget(max_cost=1), prices={"offline:m": 1})
+    for provider in (Mine(), Retrying(Mine())):
+        assert isinstance(await held.reserve(REQUEST, provider, 100), Reservation)
 
 
 async def test_a_long_input_is_reserved_at_its_price() -> None:

@@ -9,15 +9,18 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
 from plait.driving import CancelledItself, TimeUp, drive
-from plait.errors import ConfigurationError
+from plait.errors import ConfigurationError, LimitExceeded, excerpt
 
 if TYPE_CHECKING:
     from plait.run import RunContext
+
+
+_SAID: Final = 400
 
 
 class RunScoped(Protocol):
@@ -33,12 +36,23 @@ class Failed(msgspec.Struct, frozen=True, gc=False):
     """What came of a callable that raised, hung or cancelled itself.
 
     Attributes:
-        error: the name of the error's class, and never its words, which may hold what people said.
+        error: the name of the error's class.
         late: whether its time was up.
+        kind: the error's class; None where that does not matter.
+        said: the words of an error that plait makes of what its caller has configured: of a limit, or of a setting. No
+            others are kept, for they may hold what people said.
     """
 
     error: str
     late: bool = False
+    kind: type[BaseException] | None = None
+    said: str = ""
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failed:
+        """Say what came of a callable that raised an error."""
+        ours = isinstance(error, ConfigurationError | LimitExceeded)
+        return cls(type(error).__name__, kind=type(error), said=excerpt(str(error), _SAID) if ours else "")
 
 
 class Prepared(msgspec.Struct, eq=False):
@@ -77,7 +91,7 @@ class Prepared(msgspec.Struct, eq=False):
         except asyncio.CancelledError:
             return Failed("CancelledError")
         except Exception as error:  # noqa: BLE001  # foreign code
-            return Failed(type(error).__name__)
+            return Failed.of(error)
 
     async def finish(self, answer: object, time_limit: float, before: int = 0) -> object | Failed:
         """Await what `begin` gave, if it is to be awaited; ``before`` says how often this task was told to end before.
@@ -96,7 +110,7 @@ class Prepared(msgspec.Struct, eq=False):
         except (Exception, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError) and _cancellations() > before:
                 raise
-            return Failed(type(error).__name__)
+            return Failed.of(error)
         return given
 
     def _given(self, event: RunScoped) -> dict[str, str]:

@@ -7,6 +7,7 @@ what is done with an answer.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import partial, reduce
 from operator import add
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -15,23 +16,27 @@ import msgspec
 
 from plait.assignment import Assignment
 from plait.entries import ContextNote
-from plait.errors import LimitExceeded
 from plait.events import Answer, Fold, Usage
 from plait.frozen import assemble
 from plait.guardrails.checks import answered
 from plait.hooks import BudgetExceeded
 from plait.inquiry import Inquiry, input_tokens
-from plait.limits import Exceeded
+from plait.limits import Exceeded, NoRoom
+from plait.providers.base import Losses
 from plait.purse import Purse, may_be_charged
 from plait.scopes import settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from plait.log import RunState
     from plait.providers.base import Provider, Request
+    from plait.purse import Took
 
 T = TypeVar("T")
 
+REQUEST: Final = "request"
+"""Who asks for what the run asks its own model."""
 SUMMARY: Final = "summary"
 """Who asks for a summary, which has a note of its own."""
 
@@ -79,15 +84,14 @@ class Expenses(msgspec.Struct, eq=False):
             ConfigurationError: a price is not known.
             StoreUnavailable: the accounts cannot be reached; nothing may be sent.
         """
-        prices = self.given.prices
-        if prices is not None and not prices.loaded:
-            await prices.load()
         fold = Fold(provider.name, provider.model)
         if self.purse is None:
+            if self.given.prices is not None:
+                await self.given.prices.load()
             return Inquiry(request, fold)
         estimate = input_tokens(request) if tokens is None else tokens
         taken = await self.purse.reserve(request, provider, estimate, auxiliary=auxiliary)
-        return taken if isinstance(taken, Exceeded) else Inquiry(taken.request, fold, taken)
+        return taken if isinstance(taken, Exceeded) else Inquiry(replace(taken.request, losses=Losses()), fold, taken)
 
     async def returned(self, inquiry: Inquiry) -> None:
         """Give back what was reserved for a request that was not sent."""
@@ -107,29 +111,54 @@ class Expenses(msgspec.Struct, eq=False):
         used, come, prices = inquiry.taken(), inquiry.come, self.given.prices
         return used if prices is None else _costing(used, prices.cost(come.provider, come.model, used))
 
-    async def settled(self, inquiry: Inquiry, answer: Answer, turn: int) -> None:
-        """Settle a request that was answered."""
+    async def settled(self, inquiry: Inquiry, answer: Answer, turn: int, by: str = REQUEST) -> None:
+        """Settle a request that was answered.
+
+        Args:
+            inquiry: the request.
+            answer: the answer, as it is priced.
+            turn: of the run.
+            by: who asked; what tries took that failed before the answer is noted in the log under this name.
+        """
         reservation, message = inquiry.reservation, answer.message
         if reservation is None:
             return
-        used = answer.usage or inquiry.taken()
-        close = partial(reservation.settle, used, provider=message.provider, model=message.model)
+        used, lost = answer.usage or inquiry.taken(), self._lost(inquiry, by)
+        close = partial(reservation.settle, used, provider=message.provider, model=message.model, lost=lost)
         for exceeded in await _to_its_end(close):
             await self.tell(exceeded, turn)
 
-    async def broken_off(self, inquiry: Inquiry, used: Usage, error: BaseException | None) -> None:
+    async def broken_off(self, inquiry: Inquiry, used: Usage, error: BaseException | None, by: str = REQUEST) -> None:
         """Settle a request that came to no whole answer.
 
         Args:
             inquiry: the request.
             used: what it took.
             error: what it failed with; None for a stop.
+            by: as for `settled`.
         """
         reservation, come = inquiry.reservation, inquiry.come
         if reservation is None:
             return
-        who = {"provider": come.provider, "model": come.model}
-        await _to_its_end(partial(reservation.broke_off, error, used, begun=inquiry.begun, **who))
+        close = partial(
+            reservation.broke_off,
+            error,
+            used,
+            begun=inquiry.begun,
+            provider=come.provider,
+            model=come.model,
+            lost=self._lost(inquiry, by),
+            waiting=inquiry.waiting,
+        )
+        await _to_its_end(close)
+
+    def _lost(self, inquiry: Inquiry, by: str) -> list[Took]:
+        """Say what tries took that failed, and note it in the log."""
+        lost, prices = inquiry.lost(), self.given.prices
+        for provider, model, used in lost:
+            cost = None if prices is None else prices.cost(provider, model, used)
+            self._note(ContextNote(by=by, usage=_costing(used, cost)))
+        return lost
 
     async def ask(self, request: Request, provider: Provider, by: str) -> Answer:
         """Ask a model that helps the run, within what the budgets leave; what a check took is noted in the log.
@@ -140,32 +169,42 @@ class Expenses(msgspec.Struct, eq=False):
             by: on behalf of whom: ``"summary"``, or the name of a check.
 
         Raises:
-            LimitExceeded: a budget has no room for it.
+            NoRoom: a budget has no room for it. The hooks are told.
+            ConfigurationError: its price is not known.
             ModelError: it could not be asked, or gave no whole answer.
         """
         inquiry = await self.reserved(request, provider, auxiliary=True)
         if isinstance(inquiry, Exceeded):
-            raise LimitExceeded(str(inquiry), limit=float(inquiry.limit))
+            await self.tell(inquiry, self._turn)
+            raise NoRoom(str(inquiry), limit=float(inquiry.limit))
         try:
             answer = self.priced(await answered(inquiry.request, provider, inquiry.fold))
         except BaseException as error:
             used = self.taken(inquiry)
             if may_be_charged(error, begun=inquiry.begun):
                 self._note(ContextNote(by=by, usage=used))
-            await self.broken_off(inquiry, used, error)
+            await self.broken_off(inquiry, used, error, by)
             raise
         if by != SUMMARY and answer.usage is not None:
             self._note(ContextNote(by=by, usage=answer.usage))
-        run = self.given.thread.tail.run
-        await self.settled(inquiry, answer, run.turns if run is not None else 0)
+        await self.settled(inquiry, answer, self._turn, by)
         return answer
 
-    def _note(self, note: ContextNote) -> None:
+    @property
+    def _run(self) -> RunState | None:
+        """The run in the log, once that knows of it."""
         run = self.given.thread.tail.run
-        if run is not None and run.run_id == self.given.context.run_id:
-            self.given.thread.add(run.run_id, note)
-        else:
+        return run if run is not None and run.run_id == self.given.context.run_id else None
+
+    @property
+    def _turn(self) -> int:
+        return 0 if (run := self._run) is None else run.turns
+
+    def _note(self, note: ContextNote) -> None:
+        if (run := self._run) is None:
             self.early.append(note)
+        else:
+            self.given.thread.add(run.run_id, note)
 
     @property
     def usage_before(self) -> Usage | None:

@@ -5,19 +5,25 @@ Knows nothing of how the answer comes, or of what is done with it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from plait.counting import SIMPLE, message_tokens, output_tokens, tools_tokens
 from plait.errors import ConfigurationError
 from plait.events import Fold, Usage
+from plait.plain import to_json
 from plait.providers.base import Request
 from plait.purse import Reservation
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from plait.counting import Counter
     from plait.messages import Message
+    from plait.providers.base import Settings, ToolDefinition
+    from plait.purse import Took
+    from plait.schema import OutputSchema
 
 
 class Inquiry(msgspec.Struct, eq=False, gc=False):
@@ -49,6 +55,23 @@ class Inquiry(msgspec.Struct, eq=False, gc=False):
         """Whether anything has come of an answer, or of its figures."""
         return self.come.usage is not None or self.received() > 0
 
+    @property
+    def waiting(self) -> bool:
+        """Whether no request is under way and nothing has come: the last try failed, and the next is yet to be sent."""
+        losses = self.request.losses
+        return losses is not None and losses.waiting and not self.begun
+
+    def lost(self) -> list[Took]:
+        """Say what tries took that failed before, and may be charged: what they told, else the input that was sent."""
+        losses = self.request.losses
+        if losses is None or not losses.lost:
+            return []
+        sent = Usage(input_tokens=input_tokens(self.request))
+        told = [(one, one.usage or sent) for one in losses.lost]
+        return [
+            (one.provider, one.model, used.model_copy(update={"cost": None, "estimated": True})) for one, used in told
+        ]
+
     def partial(self) -> Message | None:
         """Give the answer as far as it came, without calls, which may be half received; None if there is none."""
         try:
@@ -62,6 +85,8 @@ class Inquiry(msgspec.Struct, eq=False, gc=False):
 
         It is our estimate where the provider had not told all of it, which most do at the end only.
         """
+        if self.waiting:
+            return Usage(requests=0)
         told = self.come.usage
         if told is not None and self.come.finished:
             return told
@@ -85,7 +110,19 @@ class Inquiry(msgspec.Struct, eq=False, gc=False):
 
 
 def input_tokens(request: Request, counter: Counter = SIMPLE) -> int:
-    """Count the tokens of a request: its messages, the definitions of its tools, and the form of its answer."""
+    """Count the tokens of a request: its messages, and what is sent beside them."""
     of_messages = sum([message_tokens(message, counter) for message in request.messages])
-    of_output = output_tokens(request.output, counter) if request.output is not None else 0
-    return of_messages + tools_tokens(request.tools, counter) + of_output
+    return of_messages + fixed_tokens(request.tools, request.output, request.settings, counter)
+
+
+def fixed_tokens(
+    tools: Sequence[ToolDefinition], output: OutputSchema[Any] | None, settings: Settings, counter: Counter = SIMPLE
+) -> int:
+    """Count what is sent beside the messages: definitions of tools, the form of the answer, and fields of one's own.
+
+    Fields of the request that plait does not know (``extra``) may be read by the model, such as the provider's own
+    tools, so they are counted as JSON.
+    """
+    of_output = output_tokens(output, counter) if output is not None else 0
+    of_extra = counter.count(to_json(settings.extra).decode()) if settings.extra else 0
+    return tools_tokens(tools, counter) + of_output + of_extra

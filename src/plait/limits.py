@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
 
-from plait.errors import ConfigurationError, excerpt
+from plait.errors import ConfigurationError, LimitExceeded, excerpt
 from plait.prices import Usd, usd
 from plait.store.base import check_name
 from plait.store.ledger import MOST, NANOS, NOTHING, Claim, Spending
@@ -185,6 +185,10 @@ class Exceeded:
         if not self.needed:
             return f"{said}exceeded: {number(spent)} were spent"
         return f"{said}used up: {number(spent)} were spent, and the next request needs at least {number(self.needed)}"
+
+
+class NoRoom(LimitExceeded):
+    """A budget has no room for a request that would help a run, such as a judge's."""
 
 
 def number(value: Decimal | int) -> str:

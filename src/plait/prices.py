@@ -7,15 +7,16 @@ prices of the ``genai-prices`` package are those that it was released with.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from functools import cache
-from importlib.util import find_spec
 from operator import itemgetter
-from threading import Thread
+from threading import Lock, Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
     from plait.events import Usage
 
+logger = logging.getLogger("plait.prices")
+
 Usd: TypeAlias = int | float | Decimal | str
 """US dollars: ``0.1`` is a tenth of a dollar exactly, and so is ``"0.1"``."""
 
@@ -36,7 +39,6 @@ _FINEST: Final = Decimal("0.000001")  # of a price, so that a token costs a whol
 _MILLION: Final = 1_000_000
 _REMEMBERED: Final = 1_000
 _FRESH: Final = 60.0
-_PACKAGE: Final = "genai_prices"
 
 
 def usd(value: object, what: str) -> Decimal:
@@ -81,10 +83,11 @@ class Price:
         cache_read_per_million: of the part of the input that came from the provider's cache; None: as other input.
         cache_write_per_million: of the part of the input that was written to it; None: as other input.
         above: other prices for requests with more tokens of input than so many, the longest first; they hold for all
-            tokens of such a request. Given as a mapping.
+            tokens of such a request. Given as a mapping, whose prices are written in any form; see `price_of`.
 
     Raises:
-        ConfigurationError: a price is no number from 0 to a thousand million, or finer than a millionth of a dollar.
+        ConfigurationError: a price is no number from 0 to a thousand million, or finer than a millionth of a dollar; or
+            ``above`` is no mapping of numbers of tokens to prices.
     """
 
     input_per_million: Decimal
@@ -100,7 +103,7 @@ class Price:
         cache_read_per_million: Usd | None = None,
         cache_write_per_million: Usd | None = None,
         *,
-        above: Mapping[int, Price] | None = None,
+        above: Mapping[int, PriceLike] | None = None,
     ) -> None:
         given = {
             "input_per_million": input_per_million,
@@ -110,7 +113,7 @@ class Price:
         }
         for name, value in given.items():
             object.__setattr__(self, name, None if value is None and "cache" in name else _checked(value, name))
-        object.__setattr__(self, "above", tuple(sorted((above or {}).items(), reverse=True, key=itemgetter(0))))
+        object.__setattr__(self, "above", () if above is None else _steps(above))
 
     def at(self, input_tokens: int) -> Price:
         """Give the prices that hold for an input of so many tokens."""
@@ -144,7 +147,27 @@ def _checked(value: Usd | None, name: str) -> Decimal:
     return price
 
 
-PriceLike: TypeAlias = Price | Usd | tuple[Usd, Usd] | list[Usd] | Mapping[str, Usd]
+def _steps(above: object) -> tuple[tuple[int, Price], ...]:
+    """Give the prices of long inputs, the longest first."""
+    if not isinstance(above, Mapping):
+        msg = (
+            f"above of a Price takes prices by tokens of input, {{200_000: Price(6, 22.5)}}, not {type(above).__name__}"
+        )
+        raise ConfigurationError(msg)
+    steps = []
+    for tokens, price in above.items():
+        if type(tokens) is not int or tokens < 0:
+            msg = f"above of a Price takes whole numbers of tokens, 0 or more, not {excerpt(repr(tokens), 40)}"
+            raise ConfigurationError(msg)
+        try:
+            steps.append((tokens, price_of(price)))
+        except ConfigurationError as error:
+            msg = f"above {tokens:,} tokens: {error}"
+            raise ConfigurationError(msg) from None
+    return tuple(sorted(steps, reverse=True, key=itemgetter(0)))
+
+
+PriceLike: TypeAlias = Price | Usd | tuple[Usd, Usd] | list[Usd] | Mapping[str, Any]
 """A price, as people write it; see `price_of`."""
 
 _PARTS: Final = {
@@ -153,6 +176,7 @@ _PARTS: Final = {
     "cache_read": "cache_read_per_million",
     "cached_input": "cache_read_per_million",
     "cache_write": "cache_write_per_million",
+    "above": "above",
 }
 _IN_AND_OUT: Final = 2
 
@@ -162,7 +186,8 @@ def price_of(value: PriceLike) -> Price:
 
     Args:
         value: a number of US dollars for a million tokens, in and out alike; two of them, for input and output; or a
-            mapping with ``input`` and ``output``, and perhaps ``cache_read`` (or ``cached_input``) and ``cache_write``.
+            mapping with ``input`` and ``output``, and perhaps ``cache_read`` (or ``cached_input``), ``cache_write`` and
+            ``above`` (other prices, in any of these forms, by the tokens of input above which they hold).
 
     Raises:
         ConfigurationError: it is none of these.
@@ -173,7 +198,7 @@ def price_of(value: PriceLike) -> Price:
         parts = {_PARTS.get(name, name): part for name, part in value.items()}
         known = set(_PARTS.values())
         if parts.keys() <= known and parts.keys() >= {"input_per_million", "output_per_million"}:
-            return Price(**parts)  # type: ignore[arg-type]  # no part is named ``above``
+            return Price(**parts)
         msg = f"a price needs 'input' and 'output', and may have {', '.join(map(repr, list(_PARTS)[2:]))}; "
         msg += f"it has {excerpt(', '.join(map(repr, value)), 80) or 'nothing'}"
         raise ConfigurationError(msg)
@@ -212,22 +237,20 @@ class Prices:
         if isinstance(given, Mapping) and not given.keys() & {*_PARTS, *_PARTS.values()}:
             self._given = {name: _named(name, price) for name, price in given.items()}
         elif given is not None:
-            self._everywhere = price_of(given)  # type: ignore[arg-type]  # no mapping of models: those were seen above
+            self._everywhere = price_of(given)  # no mapping of models: those were seen above
         self.loaded = self._everywhere is not None
 
     async def load(self) -> None:
         """Import the package in a thread: it takes 0.2 s, once in a process, which no look-up should cost the loop."""
-        if package.cache_info().currsize == 0 and find_spec(_PACKAGE) is not None:
+        if not self.loaded and package.cache_info().currsize == 0:
             loop = asyncio.get_running_loop()
             done = loop.create_future()
 
-            def imported() -> None:
-                package()
+            def tell(_: Future[None]) -> None:
                 with suppress(RuntimeError):  # nobody waits on a loop that is closed
                     loop.call_soon_threadsafe(_set, done)
 
-            # One that ends with its work: an executor's would stay as long as the event loop, or hold up the program.
-            Thread(target=imported, name="plait: prices", daemon=True).start()
+            _importing().add_done_callback(tell)
             await done
         self.loaded = True
 
@@ -321,20 +344,55 @@ def _set(done: asyncio.Future[None]) -> None:
         done.set_result(None)
 
 
+_one_at_a_time: Final = Lock()
+_under_way: list[Future[None]] = []  # at most one
+
+
+def _importing() -> Future[None]:
+    """Import the package in a thread, once for all that ask meanwhile, on whatever event loop."""
+    with _one_at_a_time:
+        if not _under_way:
+            # A thread that ends with its work: an executor's would stay as long as the event loop, or hold up the end
+            # of the program.
+            ended: Future[None] = Future()
+            Thread(target=_import, args=(ended,), name="plait: prices", daemon=True).start()
+            _under_way.append(ended)
+        return _under_way[0]
+
+
+def _import(ended: Future[None]) -> None:
+    try:
+        package()
+    finally:
+        with _one_at_a_time:
+            _under_way.clear()
+        ended.set_result(None)
+
+
 @cache
 def package() -> Callable[[str, str], Any] | None:
     """Import the package; gives what calculates the price of nothing, by vendor and model."""
     try:
         from genai_prices import Usage, calc_price
+
+        nothing = Usage(input_tokens=0, output_tokens=0)
+
+        def calculated(vendor: str, model: str) -> Any:
+            return calc_price(nothing, model, provider_id=vendor)
+
+        calculated("openai", "gpt-4o")  # its tables are imported by the first question
     except ImportError:
         return None
-    nothing = Usage(input_tokens=0, output_tokens=0)
-
-    def calculated(vendor: str, model: str) -> Any:
-        return calc_price(nothing, model, provider_id=vendor)
-
-    calculated("openai", "gpt-4o")  # its tables are imported by the first question
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # foreign code
+        _warn(type(error).__name__)
+        return None
     return calculated
+
+
+@cache
+def _warn(error: str) -> None:
+    """Say that the package is broken, once for each kind of error."""
+    logger.warning("the package genai-prices is broken, and the prices it should know are not known: %s", error)
 
 
 def _of_package(vendor: str, model: str) -> _Found:
@@ -344,13 +402,16 @@ def _of_package(vendor: str, model: str) -> _Found:
         return _Found(None)
     try:
         found = calculated(vendor, model)
+        if found.provider.id != vendor:  # it also knows vendors by names that are only alike
+            return _Found(None)
+        # Prices with conditions change with the day, or the hour.
+        until = monotonic() + _FRESH if isinstance(found.model.prices, list) else None
+        return _Found(_translated(vars(found.model_price)), until=until)
     except LookupError:
         return _Found(None)
-    if found.provider.id != vendor:  # it also knows vendors by names that are only alike
+    except Exception as error:  # noqa: BLE001  # foreign code
+        _warn(type(error).__name__)
         return _Found(None)
-    # Prices with conditions change with the day, or the hour.
-    until = monotonic() + _FRESH if isinstance(found.model.prices, list) else None
-    return _Found(_translated(vars(found.model_price)), until=until)
 
 
 def _translated(prices: Mapping[str, Any]) -> Price | None:

@@ -14,11 +14,12 @@ from dataclasses import replace
 from decimal import Decimal
 from functools import partial
 from math import ceil
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from plait.errors import ConfigurationError, ProviderError, StoreError, TransportError
+from plait.errors import ConfigurationError, StoreError
 from plait.ids import new_id
 from plait.limits import Budget, Exceeded, number
+from plait.providers.base import may_be_read
 from plait.scopes import settle
 from plait.store.ledger import MOST, NANOS, Claim, Estimate, Refused, Spending
 
@@ -43,7 +44,23 @@ MARGIN: Final = 1.2
 
 _PICOS_A_TOKEN: Final = 1_000_000
 """Pico-dollars for each token, for each US dollar that a million tokens cost."""
-_LENGTHS: Final = frozenset({"max_tokens", "max_completion_tokens", "max_output_tokens", "n"})
+
+_LENGTH: Final = "use max_tokens, which is cut to what is left"
+_MODEL: Final = "another model has another price; give the provider that model, or a Fallback of several"
+_TIER: Final = "it changes prices, and those that are known hold without it"
+_READ: Final = "the model would read more than is sent, and nobody could count it"
+_UNBOUNDED: Final = {
+    **dict.fromkeys(("max_tokens", "max_completion_tokens", "max_output_tokens"), _LENGTH),
+    "n": "use the setting n, which is reserved for",
+    **dict.fromkeys(("model", "models"), _MODEL),
+    "service_tier": _TIER,
+    **dict.fromkeys(("previous_response_id", "conversation", "prompt"), _READ),
+}
+"""What ``settings.extra`` may not hold within a budget that can stop a run, and why."""
+
+
+Took: TypeAlias = "tuple[str, str, Usage]"
+"""Who was asked, which model, and what that took."""
 
 
 class Purse:
@@ -100,7 +117,7 @@ class Purse:
 
         Raises:
             ConfigurationError: a budget in money, and a price that nobody knows; or ``settings.extra`` says how long
-                the answer may be.
+                the answer may be, who answers, or what else is read.
             StoreUnavailable: the accounts cannot be reached. Nothing may be sent then.
         """
         if not self.prices.loaded:
@@ -224,7 +241,12 @@ class Reservation:
         self._prices = prices
 
     async def settle(
-        self, usage: Usage | None, *, provider: str | None = None, model: str | None = None
+        self,
+        usage: Usage | None,
+        *,
+        provider: str | None = None,
+        model: str | None = None,
+        lost: Sequence[Took] = (),
     ) -> tuple[Exceeded, ...]:
         """Put what the request did use in the place of what was reserved. A second time it does nothing.
 
@@ -233,14 +255,15 @@ class Reservation:
                 as the estimate.
             provider: who answered, where that is another than was asked.
             model: the model that answered, as the answer names it.
+            lost: what tries took that failed before.
 
         Returns:
             The budgets with ``stop=False`` that are passed now; each is told once by each purse.
         """
         if usage is None:
             return await self._end(None, None, estimated=True)
-        nanos = self._nanos(usage, provider or self._provider.name, model or self._provider.model)
-        return await self._end(usage.total_tokens, nanos, estimated=usage.estimated)
+        answered = (provider or self._provider.name, model or self._provider.model, usage)
+        return await self._settle([answered, *lost], estimated=usage.estimated or bool(lost))
 
     async def broke_off(
         self,
@@ -250,6 +273,8 @@ class Reservation:
         begun: bool,
         provider: str | None = None,
         model: str | None = None,
+        lost: Sequence[Took] = (),
+        waiting: bool = False,
     ) -> tuple[Exceeded, ...]:
         """Settle a request that ended before its answer did: by an error, a stop or a cancellation.
 
@@ -261,17 +286,25 @@ class Reservation:
             begun: whether anything came of an answer, or of its figures.
             provider: as for `settle`.
             model: as for `settle`.
+            lost: as for `settle`.
+            waiting: whether it ended between two tries.
 
         Returns:
             As `settle`.
         """
-        if not may_be_charged(error, begun=begun):
-            return await self._end(0, 0, estimated=False)
-        return await self.settle(taken, provider=provider, model=model)
+        if waiting or not may_be_charged(error, begun=begun):
+            return await self._settle(lost, estimated=bool(lost))
+        return await self.settle(taken, provider=provider, model=model, lost=lost)
 
     async def release(self) -> None:
         """Give back all that was reserved: nothing was sent."""
         await self._end(0, 0, estimated=False)
+
+    async def _settle(self, took: Sequence[Took], *, estimated: bool) -> tuple[Exceeded, ...]:
+        costs = [self._nanos(used, provider, model) for provider, model, used in took]
+        nanos = sum(cost for cost in costs if cost is not None)
+        tokens = sum(used.total_tokens for _, _, used in took)
+        return await self._end(tokens, None if None in costs else nanos, estimated=estimated)
 
     def _nanos(self, used: Usage, provider: str, model: str) -> int | None:
         """Give what was used in nano-dollars: as whoever answered is priced, else as the dearest that was asked."""
@@ -297,8 +330,7 @@ def may_be_charged(error: BaseException | None, *, begun: bool) -> bool:
         error: what ended it; None for a stop.
         begun: whether anything came of an answer, or of its figures.
     """
-    unsent = isinstance(error, TransportError) and not error.sent
-    return begun or not (unsent or isinstance(error, ConfigurationError | ProviderError))
+    return begun or may_be_read(error)
 
 
 def _estimate(settings: Settings, input_tokens: int, prices: Sequence[Price]) -> Estimate:
@@ -324,7 +356,9 @@ def _estimate(settings: Settings, input_tokens: int, prices: Sequence[Price]) ->
 
 def _members(provider: Any) -> Iterator[tuple[str, str]]:
     """Give the name and model of all that may answer: wrappers hold others as ``provider`` or ``providers``."""
-    inner = getattr(provider, "providers", None) or [one for one in (getattr(provider, "provider", None),) if one]
+    several = getattr(provider, "providers", None)
+    held = several if isinstance(several, list | tuple) else (getattr(provider, "provider", None),)
+    inner = [one for one in held if callable(getattr(one, "stream", None))]
     for one in inner:
         yield from _members(one)
     if not inner:
@@ -332,13 +366,15 @@ def _members(provider: Any) -> Iterator[tuple[str, str]]:
 
 
 def _check_extra(settings: Settings) -> None:
-    """See that nothing but the setting says how long an answer may be.
+    """See that ``extra`` says nothing that a budget has to know: how long an answer may be, who answers, what is read.
 
     Raises:
-        ConfigurationError: ``extra`` says it.
+        ConfigurationError: it does.
     """
-    options = settings.extra.get("options")
-    said = [*(_LENGTHS & settings.extra.keys()), *("num_predict" for name in (options or ()) if name == "num_predict")]
+    extra = settings.extra
+    options = extra.get("options")
+    said = [name for name in _UNBOUNDED if name in extra]
+    said += [name for name in ("num_predict",) if isinstance(options, Mapping) and name in options]
     if said:
-        msg = f"within a budget settings.extra must not hold {said[0]!r}: use max_tokens, which is cut to what is left"
+        msg = f"within a budget settings.extra must not hold {said[0]!r}: {_UNBOUNDED.get(said[0], _LENGTH)}"
         raise ConfigurationError(msg)

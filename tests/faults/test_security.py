@@ -285,7 +285,6 @@ ALLOWED = {
     ("isolated.py", "import_module"),
     ("isolated.py", "exec"),  # there: the program that the user started, as multiprocessing runs it
     ("isolated.py", "compile"),
-    ("prices.py", "importlib"),  # importlib.util: whether the package is installed
     ("counting.py", "importlib"),  # a private copy of tiktoken's own table of encodings
     ("mcp/client/stdio.py", "subprocess_exec"),  # the server that the user named, as program and arguments; no shell
     ("mcp/client/session.py", "importlib"),  # importlib.metadata: the version

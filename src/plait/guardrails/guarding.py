@@ -29,6 +29,7 @@ from plait.guardrails.checks import (
 )
 from plait.guardrails.provenance import UNTRUSTED_NOTE, is_tainted, mark, mark_definition, server_of, source_of
 from plait.hooks import Veto
+from plait.limits import NoRoom
 from plait.messages import AssistantMessage, Message, SystemMessage, TextPart, ToolCall, ToolResult
 
 if TYPE_CHECKING:
@@ -266,7 +267,7 @@ class Guardrails:
             changed = None if isinstance(answer, Failed) else changed_by(event, answer)
             if changed is not None:
                 event = changed
-            elif not guard.is_open:
+            elif not guard.is_open or _had_no_room(answer):
                 return guard.failure(answer)
             else:
                 guard.log_once(answer)
@@ -302,15 +303,22 @@ class _Guard(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         )
 
     def why(self, answer: object) -> str:
-        """Say what went wrong; the words of an error may hold what people said."""
+        """Say what went wrong: in the words of an error only where they are plait's own."""
         if not isinstance(answer, Failed):
             return f"it returned {type(answer).__name__}"
+        if answer.said:
+            return answer.said
         return f"{answer.error}; it may take {self.time_limit:g} s" if answer.late else answer.error
 
     def log_once(self, answer: object) -> None:
         if not self.prepared.is_reported:
             self.prepared.is_reported = True
             logger.warning("the check %s failed, and what it could not check passes: %s", self.name, self.why(answer))
+
+
+def _had_no_room(answer: object) -> bool:
+    """Whether a budget kept a check from asking: else whoever uses a budget up would switch its checks off."""
+    return isinstance(answer, Failed) and answer.kind is not None and issubclass(answer.kind, NoRoom)
 
 
 def _marked(definition: ToolDefinition, tool: Tool | None) -> ToolDefinition:

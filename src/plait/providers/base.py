@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, get_args
 
-from plait.errors import ConfigurationError, excerpt
+from plait.errors import ConfigurationError, ProviderError, TransportError, excerpt
 from plait.events import AttemptDelta, ModelDelta, UsageDelta
 from plait.plain import EMPTY, FrozenDict, freeze
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from plait.events import Delta
+    from plait.events import Delta, Usage
     from plait.messages import Message
     from plait.schema import OutputSchema
 
@@ -157,6 +157,49 @@ class Settings:
 DEFAULT_SETTINGS = Settings()
 
 
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A try of a request that failed, that may be charged all the same, and of which its reader saw nothing.
+
+    Attributes:
+        provider: who was asked.
+        model: the model that was asked.
+        usage: what was told of its tokens; None for nothing.
+    """
+
+    provider: str
+    model: str
+    usage: Usage | None = None
+
+
+@dataclass(slots=True)
+class Losses:
+    """What keeps account of the tries of one request: whoever asks again, or asks another, notes what that lost.
+
+    Attributes:
+        lost: the tries that failed so far, and may be charged.
+        waiting: whether none is under way, for the next one is yet to be sent.
+    """
+
+    lost: list[Loss] = field(default_factory=list)
+    waiting: bool = False
+
+    def add(self, error: Exception, provider: str, model: str, usage: Usage | None = None) -> None:
+        """Note a try that failed and is followed by another, if it may be charged."""
+        if usage is not None or may_be_read(error):
+            self.lost.append(Loss(provider, model, usage))
+
+
+def may_be_read(error: BaseException | None) -> bool:
+    """Say whether a request that gave no answer may have been read: it was sent, and no error came for an answer.
+
+    Args:
+        error: what ended it; None for a stop.
+    """
+    unsent = isinstance(error, TransportError) and not error.sent
+    return not (unsent or isinstance(error, ConfigurationError | ProviderError))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One question to a model.
@@ -169,6 +212,7 @@ class Request:
         stream: False asks for the answer in one piece.
         earlier: how many of the messages, from the first, were said before this run. What a provider has no place for
             in these, or in the result of a tool, is named in its place; in the others it is refused.
+        losses: where tries that failed are noted, within a budget.
     """
 
     messages: Sequence[Message]
@@ -177,6 +221,7 @@ class Request:
     settings: Settings = DEFAULT_SETTINGS
     stream: bool = True
     earlier: int = 0
+    losses: Losses | None = field(default=None, compare=False, repr=False)
 
 
 class Provider(Protocol):

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from plait.errors import ConfigurationError, ModelError, PlaitError, Refused, excerpt
-from plait.events import ModelDelta
+from plait.events import Fold, ModelDelta
 from plait.messages import AssistantMessage
 from plait.providers.base import PREAMBLE
 from plait.providers.encoding import encoded
@@ -110,6 +110,10 @@ class Fallback:
                     _tell(error, before)
                     raise
                 before.append(failed)
+                if request.losses is not None:
+                    told = Fold(provider.name, provider.model)
+                    told.add(held)
+                    request.losses.add(error, provider.name, told.model, told.usage)
                 logger.info("%s failed (%s); the next provider is asked", who, type(error).__name__)
             else:
                 if held is not None:  # it ended without an answer, which its reader will say

@@ -27,7 +27,7 @@ from plait.errors import (
     excerpt,
 )
 from plait.events import AttemptDelta, Fold, UsageDelta
-from plait.providers.base import PREAMBLE
+from plait.providers.base import PREAMBLE, Losses
 from plait.providers.deadline import Deadline
 from plait.providers.encoding import encoded
 
@@ -375,6 +375,7 @@ class Retrying:
         tries = Tries(self.policy, self.name, self.model, self._clock, self._random)
         restarts = 0
         void: Any = None  # the text that readers have of an answer that broke off and is asked for anew
+        losses = request.losses or Losses()
         limit: Deadline | None = None
         try:
             while True:
@@ -407,16 +408,23 @@ class Retrying:
                     restarts += spoke
                     if spoke or told:  # its tokens count, too
                         void = error.partial or ""
+                    else:
+                        losses.add(error, self.name, self.model)
                 except TimeoutError:
                     if limit is None or not limit.passed:
                         raise
                     late = self._cut(tries, limit.given) if spoke else tries.unanswered()
                     late.partial = late.partial or void
                     raise late from None
-                await self._sleep(delay)
+                await self._wait(delay, losses)
         finally:
             if limit is not None:
                 limit.end()
+
+    async def _wait(self, delay: float, losses: Losses) -> None:
+        losses.waiting = True  # also where this wait is the end
+        await self._sleep(delay)
+        losses.waiting = False
 
     def _cut(self, tries: Tries, given: list[list[Delta]]) -> ModelError:
         """Make the error for a deadline that passed after an answer had begun."""
