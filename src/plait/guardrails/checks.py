@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from plait.errors import StreamTruncated
 from plait.events import Answer, Fold
-from plait.messages import AssistantMessage, FilePart, Message, ReasoningPart, TextPart, ToolCall, ToolResult
+from plait.messages import AssistantMessage, FilePart, Message, Part, ReasoningPart, TextPart, ToolCall, ToolResult
 from plait.providers.base import Provider, Request
 from plait.run import RunContext
 from plait.toolbase import Tool
@@ -156,35 +156,48 @@ def _with_text(message: M, text: str) -> M:
     return message.model_copy(update={"parts": parts})
 
 
-def texts_of(event: Event) -> Iterator[str]:
+def texts_of(event: Event, *, apart: bool = False) -> Iterator[str]:
     """Give the texts that an event is about: what people and tools say, what a model answers or asks a tool.
 
     The system text of a prompt is the developer's own and left out. Files are read where they are text, and thoughts
-    count as what a model answers: they are shown, too.
+    count as what a model answers: they are shown, too. The text parts of a message are joined, as everybody reads them.
+
+    Args:
+        event: what is asked about.
+        apart: give each of several text parts by itself, too: a word may begin where a part does.
     """
+    for parts in _parts_of(event):
+        yield from _texts(parts, apart=apart)
+
+
+def _parts_of(event: Event) -> Iterator[Sequence[Part]]:
+    """Give the parts of what an event is about, message by message."""
     match event:
         case InputCheck():
             for message in event.messages:
                 if message.role in _FOREIGN_ROLES:
-                    yield from _texts(message.parts)
+                    yield message.parts
         case OutputCheck():
-            yield from _texts(event.message.parts)
+            yield event.message.parts
         case ToolCallCheck():
-            yield event.call.arguments
-            yield from _strings(event.call.arguments)
+            yield (event.call,)
         case ToolResultCheck():
-            yield from _texts(event.result.parts)
+            yield event.result.parts
         case _:
             assert_never(event)
 
 
-def _texts(parts: Sequence[Any]) -> Iterator[str]:
+def _texts(parts: Sequence[Part], *, apart: bool) -> Iterator[str]:
+    read: dict[object, list[str]] = {}
     for part in parts:
         match part:
             case TextPart() | ReasoningPart():
-                yield part.text
+                read.setdefault(read_with(part), []).append(part.text)
             case ToolResult():
-                yield from _texts(part.parts)
+                yield from _texts(part.parts, apart=apart)
+            case ToolCall():
+                yield part.arguments
+                yield from _strings(part.arguments)
             case FilePart():
                 if part.name:
                     yield part.name
@@ -192,6 +205,15 @@ def _texts(parts: Sequence[Any]) -> Iterator[str]:
                     yield text
             case _:
                 pass
+    for texts in read.values():
+        yield "".join(texts)
+        if apart and len(texts) > 1:
+            yield from texts
+
+
+def read_with(part: TextPart | ReasoningPart) -> object:
+    """Give what is the same for all parts of a message that are read as one text: words, refusals or thoughts."""
+    return part.type, getattr(part, "refusal", False)
 
 
 def file_text(part: FilePart) -> str | None:
