@@ -21,10 +21,10 @@ from plait.guardrails.checks import (
     OutputCheck,
     ToolCallCheck,
     ToolResultCheck,
-    file_text,
     read_with,
     texts_of,
 )
+from plait.guardrails.reading import told, with_text
 from plait.hooks import Veto
 from plait.messages import FilePart, Message, ReasoningPart, TextPart, ToolCall, ToolResult
 from plait.plain import parse_json, to_json
@@ -237,9 +237,9 @@ class Redact:
                 parts = self._parts(part.parts)
                 return part if parts is part.parts else part.model_copy(update={"parts": parts})
             case FilePart():
-                held = file_text(part)
-                text = "" if held is None else self.text(held)
-                return part if text == (held or "") else part.model_copy(update={"data": text.encode()})
+                held = told(part)
+                text = "" if held is None else self.text(held.text)
+                return part if held is None or text == held.text else with_text(part, text)
             case _:
                 return part
 
