@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
+from plait.agent import Agent
 from plait.errors import ConfigurationError
 from plait.guardrails.checks import Event, InputCheck, OutputCheck, ToolCallCheck, ToolResultCheck, changed_by
 from plait.guardrails.guarding import Guardrails
@@ -25,6 +27,7 @@ from plait.messages import (
     ToolResult,
     UserMessage,
 )
+from plait.providers.offline import OfflineProvider
 from plait.run import RunContext
 
 CONTEXT = RunContext(deps=None)
@@ -327,3 +330,46 @@ def test_a_word_that_begins_with_its_part_is_found_too() -> None:
 def test_what_an_answer_asks_of_a_tool_belongs_to_its_texts(arguments: str) -> None:
     event = answered(TextPart(text="I look"), ToolCall(id="a", name="f", arguments=arguments))
     assert forbid(KEY)(event) == VETO
+
+
+# --- JSON ---
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "left"),
+    [
+        (MAIL, '{"from":"ada@example.org","n":3}', '{"from":"[redacted]","n":3}'),
+        (MAIL, '[{"a": ["I am ada@example.org", null]}]', '[{"a":["I am [redacted]",null]}]'),
+        (MAIL, r' {"a":"\u0061da\u0040example.org"}', '{"a":"[redacted]"}'),
+        (MAIL, '{"ada@example.org": true}', '{"[redacted]":true}'),
+        (MAIL, '{ "nothing" : 1.50 }', '{ "nothing" : 1.50 }'),
+        ("[0-9]{7}", '{"phone":5551234,"n":3}', '{"phone":"[redacted]","n":3}'),
+        ('"key":"', '{"key":"x","n": 3}', "[redacted] 3}"),
+        (MAIL, '{"a": ada@example.org}', '{"a": [redacted]'),
+        (MAIL, "[" * 100_000, "[" * 100_000),
+    ],
+)
+def test_json_stays_json(pattern: str, text: str, left: str) -> None:
+    assert redact(pattern).text(text) == left
+    assert redact(pattern)(answered(TextPart(text=text))) == (
+        None if left == text else AssistantMessage(parts=[TextPart(text=left)])
+    )
+
+
+def test_json_in_several_parts_stays_json() -> None:
+    event = answered(TextPart(text='{"from":"ada@exa'), TextPart(text='mple.org"}'))
+    assert redact(MAIL)(event) == AssistantMessage(parts=[TextPart(text='{"from":"[redacted]"}')])
+
+
+class Call(BaseModel):
+    title: str
+    n: int
+
+
+async def test_an_answer_of_a_type_is_redacted_and_still_of_it() -> None:
+    agent = Agent(
+        provider=OfflineProvider(['{"title":"call 555-1234","n":3}']),
+        output=Call,
+        guardrails=Guardrails(output=[redact("[0-9]{3}-[0-9]{4}")]),
+    )
+    assert await agent.chat("hi") == Call(title="call [redacted]", n=3)

@@ -170,11 +170,20 @@ class Redact:
         return f"<check {self.name!r}>"
 
     def text(self, text: str) -> str:
-        """Give a text with each word or line that matches replaced."""
+        """Give a text with each word or line that matches replaced; one that is JSON stays JSON."""
         return self._across((text,))
 
     def _across(self, texts: Sequence[str]) -> str:
-        """Redact texts that are read as one: a word goes where it matches, or a piece of it that is in one of them."""
+        """Redact texts that are read as one."""
+        if (data := _json(texts)) is not None:
+            plain = self._plain(data, strict=True)
+            whole = "".join(texts) if plain == data else to_json(plain).decode()
+            if not any(map(self._is_found, self._unit.split(whole)[::2])):
+                return whole  # else it is found in what is no value, such as a name with what it names
+        return self._words(*texts)
+
+    def _words(self, *texts: str) -> str:
+        """Take out a word of texts where it matches, or a piece of it that is in one of them."""
         borders = list(accumulate(map(len, texts[:-1])))
         made, place, border = [], 0, 0
         for number, unit in enumerate(self._unit.split("".join(texts))):
@@ -244,24 +253,37 @@ class Redact:
                 return part
 
     def _arguments(self, arguments: str) -> str:
-        try:
-            data = parse_json(arguments)
-        except (ValueError, RecursionError):
+        data = _json((arguments,))
+        if data is None:
             return self.text(arguments)
         plain = self._plain(data)
         return arguments if plain == data else to_json(plain).decode()
 
-    def _plain(self, data: Any) -> Any:
-        """Give plain data with its texts redacted; names of fields stay."""
+    def _plain(self, data: Any, *, strict: bool = False) -> Any:
+        """Give plain data with its texts redacted; ``strict`` says that numbers and the names of fields are, too."""
         match data:
             case str():
-                return self.text(data)
+                return self._words(data)
             case dict():
-                return {key: self._plain(value) for key, value in data.items()}
+                plain = {key: self._plain(value, strict=strict) for key, value in data.items()}
+                return {self._words(key): value for key, value in plain.items()} if strict else plain
             case list():
-                return [self._plain(value) for value in data]
+                return [self._plain(value, strict=strict) for value in data]
+            case int() | float() if strict and self._is_found(to_json(data).decode()):
+                return self._replacement
             case _:
                 return data
+
+
+def _json(texts: Sequence[str]) -> Any:
+    """Give what texts are together, if that is a JSON object or array; else None."""
+    first = next((text.lstrip()[:1] for text in texts if not text.isspace() and text), "")
+    if first not in {"{", "["}:
+        return None
+    try:
+        return parse_json("".join(texts))
+    except ValueError:
+        return None
 
 
 def _is_not(one: object, other: object) -> bool:
