@@ -31,7 +31,7 @@ from plait.events import (
     ToolCallStarted,
     Usage,
 )
-from plait.log import REPAIR, Stats, Tail, entry_events, hidden, history, stats, usage, without_tools
+from plait.log import REPAIR, Stats, Tail, entry_events, hidden, history, says_something, stats, usage, without_tools
 from plait.messages import (
     AssistantMessage,
     ImagePart,
@@ -153,6 +153,7 @@ def state(tail: Tail) -> dict[str, Any]:
         "repeats": tail.repeats,
         "waiting": tail.waiting,
         "sendable": tail.sendable(),
+        "run_begins": tail.run_begins(),
         "of_run": tail.of_run(),
         "run": None if run is None else {name: getattr(run, name) for name in run.__slots__},
     }
@@ -176,6 +177,27 @@ def test_a_tail_fed_entry_by_entry_is_the_tail_of_all(log: list[Entry]) -> None:
     for number, item in enumerate(log, 1):
         tail.add(item)
         assert state(tail) == state(Tail(log[:number]))
+
+
+@given(logs)
+def test_what_may_be_sent_is_kept_in_order_as_the_thread_grows(log: list[Entry]) -> None:
+    """The same as all messages put in order from scratch, wherever the last run begins among them."""
+
+    def ordered(messages: list[Message]) -> list[Message]:
+        sent = [message for message in messages if message.role != "assistant" or says_something(message)]
+        return sorted(sent, key=lambda message: message.role != "system")
+
+    tail = Tail()
+    for item in log:
+        twin = tail.copy()
+        tail.add(item)
+        closing = tail.sendable()[-1:] if tail.pending else []
+        assert tail.sendable() == ordered([*tail.messages, *closing])
+        first = tail.run.first if tail.run else len(tail.messages)
+        late = [message for message in tail.messages[first:] if message.role == "system"]
+        assert tail.run_begins() == len(ordered(tail.messages[:first])) + len(late)
+        twin.add(item)
+        assert state(twin) == state(tail)
 
 
 @given(logs)

@@ -55,9 +55,10 @@ class Tail:
 
     __slots__ = (
         "_ids",
-        "_in_order",
+        "_others",
         "_renamed",
         "_results",
+        "_system",
         "messages",
         "n",
         "numbers",
@@ -80,7 +81,8 @@ class Tail:
         self._results: dict[str, ToolResult] = {}
         self._ids: set[str] = set()
         self._renamed: dict[str, list[str]] = {}
-        self._in_order = True
+        self._system: list[Message] = []  # what may be sent: system text, and all else
+        self._others: list[Message] = []
         for item in entries:
             self.add(item)
 
@@ -110,7 +112,7 @@ class Tail:
             self.run.resume()
         else:
             self._answer_pending()
-            self.run = RunState(run_id, body.agent_name, len(self.messages))
+            self.run = RunState(run_id, body.agent_name, len(self.messages), len(self._others))
 
     def _noted(self, body: ContextNote) -> None:
         if body.summary:
@@ -126,20 +128,22 @@ class Tail:
             return
         self._answer_pending()
         first = message.parts[0] if len(message.parts) == 1 else None
+        is_sent = True
         if type(first) is not TextPart or not first.text:
             message = self._called(_own_parts(message))
-            self._in_order = self._in_order and (role != "assistant" or says_something(message))
+            is_sent = role != "assistant" or says_something(message)
         self.messages.append(message)
         self.numbers.append(self.n)
+        if is_sent:
+            (self._system if role == "system" else self._others).append(message)
         if role == "assistant":
             if self.run:
                 self.run.answered(body)
-        elif role == "system":
-            self._in_order = False
-        elif self.run and REPAIR in message.metadata:
-            self.run.repairs += 1
-        elif self.run:
-            self.run.asked()
+        elif self.run and role != "system":
+            if REPAIR in message.metadata:
+                self.run.repairs += 1
+            else:
+                self.run.asked()
 
     def _called(self, message: Message) -> Message:
         """Note the calls of an answer; gives the answer with calls whose ids are unique in the thread.
@@ -183,7 +187,7 @@ class Tail:
         for result in message.tool_results:
             self._result(result)
         if len(self.messages) > before and self.messages[-1].parts == message.parts:
-            self.messages[-1] = message
+            self.messages[-1] = self._others[-1] = message
 
     def _result(self, result: ToolResult) -> None:
         name = result.call_id
@@ -197,18 +201,26 @@ class Tail:
 
     def _answer_pending(self) -> None:
         """Close the last turn's calls: each gets exactly one result, a synthetic one if need be."""
-        if not self.pending:
+        closing = self._closing()
+        if not closing:
             return
+        self.messages += closing
+        self._others += closing
+        self.numbers.append(self.n)
+        self.pending = {}
+        self.started = set()
+        self._results = {}
+
+    def _closing(self) -> list[Message]:
+        """Give the message, if one is needed, that closes the last turn's calls."""
+        if not self.pending:
+            return []
         parts = [
             self._results.get(name)
             or _synthetic(call, begun=name in self.started, end=self.run.end if self.run else None)
             for name, call in self.pending.items()
         ]
-        self.messages.append(assemble(ToolMessage, {"parts": tuple(parts)}))
-        self.numbers.append(self.n)
-        self.pending = {}
-        self.started = set()
-        self._results = {}
+        return [assemble(ToolMessage, {"parts": tuple(parts)})]
 
     def call(self, call_id: str) -> ToolCall | None:
         """Give the call of the last answer that this id means, while it has no result; else None."""
@@ -227,35 +239,26 @@ class Tail:
         System text comes first, each call has exactly one result, and answers that say nothing (a model can spend
         all its tokens on thinking) are left out: providers refuse a conversation with such a message.
         """
-        messages = self._closed()
-        return messages if self._in_order else _in_order(messages)
+        return [*self._system, *self._others, *self._closing()]
 
     def run_begins(self) -> int:
         """Give the index in `sendable` at which the last run begins; system text stands before it in any case."""
-        first = self.run.first if self.run else len(self.messages)
-        if self._in_order:
-            return first
-        system = sum(message.role == "system" for message in self.messages[first:])
-        return len(_in_order(self.messages[:first])) + system
+        return len(self._system) + (self.run.others if self.run else len(self._others))
 
     def copy(self) -> Tail:
         """Give a tail that ends where this one does, and goes on by itself."""
         made = copy(self)
-        for name in ("messages", "numbers", "pending", "started", "repeats", "run", "_results", "_ids", "_renamed"):
+        for name in _OWN_TO_EACH:
             setattr(made, name, copy(getattr(self, name)))
         return made
 
     def of_run(self) -> list[Message]:
         """Give the messages of the last run, its prompt first; each call has exactly one result."""
-        return self._closed()[self.run.first :] if self.run else []
+        return [*self.messages[self.run.first :], *self._closing()] if self.run else []
 
-    def _closed(self) -> list[Message]:
-        messages = list(self.messages)
-        if self.pending:
-            closed = copy(self)
-            closed.messages, closed.numbers = messages, list(self.numbers)
-            closed._answer_pending()  # noqa: SLF001  # its own class
-        return messages
+
+# What a copy has by itself.
+_OWN_TO_EACH: Final = tuple(name for name in Tail.__slots__ if name not in {"n", "summary"})
 
 
 class RunState:
@@ -267,6 +270,7 @@ class RunState:
         "end",
         "first",
         "last",
+        "others",
         "repairs",
         "run_id",
         "tool_calls",
@@ -274,10 +278,11 @@ class RunState:
         "usage",
     )
 
-    def __init__(self, run_id: str, agent_name: str, first: int) -> None:
+    def __init__(self, run_id: str, agent_name: str, first: int, others: int) -> None:
         self.run_id = run_id
         self.agent_name = agent_name
         self.first = first  # the index of its first message
+        self.others = others  # how many messages before it may be sent, without system text
         self.turns = 0
         self.tool_calls = 0
         self.usage: Usage | None = None
@@ -331,17 +336,6 @@ def _own_parts(message: Message) -> Message:
 def says_something(answer: Message) -> bool:
     """Whether an answer holds more than thoughts and empty text."""
     return any(type(part) is not ReasoningPart and (type(part) is not TextPart or part.text) for part in answer.parts)
-
-
-def _in_order(messages: Iterable[Message]) -> list[Message]:
-    """Give the messages with system text before everything else, and without answers that say nothing."""
-    system, others = [], []
-    for message in messages:
-        if message.role == "system":
-            system.append(message)
-        elif message.role != "assistant" or says_something(message):
-            others.append(message)
-    return system + others
 
 
 def without_tools(messages: Iterable[Message]) -> list[Message]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -539,3 +540,9 @@ def test_events_name_what_they_are_about() -> None:
     assert InputCheck(context=CONTEXT, messages=PROMPT).messages is PROMPT
     assert OutputCheck(context=CONTEXT, message=ANSWER).message is ANSWER
     assert ToolResultCheck(context=CONTEXT, call=CALL, result=RESULT).result is RESULT
+
+
+def test_the_fields_of_guardrails_are_what_can_be_said() -> None:
+    public = [one.name for one in fields(Guardrails) if not one.name.startswith("_")]
+    assert public == [one.name for one in fields(Guardrails) if one.init]
+    assert "checks_" not in repr(Guardrails(output=[str]))

@@ -7,14 +7,26 @@ import pytest
 
 from plait.errors import ConfigurationError, ProviderError, StreamTruncated
 from plait.events import Answer, FinishDelta, TextDelta
-from plait.guardrails.checks import InputCheck, OutputCheck, ToolResultCheck, ask
+from plait.guardrails.checks import InputCheck, OutputCheck, ToolResultCheck, ask, texts_of
 from plait.guardrails.guarding import Guardrails
-from plait.guardrails.judge import FOUND, INSTRUCTIONS, JUDGE_SETTINGS, OVERLAP, PIECE, InjectionJudge, judge_of
+from plait.guardrails.judge import (
+    FOUND,
+    INSTRUCTIONS,
+    JUDGE_SETTINGS,
+    OVERLAP,
+    PIECE,
+    InjectionJudge,
+    JudgeFailed,
+    judge_of,
+)
+from plait.guardrails.patterns import forbid, redact
 from plait.guardrails.provenance import mark_text
 from plait.hooks import Veto
 from plait.messages import (
     AssistantMessage,
+    AudioPart,
     FilePart,
+    ImagePart,
     SystemMessage,
     TextPart,
     ToolCall,
@@ -29,8 +41,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from plait.events import Delta
+    from plait.guardrails.checks import Attached
     from plait.guardrails.judge import Reads, WhenItFails
-    from plait.messages import Message
+    from plait.messages import ContentPart, Message
     from plait.providers.base import Provider
 
 CONTEXT = RunContext(deps=None, user_id="ada", thread_id="thr_1")
@@ -62,7 +75,7 @@ async def test_a_safe_prompt_passes_and_the_judge_was_asked_once() -> None:
             SystemMessage(text=INSTRUCTIONS),
             UserMessage(text=mark_text("What is 2 + 2?", "text to judge")),
         ],
-        settings=Settings(temperature=0, max_tokens=16),
+        settings=Settings(max_tokens=1_000),
         stream=False,
     )
 
@@ -274,6 +287,74 @@ async def test_it_may_judge_answers_too() -> None:
     assert await judge(OutputCheck(context=CONTEXT, message=AssistantMessage(text=ATTACK))) == Veto(reason=FOUND)
 
 
+# --- what it cannot read ---
+
+UTF_16 = FilePart(data=ATTACK.encode("utf-16"), media_type="text/plain")
+READ = [
+    UTF_16,
+    FilePart(data=ATTACK.encode("utf-16"), media_type="application/octet-stream"),
+    FilePart(data=ATTACK.encode("utf-16-le"), media_type="text/plain; charset=utf-16le"),
+    FilePart(data=ATTACK.encode("utf-32"), media_type="text/plain"),
+    FilePart(data=b"\xef\xbb\xbf" + ATTACK.encode(), media_type="text/csv"),
+    FilePart(data=b"\xe9 " + ATTACK.encode(), media_type="text/html"),
+    FilePart(data=b"\xe9 " + ATTACK.encode(), media_type="application/json; charset=latin-1"),
+    FilePart(data=ATTACK.encode("cp500"), media_type='application/x; charset="cp500"'),
+    FilePart(data=ATTACK.encode(), media_type="text/plain; charset=nonsense"),
+    FilePart(data=ATTACK.encode(), media_type="text/plain; charset=punycode"),
+]
+UNREAD: list[tuple[ContentPart, str, Attached]] = [
+    (ImagePart(url="https://example.org/a.png"), "an image", "image"),
+    (AudioPart(data=b"x"), "sound", "audio"),
+    (FilePart(data=b"%PDF-1.4 \xff"), "a PDF", "file"),
+    (FilePart(data=b"%PDF-1.4 in letters"), "a PDF", "file"),
+    (FilePart(url="https://example.org/a.txt", media_type="text/plain"), "a file that lies elsewhere", "file"),
+    (FilePart(file_id="f1"), "a file that lies elsewhere", "file"),
+    (FilePart(data=b"\xe9", media_type="application/octet-stream"), "a file that is no plain text", "file"),
+    (FilePart(data="hi".encode("utf-16-le"), media_type="text/plain"), "a file that is no plain text", "file"),
+]
+
+
+@pytest.mark.fault("S10")
+@pytest.mark.parametrize("file", READ)
+async def test_files_are_read_by_their_mark_or_charset(file: FilePart) -> None:
+    judge = InjectionJudge(OfflineProvider(function=careful))
+    event = InputCheck(context=CONTEXT, messages=(UserMessage(parts=[TextPart(text="read"), file]),))
+    assert await judge(event) == Veto(reason=FOUND)
+    assert forbid(ATTACK)(event) is not None
+    redacted = redact(ATTACK, within="line")(event)
+    assert isinstance(redacted, list)
+    made = InputCheck(context=CONTEXT, messages=tuple(redacted))
+    assert await judge(made) is None
+    assert any("[redacted]" in text for text in texts_of(made))
+
+
+@pytest.mark.fault("S10")
+@pytest.mark.parametrize(("part", "what", "kind"), UNREAD)
+async def test_what_cannot_be_judged_does_not_pass_in_silence(
+    part: ContentPart, what: str, kind: Attached, caplog: pytest.LogCaptureFixture
+) -> None:
+    why = f"it holds {what}, which was not judged"
+    asked = (UserMessage(parts=[TextPart(text="see"), part]),)
+    provider = OfflineProvider(function=careful)
+    strict = Guardrails().judged_by(InjectionJudge(provider))
+    refused = Veto(reason=f"refused by {NAME}: {why}")
+    assert await strict.check_input(CONTEXT, asked) == refused
+    result = await strict.check_result(CONTEXT, CALL, ToolResult(call_id="a", parts=[part]))
+    assert result.text == f"The result of this call was withheld: {refused.reason}."
+    assert provider.requests == []
+    lax = InjectionJudge(provider, when_it_fails="allow")
+    with pytest.raises(JudgeFailed) as raised:
+        await lax(InputCheck(context=CONTEXT, messages=asked))
+    assert str(raised.value) == why
+    assert await Guardrails().judged_by(lax).check_input(CONTEXT, asked) == asked
+    assert caplog.messages == ["the check injection judge failed, and what it could not check passes: JudgeFailed"]
+    attack = (UserMessage(parts=[TextPart(text=ATTACK), part]),)
+    assert await Guardrails().judged_by(lax).check_input(CONTEXT, attack) == UNSAFE
+    knowing = Guardrails().judged_by(InjectionJudge(provider, passes=[kind]))
+    assert await knowing.check_input(CONTEXT, asked) == asked
+    assert await knowing.check_input(CONTEXT, attack) == UNSAFE
+
+
 # --- making one ---
 
 
@@ -309,6 +390,8 @@ def test_a_judge_is_named_or_given() -> None:
             {"reads": ["output"]},
             "InjectionJudge(reads=...) takes ['input', 'tool_result'] or one of them, not ['output']",
         ),
+        ({"passes": "image"}, "InjectionJudge(passes=...) takes a list of ['image', 'audio', 'file'], not 'image'"),
+        ({"passes": ["pdf"]}, "InjectionJudge(passes=...) takes a list of ['image', 'audio', 'file'], not ['pdf']"),
         ({"settings": {}}, "InjectionJudge(settings=...) takes a Settings, not dict"),
         ({"provider": 3}, "a judge is a provider or its name, such as 'openai:gpt-4o-mini', not int"),
     ],

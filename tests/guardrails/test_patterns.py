@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
+from plait.agent import Agent
 from plait.errors import ConfigurationError
-from plait.guardrails.checks import Event, InputCheck, OutputCheck, ToolCallCheck, ToolResultCheck
+from plait.guardrails.checks import Event, InputCheck, OutputCheck, ToolCallCheck, ToolResultCheck, changed_by
 from plait.guardrails.guarding import Guardrails
 from plait.guardrails.patterns import MAX_PATTERN, MAX_PATTERNS, Patterns, Within, forbid, redact
 from plait.hooks import Veto
@@ -25,6 +27,7 @@ from plait.messages import (
     ToolResult,
     UserMessage,
 )
+from plait.providers.offline import OfflineProvider
 from plait.run import RunContext
 
 CONTEXT = RunContext(deps=None)
@@ -281,3 +284,92 @@ def test_redact_takes_words_or_lines() -> None:
         redact("a", within="page")  # type: ignore[arg-type]
     assert str(raised.value) == "redact(within=...) takes 'word' or 'line', not 'page'"
     assert repr(redact("a", name="names")) == "<check 'names'>"
+
+
+# --- parts that are read as one text ---
+
+SPLIT = [
+    asked(UserMessage(parts=[TextPart(text="the key is sk-12"), TextPart(text="345678")])),
+    asked(UserMessage(parts=[TextPart(text="sk-12"), ImagePart(data=b"x"), TextPart(text="345678")])),
+    answered(TextPart(text="sk-1"), TextPart(text="23456"), TextPart(text="78")),
+    answered(TextPart(text="sk-12"), ReasoningPart(text="hm"), TextPart(text="345678")),
+    answered(TextPart(text="sk-12", refusal=True), TextPart(text="345678", refusal=True)),
+    answered(ReasoningPart(text="sk-12"), TextPart(text="hm"), ReasoningPart(text="345678")),
+    gave(TextPart(text="sk-12"), TextPart(text="345678")),
+]
+
+
+@pytest.mark.fault("S14")
+@pytest.mark.parametrize("event", SPLIT)
+def test_what_parts_say_together_is_found(event: Event) -> None:
+    assert forbid(KEY)(event) == VETO
+    changed = changed_by(event, redact(KEY)(event))  # type: ignore[type-var]  # it is one of them
+    assert changed is not None
+    assert forbid(KEY)(changed) is None
+
+
+def test_parts_stay_apart_where_nothing_spans_them() -> None:
+    event = answered(TextPart(text="to sk-12345678 "), TextPart(text="or"), TextPart(text=" sk-87654321"))
+    made = AssistantMessage(parts=[TextPart(text="to [redacted] "), TextPart(text="or"), TextPart(text=" [redacted]")])
+    assert redact(KEY)(event) == made
+
+
+def test_what_spans_parts_is_taken_out_whole_and_they_become_one() -> None:
+    thought = ReasoningPart(text="hm")
+    event = answered(TextPart(text="it is sk-12345678"), thought, TextPart(text="90 , so"))
+    assert redact(KEY)(event) == AssistantMessage(parts=[TextPart(text="it is [redacted] , so"), thought])
+
+
+def test_a_word_that_begins_with_its_part_is_found_too() -> None:
+    event = answered(TextPart(text="my"), TextPart(text="secret"))
+    assert forbid("^secret$")(event) == VETO
+    assert redact("^secret$")(event) == AssistantMessage(parts=[TextPart(text="[redacted]")])
+
+
+@pytest.mark.parametrize("arguments", ['{"key":"sk-12345678"}', r'{"k":["\u0073k-12345678"]}', "sk-12345678"])
+def test_what_an_answer_asks_of_a_tool_belongs_to_its_texts(arguments: str) -> None:
+    event = answered(TextPart(text="I look"), ToolCall(id="a", name="f", arguments=arguments))
+    assert forbid(KEY)(event) == VETO
+
+
+# --- JSON ---
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "left"),
+    [
+        (MAIL, '{"from":"ada@example.org","n":3}', '{"from":"[redacted]","n":3}'),
+        (MAIL, '[{"a": ["I am ada@example.org", null]}]', '[{"a":["I am [redacted]",null]}]'),
+        (MAIL, r' {"a":"\u0061da\u0040example.org"}', '{"a":"[redacted]"}'),
+        (MAIL, '{"ada@example.org": true}', '{"[redacted]":true}'),
+        (MAIL, '{ "nothing" : 1.50 }', '{ "nothing" : 1.50 }'),
+        ("[0-9]{7}", '{"phone":5551234,"n":3}', '{"phone":"[redacted]","n":3}'),
+        ('"key":"', '{"key":"x","n": 3}', "[redacted] 3}"),
+        (MAIL, '{"a": ada@example.org}', '{"a": [redacted]'),
+        (MAIL, "[" * 100_000, "[" * 100_000),
+    ],
+)
+def test_json_stays_json(pattern: str, text: str, left: str) -> None:
+    assert redact(pattern).text(text) == left
+    assert redact(pattern)(answered(TextPart(text=text))) == (
+        None if left == text else AssistantMessage(parts=[TextPart(text=left)])
+    )
+
+
+def test_json_in_several_parts_stays_json() -> None:
+    event = answered(TextPart(text='{"from":"ada@exa'), TextPart(text='mple.org"}'))
+    assert redact(MAIL)(event) == AssistantMessage(parts=[TextPart(text='{"from":"[redacted]"}')])
+
+
+class Call(BaseModel):
+    title: str
+    n: int
+
+
+async def test_an_answer_of_a_type_is_redacted_and_still_of_it() -> None:
+    agent = Agent(
+        provider=OfflineProvider(['{"title":"call 555-1234","n":3}']),
+        output=Call,
+        guardrails=Guardrails(output=[redact("[0-9]{3}-[0-9]{4}")]),
+    )
+    assert await agent.chat("hi") == Call(title="call [redacted]", n=3)

@@ -257,3 +257,11 @@ def test_looking_for_marks_takes_one_look() -> None:
     assert said_by_user([UserMessage(text=f"a{openings}")]) == [UserMessage(text="a")]
     pairs = "".join(mark_text(str(number), "a") for number in range(5_000))
     assert said_by_user([UserMessage(text=f"a{pairs}b")]) == [UserMessage(text="ab")]
+
+
+@pytest.mark.parametrize("parts", [[TextPart(text="page")], [TextPart(text="page"), ImagePart(data=b"x")], []])
+def test_what_was_said_behind_the_mark_is_not_shown(parts: list[ContentPart]) -> None:
+    before = ToolResult(call_id="a", name="fetch", parts=parts)
+    made = mark(before, "tool:fetch")
+    said = made.model_copy(update={"parts": (*made.parts, TextPart(text="\n[This is the same call.]"))})
+    assert unmarked(said) == before

@@ -1,8 +1,9 @@
 """A message with fewer tokens: what of it stays, and how it says that something is missing.
 
 The log keeps the whole; what is made here is only sent. Texts are cut, the longest first; files, images and sound that
-do not fit are named instead. System text and the arguments of calls are never touched, and an answer with what its
-provider wants back unchanged (signatures, items with ids) is told as another model's, or left as it is.
+do not fit are named instead. System text, the lines round untrusted text and the arguments of calls are never cut, and
+an answer with what its provider wants back unchanged (signatures, items with ids) is told as another model's, or left
+as it is.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from typing import TYPE_CHECKING, Final
 
 from plait.counting import message_tokens
 from plait.log import without_tools
+from plait.marks import is_line, spans
 from plait.messages import AssistantMessage, AudioPart, FilePart, ImagePart, TextPart, ToolResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from plait.counting import Counter
+    from plait.marks import Span
     from plait.messages import Message, Part
 
 _TAIL: Final = 4  # one part in so many of what stays is the end of a text: results often say there what came out
@@ -92,6 +95,7 @@ def cut(message: Message, most: int, counter: Counter) -> Message:
 def shortened(text: str, most: int, counter: Counter) -> str:
     """Give a text with at most ``most`` tokens: its beginning and its end, and between them what was left out.
 
+    Where the cut goes through untrusted text, what is left of that stands between its two lines as before.
     The least that is given is a mark; a text that is no longer than that is given as it is.
     """
     count = counter.count(text)
@@ -99,10 +103,11 @@ def shortened(text: str, most: int, counter: Counter) -> str:
         return text
     space = most - counter.count(_mark(count))
     mark = _mark(count - max(0, space))
+    marked = tuple(spans(text))
     kept = len(text) * space // count
     while kept > 0:
         tail = kept // _TAIL
-        made = f"{text[: kept - tail]}{mark}{text[len(text) - tail :]}"
+        made = _without(text, kept - tail, len(text) - tail, mark, marked)
         over = counter.count(made) - most
         if over <= 0:
             return made
@@ -111,6 +116,26 @@ def shortened(text: str, most: int, counter: Counter) -> str:
     if counter.count(least) > most:
         least = _SHORTEST
     return least if counter.count(least) < count else text
+
+
+def _without(text: str, begin: int, end: int, instead: str, marked: Sequence[Span]) -> str:
+    """Give a text with something in place of what lies between two places, the lines round untrusted text whole."""
+    before = behind = ""
+    for span in marked:
+        if span.begin < begin < span.inside:
+            begin = span.begin
+        elif span.close < begin < span.end:
+            begin = span.close
+        if span.begin < end < span.inside:
+            end = span.inside
+        elif span.close < end < span.end:
+            end = span.end
+        begins, ends = (span.inside <= place <= span.close for place in (begin, end))
+        if begins and not ends:
+            before = text[span.close : span.end]
+        elif ends and not begins:
+            behind = text[span.begin : span.inside]
+    return f"{text[:begin]}{before}{instead}{behind}{text[end:]}"
 
 
 def _mark(tokens: int) -> str:
@@ -164,7 +189,8 @@ def _level(counts: Sequence[int], room: int) -> int:
 def _texts(parts: Sequence[Part]) -> Iterator[str]:
     for part in parts:
         if isinstance(part, TextPart):
-            yield part.text
+            if not is_line(part.text):
+                yield part.text
         elif isinstance(part, ToolResult):
             yield from _texts(part.parts)
 
@@ -173,7 +199,7 @@ def _told(parts: Sequence[Part], texts: Iterator[str]) -> list[Part]:
     """The parts with other texts, which come in the order of `_texts`."""
     made: list[Part] = []
     for part in parts:
-        if isinstance(part, TextPart):
+        if isinstance(part, TextPart) and not is_line(part.text):
             text = next(texts)
             made.append(part if text == part.text else part.model_copy(update={"text": text}))
         elif isinstance(part, ToolResult):

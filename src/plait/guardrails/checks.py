@@ -8,14 +8,26 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Final, TypeVar, assert_never
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, assert_never
 
 import msgspec
 from msgspec.structs import replace
 
 from plait.errors import StreamTruncated
 from plait.events import Answer, Fold
-from plait.messages import AssistantMessage, FilePart, Message, ReasoningPart, TextPart, ToolCall, ToolResult
+from plait.guardrails.reading import told
+from plait.messages import (
+    AssistantMessage,
+    AudioPart,
+    FilePart,
+    ImagePart,
+    Message,
+    Part,
+    ReasoningPart,
+    TextPart,
+    ToolCall,
+    ToolResult,
+)
 from plait.providers.base import Provider, Request
 from plait.run import RunContext
 from plait.toolbase import Tool
@@ -105,6 +117,9 @@ Check = Callable[..., Awaitable[Any] | Any]
 """A guardrail: a function of one event, sync or async. What its parameters ``user_id`` and ``chat_id`` hold is filled
 in. An object with ``__call__`` may bring its own ``name``, ``time_limit`` (seconds) and ``on_failure``."""
 
+Attached = Literal["image", "audio", "file"]
+"""What can stand in a message beside its text."""
+
 _FOREIGN_ROLES: Final = frozenset(("user", "tool"))
 
 M = TypeVar("M", bound=Message)
@@ -156,54 +171,92 @@ def _with_text(message: M, text: str) -> M:
     return message.model_copy(update={"parts": parts})
 
 
-def texts_of(event: Event) -> Iterator[str]:
+def texts_of(event: Event, *, apart: bool = False) -> Iterator[str]:
     """Give the texts that an event is about: what people and tools say, what a model answers or asks a tool.
 
     The system text of a prompt is the developer's own and left out. Files are read where they are text, and thoughts
-    count as what a model answers: they are shown, too.
+    count as what a model answers: they are shown, too. The text parts of a message are joined, as everybody reads them.
+
+    Args:
+        event: what is asked about.
+        apart: give each of several text parts by itself, too: a word may begin where a part does.
     """
+    for parts in _parts_of(event):
+        yield from _texts(parts, apart=apart)
+
+
+def _parts_of(event: Event) -> Iterator[Sequence[Part]]:
+    """Give the parts of what an event is about, message by message."""
     match event:
         case InputCheck():
             for message in event.messages:
                 if message.role in _FOREIGN_ROLES:
-                    yield from _texts(message.parts)
+                    yield message.parts
         case OutputCheck():
-            yield from _texts(event.message.parts)
+            yield event.message.parts
         case ToolCallCheck():
-            yield event.call.arguments
-            yield from _strings(event.call.arguments)
+            yield (event.call,)
         case ToolResultCheck():
-            yield from _texts(event.result.parts)
+            yield event.result.parts
         case _:
             assert_never(event)
 
 
-def _texts(parts: Sequence[Any]) -> Iterator[str]:
+def _texts(parts: Sequence[Part], *, apart: bool) -> Iterator[str]:
+    read: dict[object, list[str]] = {}
     for part in parts:
         match part:
             case TextPart() | ReasoningPart():
-                yield part.text
+                read.setdefault(read_with(part), []).append(part.text)
             case ToolResult():
-                yield from _texts(part.parts)
+                yield from _texts(part.parts, apart=apart)
+            case ToolCall():
+                yield part.arguments
+                yield from _strings(part.arguments)
             case FilePart():
                 if part.name:
                     yield part.name
-                if (text := file_text(part)) is not None:
-                    yield text
+                if (file := told(part)) is not None:
+                    yield file.text
             case _:
                 pass
+    for texts in read.values():
+        yield "".join(texts)
+        if apart and len(texts) > 1:
+            yield from texts
 
 
-def file_text(part: FilePart) -> str | None:
-    """Give what a file says, if it is text: it says so itself, or its bytes are UTF-8; else None."""
-    if part.data is None:
-        return None
-    kind = part.media_type.partition(";")[0].strip().casefold()
-    said = kind.startswith("text/") or kind.endswith(("json", "xml", "yaml", "javascript"))
-    try:
-        return part.data.decode("utf-8", "replace" if said else "strict")
-    except UnicodeDecodeError:
-        return None
+def read_with(part: TextPart | ReasoningPart) -> object:
+    """Give what is the same for all parts of a message that are read as one text: words, refusals or thoughts."""
+    return part.type, getattr(part, "refusal", False)
+
+
+def unread(event: Event) -> Iterator[tuple[Attached, str]]:
+    """Give what of an event `texts_of` has no text of, or not all of it: its kind, and what to call it.
+
+    Such are images, sound, files that lie elsewhere or are no text, and PDFs, whose letters do not say what they show.
+    """
+    for parts in _parts_of(event):
+        yield from _unread(parts)
+
+
+def _unread(parts: Sequence[Part]) -> Iterator[tuple[Attached, str]]:
+    for part in parts:
+        match part:
+            case ToolResult():
+                yield from _unread(part.parts)
+            case ImagePart():
+                yield "image", "an image"
+            case AudioPart():
+                yield "audio", "sound"
+            case FilePart(data=None):
+                yield "file", "a file that lies elsewhere"
+            case FilePart():
+                file = told(part)
+                if file is None or not file.is_all:
+                    yield "file", "a PDF" if part.media_type == "application/pdf" else "a file that is no plain text"
+            case _:
+                pass
 
 
 def _strings(arguments: str) -> Iterator[str]:

@@ -81,10 +81,6 @@ class Guardrails:
         trusted: names of tools whose results hold nothing that others could write.
         approve: asked about such calls, as a check is (`ToolCallCheck`); only True approves. Without it they are
             refused. It may take 300 seconds, or its attribute ``time_limit``.
-        checks_input: whether `check_input` does anything.
-        checks_output: whether `check_output` does anything; then answers are held back until they were checked.
-        checks_calls: whether `check_call` does anything.
-        checks_results: whether `check_result` does anything.
 
     Raises:
         ConfigurationError: a value has the wrong type or is out of range, or a check cannot be called with one event.
@@ -100,10 +96,6 @@ class Guardrails:
     high_risk: Collection[str] = ()
     trusted: Collection[str] = ()
     approve: Check | None = None
-    checks_input: bool = field(init=False, repr=False)
-    checks_output: bool = field(init=False, repr=False)
-    checks_calls: bool = field(init=False, repr=False)
-    checks_results: bool = field(init=False, repr=False)
     _guards: Mapping[Place, tuple[_Guard, ...]] = field(init=False, repr=False)
     _approval: _Guard | None = field(init=False, repr=False, default=None)
 
@@ -125,11 +117,6 @@ class Guardrails:
             object.__setattr__(self, place, checks)
             guards[place] = tuple(self._guard(place, check, self.time_limit) for check in checks)
         object.__setattr__(self, "_guards", guards)
-        # Each run asks these in each turn.
-        object.__setattr__(self, "checks_input", bool(guards["input"]))
-        object.__setattr__(self, "checks_output", bool(guards["output"]))
-        object.__setattr__(self, "checks_calls", bool(guards["tool_call"] or self.high_risk))
-        object.__setattr__(self, "checks_results", bool(guards["tool_result"] or self.mark_untrusted))
         if self.approve is not None:
             object.__setattr__(self, "_approval", self._guard("approve", self.approve, APPROVAL_SECONDS))
 
@@ -143,6 +130,26 @@ class Guardrails:
             time_limit=own if _is_seconds(own) else time_limit,
             is_open=(policy if policy in get_args(OnFailure) else self.on_failure) == "open",
         )
+
+    @property
+    def checks_input(self) -> bool:
+        """Whether `check_input` does anything."""
+        return bool(self.input)
+
+    @property
+    def checks_output(self) -> bool:
+        """Whether `check_output` does anything; then answers are held back until they were checked."""
+        return bool(self.output)
+
+    @property
+    def checks_calls(self) -> bool:
+        """Whether `check_call` does anything."""
+        return bool(self.tool_call or self.high_risk)
+
+    @property
+    def checks_results(self) -> bool:
+        """Whether `check_result` does anything."""
+        return bool(self.tool_result or self.mark_untrusted)
 
     def judged_by(self, judge: InjectionJudge) -> Guardrails:
         """Give these guardrails with a judge behind the other checks of all that it reads."""

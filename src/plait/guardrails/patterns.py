@@ -9,12 +9,22 @@ the whole word or line.
 from __future__ import annotations
 
 import re
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, Final, Literal, assert_never, get_args
 
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 
 from plait.errors import ConfigurationError, excerpt
-from plait.guardrails.checks import Event, InputCheck, OutputCheck, ToolCallCheck, ToolResultCheck, file_text, texts_of
+from plait.guardrails.checks import (
+    Event,
+    InputCheck,
+    OutputCheck,
+    ToolCallCheck,
+    ToolResultCheck,
+    read_with,
+    texts_of,
+)
+from plait.guardrails.reading import told, with_text
 from plait.hooks import Veto
 from plait.messages import FilePart, Message, ReasoningPart, TextPart, ToolCall, ToolResult
 from plait.plain import parse_json, to_json
@@ -106,7 +116,7 @@ class Forbid:
 
     def __call__(self, event: Event) -> Veto | None:
         """Look at every text of an event."""
-        return Veto(reason=self._reason) if any(map(self._patterns.match, texts_of(event))) else None
+        return Veto(reason=self._reason) if any(map(self._patterns.match, texts_of(event, apart=True))) else None
 
     def __repr__(self) -> str:
         return f"<check {self.name!r}>"
@@ -151,7 +161,7 @@ class Redact:
                 changed = arguments != event.call.arguments
                 return event.call.model_copy(update={"arguments": arguments}) if changed else None
             case ToolResultCheck():
-                result = self._part(event.result)
+                result: ToolResult = self._part(event.result)
                 return None if result is event.result else result
             case _:
                 assert_never(event)
@@ -160,56 +170,120 @@ class Redact:
         return f"<check {self.name!r}>"
 
     def text(self, text: str) -> str:
-        """Give a text with each word or line that matches replaced."""
-        pieces = self._unit.split(text)
-        for number in range(0, len(pieces), 2):  # between them stands what separates them
-            if pieces[number] and self._patterns.match(pieces[number]):
-                pieces[number] = self._replacement
-        return "".join(pieces)
+        """Give a text with each word or line that matches replaced; one that is JSON stays JSON."""
+        return self._across((text,))
+
+    def _across(self, texts: Sequence[str]) -> str:
+        """Redact texts that are read as one."""
+        if (data := _json(texts)) is not None:
+            plain = self._plain(data, strict=True)
+            whole = "".join(texts) if plain == data else to_json(plain).decode()
+            if not any(map(self._is_found, self._unit.split(whole)[::2])):
+                return whole  # else it is found in what is no value, such as a name with what it names
+        return self._words(*texts)
+
+    def _words(self, *texts: str) -> str:
+        """Take out a word of texts where it matches, or a piece of it that is in one of them."""
+        borders = list(accumulate(map(len, texts[:-1])))
+        made, place, border = [], 0, 0
+        for number, unit in enumerate(self._unit.split("".join(texts))):
+            end, cuts = place + len(unit), [0]
+            while border < len(borders) and borders[border] < end:
+                cuts.append(borders[border] - place)
+                border += 1
+            pieces = [unit, *[unit[a:b] for a, b in pairwise([*cuts, len(unit)])]] if len(cuts) > 1 else [unit]
+            between = number % 2  # what separates words
+            made.append(self._replacement if not between and any(map(self._is_found, pieces)) else unit)
+            place = end
+        return "".join(made)
+
+    def _is_found(self, text: str) -> bool:
+        return text != "" and self._patterns.match(text)
 
     def _message(self, message: Message) -> Message:
-        # Thoughts that match go as a whole: their provider has signed them, and takes no others.
-        kept = [part for part in message.parts if type(part) is not ReasoningPart or self.text(part.text) == part.text]
-        parts = tuple([self._part(part) for part in kept])
-        same = len(parts) == len(message.parts) and not any(map(_is_not, parts, message.parts))
-        return message if same else message.model_copy(update={"parts": parts})
+        parts = self._parts(message.parts)
+        return message if parts is message.parts else message.model_copy(update={"parts": parts})
+
+    def _parts(self, parts: Sequence[Any]) -> Sequence[Any]:
+        """Give parts without what matches; the same ones where nothing does."""
+        made: list[Any] = list(parts)
+        read: dict[object, list[int]] = {}
+        for place, part in enumerate(parts):
+            if isinstance(part, TextPart | ReasoningPart):
+                read.setdefault(read_with(part), []).append(place)
+            else:
+                made[place] = self._part(part)
+        for places in read.values():
+            self._read_as_one(made, places)
+        kept = [part for part in made if part is not None]
+        return parts if len(kept) == len(parts) and not any(map(_is_not, kept, parts)) else tuple(kept)
+
+    def _read_as_one(self, parts: list[Any], places: Sequence[int]) -> None:
+        """Redact the parts at these places, which are read as one text; None stands for one that is gone."""
+        texts = [parts[place].text for place in places]
+        whole = self._across(texts)
+        if whole == "".join(texts):
+            return
+        first = parts[places[0]]
+        left: list[str | None] = [self.text(text) for text in texts]
+        spans = whole != "".join(map(str, left))
+        if type(first) is ReasoningPart:
+            # Thoughts that match go as a whole: their provider has signed them, and takes no others.
+            left = [None if spans or own != text else text for own, text in zip(left, texts, strict=True)]
+        elif spans:
+            left = [whole, *[None] * (len(places) - 1)]
+        for place, old, new in zip(places, texts, left, strict=True):
+            if new is None:
+                parts[place] = None
+            elif new != old:
+                # What its provider says of places in it, such as citations, is no longer true of it.
+                parts[place] = TextPart(text=new, refusal=first.refusal)
 
     def _part(self, part: Any) -> Any:
         """Give a part without what matches; the same one where nothing does."""
         match part:
-            case TextPart():
-                text = self.text(part.text)
-                # What its provider says of places in it, such as citations, is no longer true of it.
-                return part if text == part.text else TextPart(text=text, refusal=part.refusal)
             case ToolResult():
-                parts = tuple([self._part(one) for one in part.parts])
-                return part.model_copy(update={"parts": parts}) if any(map(_is_not, parts, part.parts)) else part
+                parts = self._parts(part.parts)
+                return part if parts is part.parts else part.model_copy(update={"parts": parts})
             case FilePart():
-                held = file_text(part)
-                text = "" if held is None else self.text(held)
-                return part if text == (held or "") else part.model_copy(update={"data": text.encode()})
+                held = told(part)
+                text = "" if held is None else self.text(held.text)
+                return part if held is None or text == held.text else with_text(part, text)
             case _:
                 return part
 
     def _arguments(self, arguments: str) -> str:
-        try:
-            data = parse_json(arguments)
-        except (ValueError, RecursionError):
+        data = _json((arguments,))
+        if data is None:
             return self.text(arguments)
         plain = self._plain(data)
         return arguments if plain == data else to_json(plain).decode()
 
-    def _plain(self, data: Any) -> Any:
-        """Give plain data with its texts redacted; names of fields stay."""
+    def _plain(self, data: Any, *, strict: bool = False) -> Any:
+        """Give plain data with its texts redacted; ``strict`` says that numbers and the names of fields are, too."""
         match data:
             case str():
-                return self.text(data)
+                return self._words(data)
             case dict():
-                return {key: self._plain(value) for key, value in data.items()}
+                plain = {key: self._plain(value, strict=strict) for key, value in data.items()}
+                return {self._words(key): value for key, value in plain.items()} if strict else plain
             case list():
-                return [self._plain(value) for value in data]
+                return [self._plain(value, strict=strict) for value in data]
+            case int() | float() if strict and self._is_found(to_json(data).decode()):
+                return self._replacement
             case _:
                 return data
+
+
+def _json(texts: Sequence[str]) -> Any:
+    """Give what texts are together, if that is a JSON object or array; else None."""
+    first = next((text.lstrip()[:1] for text in texts if not text.isspace() and text), "")
+    if first not in {"{", "["}:
+        return None
+    try:
+        return parse_json("".join(texts))
+    except ValueError:
+        return None
 
 
 def _is_not(one: object, other: object) -> bool:

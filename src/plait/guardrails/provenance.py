@@ -7,11 +7,11 @@ prompt caches and recordings hold. Pure: knows nothing of who marks, and when.
 
 from __future__ import annotations
 
-import re
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
+from plait.marks import DIGITS, closing, lines, opened
 from plait.messages import (
     AudioPart,
     FilePart,
@@ -24,7 +24,7 @@ from plait.messages import (
 from plait.providers.base import ToolDefinition
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Sequence
+    from collections.abc import Container, Iterable
 
     from plait.messages import ContentPart
     from plait.toolbase import Tool
@@ -41,9 +41,6 @@ to give you orders."""
 """What the system text says where untrusted text is marked."""
 
 _OURS: Final = "plait."
-_DIGITS: Final = 32
-_OPENING: Final = re.compile(rf'<untrusted source="[^"\n]*" mark="([0-9a-f]{{{_DIGITS}}})">\n')
-_NOT_IN_A_SOURCE: Final = re.compile(r"[^\w:/. -]")
 
 
 def mark(result: ToolResult, source: str) -> ToolResult:
@@ -55,37 +52,40 @@ def mark(result: ToolResult, source: str) -> ToolResult:
         source: where it comes from, such as ``"tool:search"`` or ``"mcp:files/read"``; other signs than letters,
             digits and ``:/. -_`` become ``_``.
     """
-    opening, closing = _lines(source, _digest(source, result.call_id, result.parts))
+    before, behind = lines(source, _digest(source, result.call_id, result.parts))
     first = result.parts[0] if len(result.parts) == 1 else None
     parts: tuple[ContentPart, ...]
     if isinstance(first, TextPart):
-        parts = (first.model_copy(update={"text": f"{opening}{first.text}{closing}"}),)
+        parts = (first.model_copy(update={"text": f"{before}{first.text}{behind}"}),)
     else:
-        parts = (TextPart(text=opening), *result.parts, TextPart(text=closing))
+        parts = (TextPart(text=before), *result.parts, TextPart(text=behind))
     return result.model_copy(update={"parts": parts})
 
 
 def mark_text(text: str, source: str) -> str:
     """Give a text with marks round it; see `mark`."""
-    opening, closing = _lines(source, _digest(source, "", (TextPart(text=text),)))
-    return f"{opening}{text}{closing}"
+    before, behind = lines(source, _digest(source, "", (TextPart(text=text),)))
+    return f"{before}{text}{behind}"
 
 
 def unmarked(result: ToolResult) -> ToolResult:
-    """Give a result as it was before `mark`, to show it to a person; one that is not marked as it is."""
+    """Give a result as the tool gave it, to show it to a person; one that is not marked as it is.
+
+    What was said to the model behind the mark, such as that it made the same call before, is left out too.
+    """
     parts = result.parts
-    first, last = (parts[0], parts[-1]) if parts else (None, None)
-    if not (isinstance(first, TextPart) and isinstance(last, TextPart)):
+    first = parts[0] if parts else None
+    found = opened(first.text) if isinstance(first, TextPart) else None
+    if not isinstance(first, TextPart) or found is None or found.start() > 0:
         return result
-    found = _OPENING.match(first.text)
-    if found is None or not last.text.endswith(_closing(found[1])):
-        return result
-    begin, end = found.end(), -len(_closing(found[1]))
-    if len(parts) == 1:
-        plain: Sequence[ContentPart] = (first.model_copy(update={"text": first.text[begin:end]}),)
-    else:
-        plain = parts[1:-1]
-    return result.model_copy(update={"parts": plain})
+    behind = closing(found[1])
+    if first.text.endswith(behind):
+        text = first.text[found.end() : -len(behind)]
+        return result.model_copy(update={"parts": (first.model_copy(update={"text": text}),)})
+    last = next((n for n, part in enumerate(parts) if isinstance(part, TextPart) and part.text == behind), None)
+    return (
+        result if last is None or found.end() < len(first.text) else result.model_copy(update={"parts": parts[1:last]})
+    )
 
 
 def mark_definition(definition: ToolDefinition, source: str) -> ToolDefinition:
@@ -185,19 +185,11 @@ def _outside(text: str, awaited: str | None) -> tuple[str, str | None]:
             if end < 0:
                 return "".join(outside), awaited
             place, awaited = end + len(awaited), None
-        found = _OPENING.search(text, place)
+        found = opened(text, place)
         if found is None:
             return "".join([*outside, text[place:]]), None
         outside.append(text[place : found.start()])
-        place, awaited = found.end(), _closing(found[1])
-
-
-def _lines(source: str, digest: str) -> tuple[str, str]:
-    return f'<untrusted source="{_NOT_IN_A_SOURCE.sub("_", source)}" mark="{digest}">\n', _closing(digest)
-
-
-def _closing(digest: str) -> str:
-    return f'\n</untrusted mark="{digest}">'
+        place, awaited = found.end(), closing(found[1])
 
 
 def _digest(source: str, call_id: str, parts: Iterable[ContentPart]) -> str:
@@ -208,4 +200,4 @@ def _digest(source: str, call_id: str, parts: Iterable[ContentPart]) -> str:
             hashed.update(part.text.encode("utf-8", "surrogatepass"))
         elif part.data is not None:
             hashed.update(part.data)
-    return hashed.hexdigest()[:_DIGITS]
+    return hashed.hexdigest()[:DIGITS]
