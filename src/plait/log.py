@@ -230,6 +230,12 @@ class Tail:
         messages = self._closed()
         return messages if self._in_order else _in_order(messages)
 
+    def summarised(self, messages: Iterable[Message]) -> int:
+        """Count how many of these messages, from the first, the summary stands for: 0 where its end is not in them."""
+        last = self.summary.last if self.summary else 0
+        end = {id(message) for message, n in zip(self.messages, self.numbers, strict=True) if n == last}
+        return max((at for at, message in enumerate(messages, 1) if id(message) in end), default=0)
+
     def run_begins(self) -> int:
         """Give the index in `sendable` at which the last run begins; system text stands before it in any case."""
         first = self.run.first if self.run else len(self.messages)

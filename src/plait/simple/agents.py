@@ -5,7 +5,7 @@ Each is a shell over `Agent`: its parameters are an agent's options, and what ca
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, cast
 
 from plait.agent import Agent
 from plait.attachments import attachment, checked_image
@@ -21,7 +21,7 @@ from plait.simple.printing import DebugPrinter
 from plait.simple.response import MessageResponse, response_of
 from plait.simple.words import in_the_words_of_services, provider_of, window_of
 from plait.store.base import check_name
-from plait.streams import TextPieces, result_of
+from plait.streams import TextPieces
 from plait.threads import Thread
 
 if TYPE_CHECKING:
@@ -245,7 +245,7 @@ class AsyncOpenAISimpleAgent:
         made = await self._run(message, history, ids, debug_print=debug_print, observed=False)
         async for _ in made.events():  # never left early, so there is nothing to close
             pass
-        return response_of(result_of(made), *ids)
+        return response_of(made, *ids)
 
     def send_message_sync(
         self,
@@ -292,8 +292,10 @@ class AsyncOpenAISimpleAgent:
             thread_id = f"{user_id!r} {chat_id!r}"  # users do not share a chat that is called the same
         thread = Thread.for_one_run(thread_id, user_id, chat_id)
         thread.observed = False
-        for message in said:
+        for message in said.messages:
             thread.add("", MessageEntry(message))
+        if said.summary is not None:
+            thread.add("", said.summary)
         return thread
 
     def _ids(self, user_id: str | None, chat_id: str | None) -> tuple[str, str]:
@@ -351,7 +353,7 @@ class MessageStream(TextPieces[MessageResponse]):
         super().__init__(make, name)
 
     def _whole_of(self, _pieces: Sequence[str]) -> MessageResponse:
-        return response_of(result_of(self._run), *self._ids)
+        return response_of(cast("Run[Any]", self._run), *self._ids)  # there is one when it has ended
 
 
 class AsyncOpenAIMultimodalAgent(AsyncOpenAISimpleAgent):
