@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from plait.guardrails.guarding import Guardrails
     from plait.guardrails.judge import InjectionJudge
     from plait.hooks import Hook
-    from plait.limits import Budget
+    from plait.limits import BudgetLike
     from plait.mcp.client.several import MCPServerForm, MCPServers
     from plait.messages import Message
     from plait.options import Prompt, RunOptions
@@ -170,7 +170,7 @@ class Agent(Generic[Deps, Output]):
         hooks: Mapping[str, Hook | Sequence[Hook]] | None = None,
         settings: Settings | None = None,
         sequential_tools: bool = False,
-        budget: Budget | Sequence[Budget] | Mapping[str, Any] | None = None,
+        budget: BudgetLike | None = None,
         prices: PriceLike | Mapping[str, PriceLike] | None = None,
         guardrails: Guardrails | None = None,
         judge_provider: str | Provider | InjectionJudge | None = None,
@@ -389,13 +389,7 @@ class Agent(Generic[Deps, Output]):
             LimitExceeded: what must be sent is more than the context window holds.
             StoreError: the store cannot be read.
         """
-        from plait.explanations import explained  # few runs are explained
-
-        messages = messages_of(prompt)
-        opened = None if thread is None else await self._threads.find(thread, user_id)
-        scratch = await opened.scratch() if opened else Thread.for_one_run(new_id("thr"), user_id)
-        run = self._assembled(messages, scratch, {}, observed=True, strict=False)
-        return await explained(run, thread)
+        return await self.explained(messages_of(prompt), thread, {}, user_id=user_id)
 
     async def _found(self, thread: str | None, user_id: str) -> Thread:
         opened = await self._threads.find(thread, user_id)
@@ -553,6 +547,35 @@ class Agent(Generic[Deps, Output]):
             run.limits = replace(limits, deadline=max(limits.deadline - (monotonic() - began), _SOON))
         return run
 
+    async def explained(
+        self,
+        prompt: tuple[Message, ...],
+        thread: Thread | str | None,
+        options: RunOptions,
+        *,
+        user_id: str = DEFAULT_USER,
+        observed: bool = True,
+    ) -> Explanation:
+        """Explain what `made` would ask first, for the other faces of the engine; takes what that takes.
+
+        Args:
+            prompt: what would begin the run.
+            thread: where: the name of a thread in the agent's store, which stays as it is; one that nobody else sees;
+                None for a new one.
+            options: see `RunOptions`.
+            user_id: whose thread it is, where it is named.
+            observed: whether the events would be read.
+        """
+        from plait.explanations import explained  # few runs are explained
+
+        name, scratch = None, thread
+        if isinstance(thread, str):
+            name, found = thread, await self._threads.find(thread, user_id)
+            scratch = None if found is None else await found.scratch()
+        if not isinstance(scratch, Thread):
+            scratch = Thread.for_one_run(new_id("thr"), user_id)
+        return await explained(self._assembled(prompt, scratch, options, observed=observed, strict=False), name)
+
     async def _connect(self) -> None:
         if self._servers is not None:
             await self._servers.open()
@@ -564,6 +587,7 @@ class Agent(Generic[Deps, Output]):
     def _assembled(
         self, prompt: tuple[Message, ...], thread: Thread, options: RunOptions, *, observed: bool, strict: bool
     ) -> Run[Output]:
+        budgets = budgets_of(options["budget"]) if "budget" in options else self._budgets
         return Run(
             thread=thread,
             context=RunContext(
@@ -588,8 +612,8 @@ class Agent(Generic[Deps, Output]):
             hooks=self._hooks.joined(Hooks(options["hooks"])) if "hooks" in options else self._hooks,
             guardrails=self._guardrails,
             prices=self._prices,
-            budgets=self._budgets,
-            ledger=self._threads.ledger(thread) if self._budgets else None,
+            budgets=budgets,
+            ledger=self._threads.ledger(thread) if budgets else None,
             stop=stop_of(options.get("stop")),
             if_busy=options.get("if_busy", "queue"),
             sequential=self._sequential,

@@ -155,6 +155,11 @@ _PARTS: Final = {
     "cache_write": "cache_write_per_million",
 }
 _IN_AND_OUT: Final = 2
+_OF_PRICES: Final = re.compile(
+    r"(in|inputs?|out|outputs?|prompts?|completions?|cached?|reads?|writes?|tokens?|prices?|costs?|per|usd)(?![^\W_])",
+    re.IGNORECASE,
+)
+"""How names begin that can only be meant for parts of a price: ``in``, ``input_tokens``, ``prompt``."""
 
 
 def price_of(value: PriceLike) -> Price:
@@ -192,9 +197,10 @@ class Prices:
     ``genai-prices`` where that is installed. A price that nobody knows is None, never zero.
 
     Args:
-        given: one price for all models, or prices by model: ``"gpt-4o"`` or ``"openai:gpt-4o"``. An exact name wins
-            over a beginning (``"ollama:*"``), and a longer beginning over a shorter one. ``"gpt-4o"`` is the price of
-            ``"gpt-4o-2024-08-06"`` too, but not that of ``"gpt-4o-mini"``.
+        given: one price for all models, or prices by model: ``"gpt-4o"`` or ``"openai:gpt-4o"``. A mapping with a name
+            that speaks of input, output, tokens, the cache or a price is one price, every other is of models. An exact
+            name wins over a beginning (``"ollama:*"``), and a longer beginning over a shorter one. ``"gpt-4o"`` is the
+            price of ``"gpt-4o-2024-08-06"`` too, but not that of ``"gpt-4o-mini"``.
 
     Raises:
         ConfigurationError: a price is none; see `price_of`.
@@ -209,7 +215,7 @@ class Prices:
         self._everywhere: Price | None = None
         self._given: dict[str, Price] = {}
         self._found: dict[tuple[str, str], _Found] = {}
-        if isinstance(given, Mapping) and not given.keys() & {*_PARTS, *_PARTS.values()}:
+        if isinstance(given, Mapping) and not any(_OF_PRICES.match(str(name)) for name in given):
             self._given = {name: _named(name, price) for name, price in given.items()}
         elif given is not None:
             self._everywhere = price_of(given)  # type: ignore[arg-type]  # no mapping of models: those were seen above

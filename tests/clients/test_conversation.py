@@ -233,9 +233,8 @@ MESSAGE = "a message is a dict such as {'role': 'user', 'content': 'Hello'}"
             "messages[0] has the role 'robot'; the roles are system, developer, user, assistant, tool",
         ),
         (
-            [{"role": "user", "content": "x", "name": "Ann"}],
-            "messages[0] has a field 'name', which is not sent; leave it out: a message of role 'user' has content, "
-            "role",
+            [{"role": "user", "content": "x", "n": "A"}],
+            "messages[0] has a field 'n', which is not sent; leave it out: a message of role 'user' has content, role",
         ),
         ([{"role": "user"}], "messages[0] has no content; give it a text, or a list of parts"),
         ([{"role": "user", "content": 7}], "messages[0]['content'] is a text, or a list of parts, not int"),

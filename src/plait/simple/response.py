@@ -47,6 +47,8 @@ class MessageResponse(msgspec.Struct, frozen=True, kw_only=True):
         cost: US dollars, or None when that is not known.
         error: what went wrong, where it ended early without failing: which budget, which check.
         truncated: whether the answer reached its limit of tokens.
+        provider: who gave the last answer; None where there was none.
+        model: which model gave it, as the provider names it.
     """
 
     output: str
@@ -61,6 +63,8 @@ class MessageResponse(msgspec.Struct, frozen=True, kw_only=True):
     cost: float | None = None
     error: str | None = None
     truncated: bool = False
+    provider: str | None = None
+    model: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Give this as plain JSON data."""
@@ -88,4 +92,6 @@ def response_of(run: Run[Any], user_id: str, chat_id: str) -> MessageResponse:
         cost=result.cost,
         error=result.error,
         truncated=result.truncated,
+        provider=result.provider,
+        model=result.model,
     )
