@@ -652,8 +652,8 @@ async def test_a_judge_whose_price_nobody_knows_says_so() -> None:
     assert result.stop_reason == "guardrail"
     assert result.error == (
         "the check 'injection judge' failed, and what it could not check is refused: nobody knows the price of "
-        "'offline:odd', so it cannot be kept within the budget of 1.00 USD; give it, in US dollars for a million "
-        "tokens: prices={'offline:odd': {'input': ..., 'output': ...}}"
+        "'offline:odd', so it cannot be kept within the budget of 1.00 USD; give the agent its price, in US "
+        "dollars for a million tokens: {'offline:odd': {'input': ..., 'output': ...}}"
     )
 
 
@@ -827,6 +827,20 @@ async def test_a_stop_while_an_answer_is_settled_loses_neither_the_answer_nor_wh
     assert await chat(store) == holding(10, 0, unpriced=1)
 
 
+async def test_a_run_may_be_given_budgets_in_place_of_the_agents() -> None:
+    store = MemoryStore()
+    agent = Agent(provider=OfflineProvider(["a", "b"]), store=store, budget=Budget(max_tokens=0))
+    assert (await agent.run("hi", thread="t")).stop_reason == "budget"
+    assert (await agent.run("hi", thread="t", budget=[])).stop_reason == "response"
+    month = Budget(max_tokens=5_000, per="user", key="2026-11")
+    assert (await agent.run("hi", thread="t", budget=month)).stop_reason == "response"
+    assert (await agent.run("hi", thread="t", budget=Budget(max_tokens=1, per="run"))).stop_reason == "budget"
+    assert [(await spent(store, month, user_id=who)).tokens > 0 for who in ("default", "ann")] == [True, False]
+    for wrong, said in ((None, "takes a Budget, or several in a list, not None"), (5, "budget takes a Budget, or")):
+        with pytest.raises(ConfigurationError, match=said):
+            agent.run("hi", budget=wrong)  # type: ignore[arg-type, unused-awaitable]  # that is what is tested
+
+
 # --- what cannot be ---------------------------------------------------------------------------------------------------
 
 
@@ -836,8 +850,8 @@ async def test_a_budget_in_money_refuses_a_model_whose_price_nobody_knows() -> N
     with pytest.raises(ConfigurationError) as refused:
         await agent.run("hi", thread="t")
     assert str(refused.value) == (
-        "nobody knows the price of 'offline:offline', so it cannot be kept within the budget of 0.50 USD; give it, in "
-        "US dollars for a million tokens: prices={'offline:offline': {'input': ..., 'output': ...}}"
+        "nobody knows the price of 'offline:offline', so it cannot be kept within the budget of 0.50 USD; give the "
+        "agent its price, in US dollars for a million tokens: {'offline:offline': {'input': ..., 'output': ...}}"
     )
     assert model.requests == []
 

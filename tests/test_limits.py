@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from plait.errors import ConfigurationError
-from plait.limits import Budget, Exceeded, budgets_of, spent
+from plait.limits import Budget, Exceeded, Per, budgets_of, spent
+from plait.store.catalog import open_store
 from plait.store.ledger import Claim, Estimate, Spending
 from plait.store.memory import MemoryStore
 
@@ -95,8 +96,19 @@ def test_whom_a_budget_is_for() -> None:
     whose = {"user_id": "ann", "thread_id": "thr_1", "run_id": "run_1"}
     budgets = [Budget(max_cost=1, per="run"), Budget(max_cost=1), Budget(max_cost=2, per="user")]
     assert [one.account(**whose) for one in budgets] == ["run run_1", "chat thr_1", "user ann"]
-    shared = {Budget(max_cost=1, per=per, key="team").account(**whose) for per in ("run", "chat", "user")}
-    assert shared == {"key team"}
+    assert Budget(max_cost=1, key="team").account(**whose) == "key team"
+
+
+def test_each_user_has_an_account_of_their_own_under_a_key() -> None:
+    def account(per: Per | None, key: str | None, who: str) -> str:
+        budget = Budget(max_cost=1, per=per, key=key)
+        return budget.account(user_id=who, thread_id=f"chat of {who}", run_id=f"run of {who}")
+
+    assert account("user", "2026-11", "ann") == "user-key 7 2026-11 ann"
+    names = ["a", "a b", "b", "1 a", "key a", "user a", "-key 1 a", "user-key 1 a b", "ä\u2028", "3 a b"]
+    named = [account(per, key, who) for per in get_args(Per) for key in (None, *names) for who in names]
+    named += [account(None, key, "anybody") for key in names]
+    assert len(set(named)) == len(named) == 3 * 11 * 10 + 10
 
 
 def test_how_far_an_account_may_go() -> None:
@@ -114,16 +126,54 @@ def test_spending_is_told_in_dollars() -> None:
 
 def test_an_exceeded_budget_is_a_sentence() -> None:
     half = Spending(nanos=1_230_000_000, tokens=12_345)
+    month = Budget(max_cost=1, per="user", key="2026-11")
     said = [
         str(Exceeded(budget=Budget(max_cost=2), spent=half, limit=Decimal(2), needed=Decimal("0.8"), unit="USD")),
         str(Exceeded(budget=Budget(max_cost=1, per="user"), spent=half, limit=Decimal(1), needed=0, unit="USD")),
         str(Exceeded(budget=Budget(max_tokens=9, key="team"), spent=half, limit=12_000, needed=16, unit="tokens")),
+        str(Exceeded(budget=month, spent=half, limit=Decimal(1), needed=0, unit="USD")),
     ]
     assert said == [
         "the budget of 2.00 USD for this chat is used up: 1.23 were spent, and the next request needs at least 0.80",
         "the budget of 1.00 USD for this user is exceeded: 1.23 were spent",
         "the budget of 12,000 tokens of 'team' is used up: 12,345 were spent, and the next request needs at least 16",
+        "the budget of 1.00 USD of '2026-11' for this user is exceeded: 1.23 were spent",
     ]
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"max_cost": 5}, "budget_control has no 'max_cost', but a Budget has: use Budget(max_cost=5)"),
+        (
+            {"max_cost": 5, "per": "user"},
+            "budget_control has no 'max_cost', but a Budget has: use Budget(max_cost=5, per='user')",
+        ),
+        (
+            {"max": 5},
+            (
+                "budget_control has no 'max'; it takes 'max_budget_for_this_chat', 'stop_on_budget_exceeded', "
+                "'reserved_budget'"
+            ),
+        ),
+    ],
+)
+def test_fields_of_a_budget_in_a_dict_are_told_where_they_belong(given: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        budgets_of(given)
+    assert str(caught.value) == sentence
+
+
+async def test_what_was_spent_can_be_asked_of_a_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLAIT_STORE", "memory://spent")
+    store, budget = open_store("memory://spent"), Budget(max_cost=1, per="user", key="2026-11")
+    account = "user-key 7 2026-11 ann"
+    await store.reserve("r", [Claim(account=account)], Estimate(least=0, most=0, tokens=9))
+    await store.settle("r", 9, 0)
+    asked = [await spent(of, budget, user_id=who) for of in (store, "memory://spent", None) for who in ("ann", "bob")]
+    assert [one.tokens for one in asked] == [9, 0] * 3
+    with pytest.raises(ConfigurationError, match="is no URL of a store"):
+        await spent("x.db", budget)
 
 
 async def test_what_was_spent_can_be_asked() -> None:

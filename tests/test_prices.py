@@ -137,16 +137,29 @@ def test_a_price_in_each_form(value: Any, price: Price) -> None:
     [
         ({"input": 1}, "a price needs 'input' and 'output', and may have .*; it has 'input'"),
         ({"input": 1, "output": 2, "image": 3}, ".*it has 'input', 'output', 'image'"),
+        ({"in": 1, "out": 2}, "a price needs 'input' and 'output', and may have .*; it has 'in', 'out'"),
+        ({"prompt": 1, "completion": 2}, "a price needs 'input' and 'output', .*; it has 'prompt', 'completion'"),
+        ({"input_tokens": 1, "output_tokens": 2}, "a price needs 'input' and 'output', .*; it has 'input_tokens', "),
+        ({"Input": 1, "Output": 2}, "a price needs 'input' and 'output', .*; it has 'Input', 'Output'"),
+        ({"gpt-4o": 1, "per_million": 2}, "a price needs 'input' and 'output', .*; it has 'gpt-4o', 'per_million'"),
         ((1, 2, 3), "a price is one number, or two, for input and output; it has 3"),
         (object(), "a price for a million tokens must be a number of US dollars, not object"),
         ({"input": 1, "output": -2}, "output_per_million of a Price must be from 0"),
     ],
 )
 def test_what_is_no_price_in_any_form_is_refused(value: Any, said: str) -> None:
+    if isinstance(value, dict):
+        with pytest.raises(ConfigurationError, match=said):
+            Prices(value)
     with pytest.raises(ConfigurationError, match=said):
         price_of(value)
     with pytest.raises(ConfigurationError, match=f"the price of 'gpt-4o': {said}"):
         Prices({"gpt-4o": value})
+
+
+@pytest.mark.parametrize("name", ["offline", "o3", "openai:*", "inflection-2", "internlm", "token1", "*", "perplexity"])
+def test_every_other_name_is_a_models(name: str) -> None:
+    assert Prices({name: 1, "gpt-4o": (1, 2)}).find("openai", "gpt-4o") == Price(1, 2)
 
 
 # --- whose price counts -----------------------------------------------------------------------------------------------
@@ -244,6 +257,7 @@ def test_every_model_of_the_package_has_a_price_that_can_be_or_none() -> None:
     found = Prices()
     prices = [found.find(vendor.id, model.id) for vendor in providers for model in vendor.models]
     assert len([price for price in prices if price is not None]) > len(prices) / 2 > 500
+    assert Prices({model.id: 1 for vendor in providers for model in vendor.models}).find("any", "gpt-4o") == Price(1, 1)
 
 
 class Package:

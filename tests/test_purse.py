@@ -247,8 +247,8 @@ async def test_a_budget_in_money_needs_a_price() -> None:
         await reserved(purse(Budget(max_cost="2.5", stop=False), ledger=ledger, prices=None))
 
     assert str(caught.value) == (
-        "nobody knows the price of 'offline:m', so it cannot be kept within the budget of 2.50 USD; give it, in US "
-        "dollars for a million tokens: prices={'offline:m': {'input': ..., 'output': ...}}"
+        "nobody knows the price of 'offline:m', so it cannot be kept within the budget of 2.50 USD; give the agent its "
+        "price, in US dollars for a million tokens: {'offline:m': {'input': ..., 'output': ...}}"
     )
     assert await chat(ledger) == Spending()
 

@@ -278,7 +278,7 @@ no_name.__name__ = "a name with blanks"
     [
         (WeatherTool, r"the class WeatherTool is no tool: .*; pass an instance: WeatherTool\(\)$"),
         (42, r"^int 42 is no tool: give a function, a Tool, a dict with 'func', or a registered name$"),
-        ({"name": "x"}, r"^the tool 'x' needs a function under 'func', not NoneType None$"),
+        ({"name": "x"}, r"^the tool 'x' needs a function under 'func'$"),
         ({"func": get_weather, "execution": "locked"}, r"has unknown keys: execution; known are: description, "),
         ({"func": get_weather, "function_schema": "x"}, r"must be a dict, not str 'x'"),
         ({"func": get_weather, "function_schema": {"type": "array", "properties": {}}}, r"an object at its root"),

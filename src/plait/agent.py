@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from plait.guardrails.guarding import Guardrails
     from plait.guardrails.judge import InjectionJudge
     from plait.hooks import Hook
-    from plait.limits import Budget
+    from plait.limits import BudgetLike
     from plait.loop import Run
     from plait.mcp.client.several import MCPServerForm, MCPServers
     from plait.messages import Message
@@ -143,7 +143,7 @@ class Agent(Generic[Deps, Output]):
         hooks: Mapping[str, Hook | Sequence[Hook]] | None = None,
         settings: Settings | None = None,
         sequential_tools: bool = False,
-        budget: Budget | Sequence[Budget] | Mapping[str, Any] | None = None,
+        budget: BudgetLike | None = None,
         prices: PriceLike | Mapping[str, PriceLike] | None = None,
         guardrails: Guardrails | None = None,
         judge_provider: str | Provider | InjectionJudge | None = None,
@@ -366,13 +366,7 @@ class Agent(Generic[Deps, Output]):
             LimitExceeded: what must be sent is more than the context window holds.
             StoreError: the store cannot be read.
         """
-        from plait.explanations import explained  # few runs are explained
-
-        messages = messages_of(prompt)
-        opened = None if thread is None else await self.outfit.threads.find(thread, user_id)
-        scratch = await opened.scratch() if opened else Thread.for_one_run(new_id("thr"), user_id)
-        run = self.outfit.assembled(messages, scratch, {}, observed=True, strict=False)
-        return await explained(run, thread)
+        return await self.outfit.explained(messages_of(prompt), thread, {}, user_id=user_id)
 
     async def _found(self, thread: str | None, user_id: str) -> Thread:
         opened = await self.outfit.threads.find(thread, user_id)

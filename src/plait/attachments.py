@@ -85,10 +85,10 @@ def image_source(part: ImagePart) -> Inline | str:
         held = _held_by(part.url, "an image part", "image/png")
     else:
         url = excerpt(part.url, 60)
-        msg = (
-            f"the image {url!r} is no address; it must begin with http:, https: or data:. A file is given with "
-            f"attachment({url.removeprefix('file://')!r})"
-        )
+        msg = f"the image {url!r} is no address; it must begin with http:, https: or data:"
+        path = url.removeprefix("file://")
+        if "://" not in path:
+            msg += f". A file is given with attachment({path!r})"
         raise ConfigurationError(msg)
     check_size(held.data, "an image part")
     found = media_type_of(held.data)

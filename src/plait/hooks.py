@@ -156,7 +156,7 @@ class BudgetExceeded(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         reason: a sentence that says so.
-        per: whose budget it is: ``"run"``, ``"chat"`` or ``"user"``, or the key it was given.
+        per: whose budget it is: ``"run"``, ``"chat"`` or ``"user"``, or the key of one that all share.
         unit: ``"USD"`` or ``"tokens"``.
         limit: the budget.
         spent: what was spent or is reserved of it.

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, get_args
 
 from plait.errors import ConfigurationError, LimitExceeded, excerpt
 from plait.prices import Usd, usd
 from plait.store.base import check_name
+from plait.store.catalog import open_store
 from plait.store.ledger import MOST, NANOS, NOTHING, Claim, Spending
 
 if TYPE_CHECKING:
@@ -37,11 +38,13 @@ class Budget:
     Attributes:
         max_cost: US dollars, or None.
         max_tokens: input and output together, or None.
-        per: for each run, for each chat (thread), or for each user.
+        per: for each run, for each chat (thread), or for each user. Without it: for each chat, and with a key for all
+            that runs under that.
         reserved: US dollars on top, for auxiliary requests only (summaries, judges, extraction).
         reserved_tokens: tokens on top, likewise.
         stop: False lets runs go on when the budget is exceeded; the hook is told.
-        key: a name; all that runs under it, of whatever user and agent, uses the same budget, and ``per`` says nothing.
+        key: a name; what runs under it, of whatever agent, uses the same budget: all of it, or with ``per`` each
+            user's, chat's or run's part by itself.
 
     Raises:
         ConfigurationError: there is no limit, or one that cannot be.
@@ -49,7 +52,7 @@ class Budget:
 
     max_cost: Usd | None = None
     max_tokens: int | None = None
-    per: Per = "chat"
+    per: Per | None = None
     reserved: Usd = 0
     reserved_tokens: int = 0
     stop: bool = True
@@ -69,7 +72,9 @@ class Budget:
             if getattr(self, limit) is None and getattr(self, extra):
                 msg = f"a Budget with {extra}={getattr(self, extra)} needs {limit}: it is on top of that"
                 raise ConfigurationError(msg)
-        if self.per not in get_args(Per):
+        if self.per is None and self.key is None:
+            object.__setattr__(self, "per", "chat")
+        if self.per is not None and self.per not in get_args(Per):
             msg = f"per of a Budget must be 'run', 'chat' or 'user', not {excerpt(repr(self.per), 40)}"
             raise ConfigurationError(msg)
         if not isinstance(self.stop, bool):
@@ -85,9 +90,12 @@ class Budget:
 
     def account(self, *, user_id: str, thread_id: str, run_id: str) -> str:
         """Name the account that this is kept in. Budgets for the same have the same one, whatever they allow."""
-        if self.key is not None:
+        if self.per is None:
             return f"key {self.key}"
-        return f"{self.per} {({'user': user_id, 'chat': thread_id, 'run': run_id})[self.per]}"
+        whose = {"user": user_id, "chat": thread_id, "run": run_id}[self.per]
+        if self.key is None:
+            return f"{self.per} {whose}"
+        return f"{self.per}-key {len(self.key)} {self.key} {whose}"  # both may hold any characters, spaces too
 
     def claim(self, account: str, *, auxiliary: bool) -> Claim:
         """Give how far the account may go because of this: without end, where it stops no run."""
@@ -115,6 +123,9 @@ class Budget:
             raise ConfigurationError(msg)
         if unknown := [name for name in control if name not in _CONTROL]:
             msg = f"budget_control has no {excerpt(repr(unknown[0]), 60)}; it takes {', '.join(map(repr, _CONTROL))}"
+            if all(name in cls.__dataclass_fields__ for name in control):
+                fields = excerpt(", ".join(f"{name}={value!r}" for name, value in control.items()), 80)
+                msg = f"budget_control has no {unknown[0]!r}, but a Budget has: use Budget({fields})"
             raise ConfigurationError(msg)
         if control.get("max_budget_for_this_chat") is None:
             msg = "budget_control needs 'max_budget_for_this_chat', in US dollars"
@@ -137,7 +148,11 @@ def _check_tokens(value: object, name: str) -> None:
         raise ConfigurationError(msg)
 
 
-def budgets_of(given: Budget | Sequence[Budget] | Mapping[str, Any] | None) -> tuple[Budget, ...]:
+BudgetLike: TypeAlias = Budget | Sequence[Budget] | Mapping[str, Any]
+"""Budgets, as people give them: one, several, or what ``budget_control`` is; see `Budget.from_control`."""
+
+
+def budgets_of(given: BudgetLike | None) -> tuple[Budget, ...]:
     """Give the budgets that somebody asked for: one, several, those of a ``budget_control``, or none.
 
     Raises:
@@ -180,8 +195,9 @@ class Exceeded:
 
     def __str__(self) -> str:
         spent = self.used
-        whose = f"of {self.budget.key!r}" if self.budget.key is not None else f"for this {self.budget.per}"
-        said = f"the budget of {number(self.limit)} {self.unit} {whose} is "
+        key, per = self.budget.key, self.budget.per
+        whose = ("" if key is None else f" of {key!r}") + ("" if per is None else f" for this {per}")
+        said = f"the budget of {number(self.limit)} {self.unit}{whose} is "
         if not self.needed:
             return f"{said}exceeded: {number(spent)} were spent"
         return f"{said}used up: {number(spent)} were spent, and the next request needs at least {number(self.needed)}"
@@ -200,7 +216,7 @@ def number(value: Decimal | int) -> str:
 
 
 async def spent(
-    store: Store,
+    store: Store | str | None,
     budget: Budget,
     *,
     user_id: str = "default",
@@ -211,7 +227,7 @@ async def spent(
     """Give what was spent of a budget.
 
     Args:
-        store: where it is kept: the agent's store.
+        store: where it is kept: the agent's store, or its URL; None as for `open_store`.
         budget: which one; what counts is whom it is for (``per``, ``key``), not how much it allows.
         user_id: of which user.
         thread: of which chat, by its name.
@@ -219,10 +235,11 @@ async def spent(
         run_id: of which run.
 
     Raises:
-        ConfigurationError: the budget is for each chat or run, and none was named.
+        ConfigurationError: the budget is for each chat or run, and none was named; or the URL names no store.
         StoreUnavailable: the store cannot be reached.
     """
-    if budget.key is None and budget.per == "chat" and thread_id is None:
+    store = open_store(store) if store is None or isinstance(store, str) else store
+    if budget.per == "chat" and thread_id is None:
         if thread is None:
             msg = "the budget is for each chat: say of which, with thread= (its name) or thread_id="
             raise ConfigurationError(msg)
@@ -230,7 +247,7 @@ async def spent(
         if info is None:
             return NOTHING
         thread_id = info.thread_id
-    if budget.key is None and budget.per == "run" and run_id is None:
+    if budget.per == "run" and run_id is None:
         msg = "the budget is for each run: say of which, with run_id="
         raise ConfigurationError(msg)
     account = budget.account(user_id=user_id, thread_id=thread_id or "", run_id=run_id or "")

@@ -241,6 +241,12 @@ class Tail:
         """
         return [*self._system, *self._others, *self._closing()]
 
+    def summarised(self, messages: Iterable[Message]) -> int:
+        """Count how many of these messages, from the first, the summary stands for: 0 where its end is not in them."""
+        last = self.summary.last if self.summary else 0
+        end = {id(message) for message, n in zip(self.messages, self.numbers, strict=True) if n == last}
+        return max((at for at, message in enumerate(messages, 1) if id(message) in end), default=0)
+
     def run_begins(self) -> int:
         """Give the index in `sendable` at which the last run begins; system text stands before it in any case."""
         return len(self._system) + (self.run.others if self.run else len(self._others))

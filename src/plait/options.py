@@ -11,6 +11,7 @@ from plait.definition import AgentDefinition
 from plait.errors import ConfigurationError
 from plait.guardrails.guarding import NO_GUARDRAILS, Guardrails
 from plait.interrupts import Secret
+from plait.limits import budgets_of
 from plait.messages import (
     AudioPart,
     ContentPart,
@@ -23,11 +24,13 @@ from plait.messages import (
 )
 from plait.providers.base import Settings, check_setting
 from plait.run import RunLimits, StopPoll, StopSignal
+from plait.store.catalog import check_url
 from plait.threads import IfBusy
 
 if TYPE_CHECKING:
     from plait.guardrails.judge import InjectionJudge
     from plait.hooks import Hook
+    from plait.limits import BudgetLike
     from plait.providers.base import Provider
     from plait.store.base import Store
     from plait.tools import ToolForm
@@ -54,6 +57,7 @@ class RunOptions(TypedDict, total=False):
         if_busy: what to do while another run is under way on the thread: ``"queue"`` (wait, the default),
             ``"reject"`` (raise `StateConflict`) or ``"interrupt"`` (stop it and go on).
         hooks: callables by hook name, for this run, called after the agent's own.
+        budget: in place of the agent's own; an empty list for none.
     """
 
     deps: Any
@@ -62,6 +66,7 @@ class RunOptions(TypedDict, total=False):
     limits: RunLimits
     if_busy: IfBusy
     hooks: Mapping[str, Hook | Sequence[Hook]]
+    budget: BudgetLike
 
 
 def definition_of(
@@ -151,9 +156,12 @@ def store_of(store: str | Store | None) -> str | Store | None:
     """Give the store as it was given, if it can be one.
 
     Raises:
-        ConfigurationError: it is no URL and no store.
+        ConfigurationError: it is no URL of a store, and no store.
     """
-    if store is None or isinstance(store, str) or callable(getattr(store, "append", None)):
+    if isinstance(store, str):
+        check_url(store)
+        return store
+    if store is None or callable(getattr(store, "append", None)):
         return store
     msg = f"store takes a URL such as 'sqlite:///file.db', or a store, not {type(store).__name__}"
     raise ConfigurationError(msg)
@@ -248,4 +256,5 @@ _OPTIONS: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
     "limits": (lambda value: isinstance(value, RunLimits), "a RunLimits"),
     "if_busy": (lambda value: value in get_args(IfBusy), " or ".join(map(repr, get_args(IfBusy)))),
     "hooks": (lambda value: isinstance(value, Mapping), "a mapping of hook names to functions"),
+    "budget": (lambda value: value is not None and budgets_of(value) is not None, "a Budget, or several in a list"),
 }

@@ -20,7 +20,7 @@ from plait.counting import Correction, Counter, counter_of
 from plait.guardrails.guarding import Guardrails
 from plait.hooks import Hooks
 from plait.ids import new_id
-from plait.limits import Budget
+from plait.limits import Budget, budgets_of
 from plait.loop import Run
 from plait.messages import SystemMessage
 from plait.open_threads import OpenThreads
@@ -37,6 +37,7 @@ from plait.tools import Toolbox
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from plait.explaining import Explanation
     from plait.messages import Message
     from plait.options import RunOptions
 
@@ -145,6 +146,35 @@ class Outfit(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
             run.limits = replace(limits, deadline=max(limits.deadline - (monotonic() - began), _SOON))
         return run
 
+    async def explained(
+        self,
+        prompt: tuple[Message, ...],
+        thread: Thread | str | None,
+        options: RunOptions,
+        *,
+        user_id: str = DEFAULT_USER,
+        observed: bool = True,
+    ) -> Explanation:
+        """Explain what `made` would ask first, for the faces of the engine; takes what that takes.
+
+        Args:
+            prompt: what would begin the run.
+            thread: where: the name of a thread in the agent's store, which stays as it is; one that nobody else sees;
+                None for a new one.
+            options: see `RunOptions`.
+            user_id: whose thread it is, where it is named.
+            observed: whether the events would be read.
+        """
+        from plait.explanations import explained  # few runs are explained
+
+        name, scratch = None, thread
+        if isinstance(thread, str):
+            name, found = thread, await self.threads.find(thread, user_id)
+            scratch = None if found is None else await found.scratch()
+        if not isinstance(scratch, Thread):
+            scratch = Thread.for_one_run(new_id("thr"), user_id)
+        return await explained(self.assembled(prompt, scratch, options, observed=observed, strict=False), name)
+
     async def _connect(self) -> None:
         if self.servers is not None:
             await self.servers.open()
@@ -157,6 +187,7 @@ class Outfit(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
         self, prompt: tuple[Message, ...], thread: Thread, options: RunOptions, *, observed: bool, strict: bool
     ) -> Run[Output]:
         """Make a run on a thread that is open; see `made`."""
+        budgets = budgets_of(options["budget"]) if "budget" in options else self.budgets
         return Run(
             thread=thread,
             context=RunContext(
@@ -181,8 +212,8 @@ class Outfit(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
             hooks=self.hooks.joined(Hooks(options["hooks"])) if "hooks" in options else self.hooks,
             guardrails=self.guardrails,
             prices=self.prices,
-            budgets=self.budgets,
-            ledger=self.threads.store if self.budgets else None,
+            budgets=budgets,
+            ledger=self.threads.store if budgets else None,
             stop=stop_of(options.get("stop")),
             if_busy=options.get("if_busy", "queue"),
             sequential=self.sequential,

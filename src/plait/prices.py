@@ -179,6 +179,11 @@ _PARTS: Final = {
     "above": "above",
 }
 _IN_AND_OUT: Final = 2
+_OF_PRICES: Final = re.compile(
+    r"(in|inputs?|out|outputs?|prompts?|completions?|cached?|reads?|writes?|tokens?|prices?|costs?|per|usd)(?![^\W_])",
+    re.IGNORECASE,
+)
+"""How names begin that can only be meant for parts of a price: ``in``, ``input_tokens``, ``prompt``."""
 
 
 def price_of(value: PriceLike) -> Price:
@@ -217,9 +222,10 @@ class Prices:
     ``genai-prices`` where that is installed. A price that nobody knows is None, never zero.
 
     Args:
-        given: one price for all models, or prices by model: ``"gpt-4o"`` or ``"openai:gpt-4o"``. An exact name wins
-            over a beginning (``"ollama:*"``), and a longer beginning over a shorter one. ``"gpt-4o"`` is the price of
-            ``"gpt-4o-2024-08-06"`` too, but not that of ``"gpt-4o-mini"``.
+        given: one price for all models, or prices by model: ``"gpt-4o"`` or ``"openai:gpt-4o"``. A mapping with a name
+            that speaks of input, output, tokens, the cache or a price is one price, every other is of models. An exact
+            name wins over a beginning (``"ollama:*"``), and a longer beginning over a shorter one. ``"gpt-4o"`` is the
+            price of ``"gpt-4o-2024-08-06"`` too, but not that of ``"gpt-4o-mini"``.
 
     Raises:
         ConfigurationError: a price is none; see `price_of`.
@@ -234,7 +240,7 @@ class Prices:
         self._everywhere: Price | None = None
         self._given: dict[str, Price] = {}
         self._found: dict[tuple[str, str], _Found] = {}
-        if isinstance(given, Mapping) and not given.keys() & {*_PARTS, *_PARTS.values()}:
+        if isinstance(given, Mapping) and not any(_OF_PRICES.match(str(name)) for name in given):
             self._given = {name: _named(name, price) for name, price in given.items()}
         elif given is not None:
             self._everywhere = price_of(given)  # no mapping of models: those were seen above

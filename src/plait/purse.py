@@ -153,8 +153,8 @@ class Purse:
             else:
                 msg = (
                     f"nobody knows the price of '{name}:{model}', so it cannot be kept within the budget of "
-                    f"{number(Decimal(self._money.max_cost or 0))} USD; give it, in US dollars for a million tokens: "
-                    f"prices={{'{name}:{model}': {{'input': ..., 'output': ...}}}}"
+                    f"{number(Decimal(self._money.max_cost or 0))} USD; give the agent its price, in US dollars for a "
+                    f"million tokens: {{'{name}:{model}': {{'input': ..., 'output': ...}}}}"
                 )
                 raise ConfigurationError(msg)
         return tuple(prices)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from plait.context.summaries import summary_request
 from plait.counting import SIMPLE
 from plait.entries import ContextNote
+from plait.errors import ConfigurationError, LimitExceeded
 from plait.events import CUT
 from plait.expenses import SUMMARY
 from plait.guardrails.provenance import mark_text
@@ -70,7 +71,8 @@ async def summarise(
                 _go_without(given, used, "the summary was cut" if text else "the summary is empty")
                 return None
     except Exception as error:  # noqa: BLE001  # a provider may be anybody's
-        _go_without(given, used, type(error).__name__)  # its words may be the model's
+        ours = isinstance(error, LimitExceeded | ConfigurationError)  # of others the words may be the model's
+        _go_without(given, used, str(error) if ours else type(error).__name__)
         return None
     numbers = _numbers(given.thread.tail)[wanted.since : wanted.upto]
     before = given.thread.tail.summary if wanted.earlier is not None else None

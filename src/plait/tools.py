@@ -240,7 +240,8 @@ def _from_mapping(form: Mapping[str, Any]) -> FunctionTool[..., Any]:
     if isinstance(function, FunctionTool):
         function = function.function
     if not callable(function) or isinstance(function, type):
-        msg = f"the tool {shown} needs a function under 'func', not {_described(function)}"
+        instead = f", not {_described(function)}" if "func" in form else ""
+        msg = f"the tool {shown} needs a function under 'func'{instead}"
         raise ConfigurationError(msg)
     strange = form.keys() - _FORM_KEYS - _OPTIONS
     if strange:

@@ -138,10 +138,17 @@ def test_the_results_of_one_turn_s_calls_are_one_message() -> None:
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ([call("a")], "the call 'a' has no result: after a message with tool_calls, each of them needs a message"),
-        ([call("a", "b"), result("a")], "the call 'b' has no result"),
-        ([call("a"), "And now?", result("a")], "the call 'a' has no result"),
-        (["Hello", result("a")], "there is a result of the call 'a', and no such call in the message before it"),
+        (
+            [call("a")],
+            r"messages\[0\] has the call 'a', which has no result: after a message with tool_calls, each of them needs",
+        ),
+        ([call("a", "b"), result("a")], r"messages\[0\] has the call 'b', which has no result"),
+        ([call("a"), "And now?", result("a")], r"messages\[0\] has the call 'a', which has no result"),
+        (["Hi", call("a", "b"), result("b"), result("c")], r"messages\[3\] has a result of the call 'c'"),
+        (
+            ["Hello", result("a")],
+            r"messages\[1\] has a result of the call 'a', and no such call is in the message before it",
+        ),
     ],
 )
 def test_each_call_has_exactly_one_result(given: list[Any], sentence: str) -> None:
@@ -210,8 +217,8 @@ MESSAGE = "a message is a dict such as {'role': 'user', 'content': 'Hello'}"
     [
         ([], "messages must be a list such as [{'role': 'user', 'content': 'Hello'}]; there are none"),
         (7, "messages must be a list such as [{'role': 'user', 'content': 'Hello'}]; not int"),
-        (["Hi", 7], f"messages[1] is a int; {MESSAGE}"),
-        ([SimpleNamespace(role="user")], f"messages[0] is a SimpleNamespace; {MESSAGE}"),
+        (["Hi", 7], f"messages[1] is of type int; {MESSAGE}"),
+        ([SimpleNamespace(role="user")], f"messages[0] is of type SimpleNamespace; {MESSAGE}"),
         (
             [ChatCompletion(id="x", choices=[], created=0, model="m")],
             "messages[0] is a whole completion; what goes among the messages is its choices[0].message",
@@ -226,8 +233,8 @@ MESSAGE = "a message is a dict such as {'role': 'user', 'content': 'Hello'}"
             "messages[0] has the role 'robot'; the roles are system, developer, user, assistant, tool",
         ),
         (
-            [{"role": "user", "content": "x", "name": "Ann"}],
-            "messages[0] has a field 'name', which is not sent; a message of role 'user' has content, role",
+            [{"role": "user", "content": "x", "n": "A"}],
+            "messages[0] has a field 'n', which is not sent; leave it out: a message of role 'user' has content, role",
         ),
         ([{"role": "user"}], "messages[0] has no content; give it a text, or a list of parts"),
         ([{"role": "user", "content": 7}], "messages[0]['content'] is a text, or a list of parts, not int"),
@@ -279,7 +286,7 @@ MESSAGE = "a message is a dict such as {'role': 'user', 'content': 'Hello'}"
         ),
         (
             [{"role": "assistant", "audio": {"id": "x"}}],
-            f"messages[0] has a field 'audio', which is not sent; {TAKEN}",
+            f"messages[0] has a field 'audio', which is not sent; leave it out: {TAKEN}",
         ),
     ],
 )

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plait import AsyncOpenAISimpleAgent, ConfigurationError, OfflineProvider, get_provider
-from plait.entries import MessageEntry, entry
+from plait import AsyncOpenAISimpleAgent, ConfigurationError, MemoryStore, OfflineProvider, get_provider
+from plait.context.summaries import summary_message
+from plait.entries import ContextNote, MessageEntry, entry
 from plait.log import history as view_of_history
 from plait.messages import (
     AssistantMessage,
@@ -46,7 +47,7 @@ PROVIDERS: Final = {
 
 def through_json(messages: list[Message]) -> tuple[Message, ...]:
     """Write a history, send it as JSON, and read it again."""
-    return read_history(json.loads(json.dumps(shown(messages))), "openai")
+    return read_history(json.loads(json.dumps(shown(messages))), "openai").messages
 
 
 def body(provider: Provider, messages: Any) -> bytes:
@@ -206,11 +207,16 @@ OPENAI: Final[list[dict[str, Any]]] = [
     {"role": "tool", "tool_call_id": "b", "content": "two"},
     {"role": "assistant", "content": "Both."},
 ]
+SAID: Final = {
+    "role": "assistant",
+    "content": "",
+    "said": AssistantMessage(parts=[ToolCall(id="a", name="f")]).to_json(),
+}
 
 
 def test_a_call_without_a_result_has_one_that_says_so() -> None:
     before = deepcopy(HAND_WRITTEN)
-    asked, called, gave, said = read_history(HAND_WRITTEN, "openai")
+    asked, called, gave, said = read_history(HAND_WRITTEN, "openai").messages
     assert [asked, said] == [
         UserMessage(text=HAND_WRITTEN[0]["content"]),
         AssistantMessage(text=HAND_WRITTEN[2]["content"]),
@@ -228,7 +234,7 @@ def test_functions_that_stand_together_were_called_together_unless_their_turns_d
             | ({} if t is None else {"turn": t})
             for n, t in enumerate(turns)
         ]
-        return [len(message.tool_calls) for message in read_history(given, "openai") if message.tool_calls]
+        return [len(message.tool_calls) for message in read_history(given, "openai").messages if message.tool_calls]
 
     assert functions(None, None) == [2]
     assert functions(1, 1, 2) == [2, 1]
@@ -237,7 +243,7 @@ def test_functions_that_stand_together_were_called_together_unless_their_turns_d
 
 def test_the_form_of_openai_is_read_too() -> None:
     before = deepcopy(OPENAI)
-    messages = read_history(OPENAI, "openai")
+    messages = read_history(OPENAI, "openai").messages
     assert [message.role for message in messages] == ["system", "user", "assistant", "tool", "assistant"]
     assert [(result.call_id, result.text) for result in messages[3].tool_results] == [("a", "one"), ("b", "two")]
     assert before == OPENAI
@@ -249,7 +255,7 @@ def test_the_form_of_openai_is_read_too() -> None:
 
 def test_forms_may_be_mixed() -> None:
     given = (UserMessage(text="One"), {"role": "assistant", "content": "1"}, *HAND_WRITTEN, *OPENAI[1:])
-    messages = read_history(given, "openai")
+    messages = read_history(given, "openai").messages
     assert [message.role for message in messages] == [
         *("user", "assistant"),
         *("user", "assistant", "tool", "assistant"),
@@ -261,8 +267,8 @@ def test_forms_may_be_mixed() -> None:
 def test_a_text_that_somebody_changed_is_what_is_sent() -> None:
     said = AssistantMessage(parts=[TextPart(text="Ada", details={"citations": [1]})], provider="anthropic")
     (made,) = shown([said])
-    assert read_history([made], "openai") == (said,)
-    assert read_history([made | {"content": "[name]"}], "openai") == (AssistantMessage(text="[name]"),)
+    assert read_history([made], "openai").messages == (said,)
+    assert read_history([made | {"content": "[name]"}], "openai").messages == (AssistantMessage(text="[name]"),)
 
 
 @pytest.mark.parametrize(
@@ -271,20 +277,25 @@ def test_a_text_that_somebody_changed_is_what_is_sent() -> None:
         ("Hi", "history is a list of messages, oldest first, such as response.history; not str"),
         ({"role": "user", "content": "Hi"}, "history is a list of messages, oldest first, .*; not dict"),
         (iter([]), "history is a list of messages, oldest first, .*; not list_iterator"),
-        ([4], r"history\[0\] is a int; a message is a dict such as {'role': 'user', 'content': 'Hello'}"),
-        ([*HAND_WRITTEN, {"role": "bot", "content": "Hi"}], r"history\[3\] has the role 'bot'; the roles are system"),
+        ([4], r"history\[0\] is of type int; a message is a dict such as {'role': 'user', 'content': 'Hello'}"),
+        ([*HAND_WRITTEN, {"role": "bot"}], r"history\[3\] has the role 'bot'; the roles are .*, function, summary"),
         ([*HAND_WRITTEN, {"role": "user"}], r"history\[3\] has no content; give it a text, or a list of parts"),
-        ([{"role": "user", "content": "Hi", "to": "you"}], r"history\[0\] has a field 'to', which is not sent"),
+        ([{"role": "user", "content": "Hi", "to": "you"}], r"history\[0\] has a field 'to', which .*; leave it out"),
         ([{"role": "function"}], r"history\[0\]\['content'\] is the name of the function, a text, not None"),
-        ([{"role": "function", "content": "f", "x": 1}], r"history\[0\] has a field 'x'; a function has args, "),
+        ([{"role": "function", "content": "f", "x": 1}], r"history\[0\] has a field 'x', which .* leave it out: a fun"),
+        ([*HAND_WRITTEN, {"role": "summary"}], r"history\[3\]\['content'\] is the text of the summary, not None"),
+        ([{"role": "summary", "content": "x", "n": 1}], r"history\[0\] has a field 'n', which .*: a summary has"),
         ([{"role": "function", "content": "f", "args": []}], r"\['args'\] is a dict of the function's arguments"),
         ([{"role": "function", "content": "f", "args": {"x": {1}}}], r"\['args'\] holds something that is no JSON"),
         ([{"role": "function", "content": "f", "result": 4}], r"\['result'\] is the text that the function gave"),
         ([{"role": "function", "content": "f", "parts": 4}], r"history\[0\]\['parts'\] cannot be read: "),
         ([{"role": "user", "content": "Hi", "said": 4}], r"\['said'\] is a message as Message.to_json gives it"),
         ([{"role": "user", "content": "", "said": {"parts": 4}}], r"history\[0\]\['said'\] cannot be read: "),
-        (OPENAI[:3], "the call 'a' has no result: after a message with tool_calls"),
-        (OPENAI[3:4], "there is a result of the call 'a', and no such call in the message before it"),
+        (OPENAI[:3], r"history\[2\] has the call 'a', which has no result: after a message with tool_calls"),
+        ([*HAND_WRITTEN, *OPENAI[1:4]], r"history\[4\] has the call 'b', which has no result"),
+        ([*HAND_WRITTEN, OPENAI[0], SAID], r"history\[4\] has the call 'a', which has no result"),
+        ([*OPENAI[:3], {"role": "summary", "content": "x"}, *OPENAI[3:]], r"history\[2\] has the call 'a', which"),
+        ([*HAND_WRITTEN, OPENAI[3]], r"history\[3\] has a result of the call 'a', and no such call is in the"),
     ],
 )  # fmt: skip
 async def test_what_cannot_be_read_is_said(history: Any, sentence: str) -> None:
@@ -292,3 +303,65 @@ async def test_what_cannot_be_read_is_said(history: Any, sentence: str) -> None:
     with pytest.raises(ConfigurationError, match=sentence):
         await AsyncOpenAISimpleAgent(provider=model).send_message("Hi", history=history)
     assert model.requests == []
+
+
+# --- summaries --------------------------------------------------------------------------------------------------------
+
+
+def counting_summaries(asked: list[int]) -> OfflineProvider:
+    """Give a model that counts what it is asked to sum up."""
+
+    def answer(request: Request) -> str:
+        if "Write down what it needs" not in request.messages[0].text:
+            return f"Answer to {request.messages[-1].text}"
+        asked.append(len(request.messages[1].text))
+        return f"Summary {len(asked)}."
+
+    return OfflineProvider(function=answer)
+
+
+WINDOWS: Final[list[dict[str, Any]]] = [
+    {"max_messages_in_context": 6},
+    {"max_context_length": 300},
+    {"max_messages_in_context": 8, "max_context_length": 400, "keep_function_calls_in_context": False},
+]
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+async def test_a_summary_goes_with_the_history_and_is_made_once(window: dict[str, Any]) -> None:
+    summaries: dict[str, list[int]] = {"history": [], "store": []}
+    sent: dict[str, list[Any]] = {}
+    for kept, asked in summaries.items():
+        model = counting_summaries(asked)
+        store = MemoryStore() if kept == "store" else None
+        agent = AsyncOpenAISimpleAgent(provider=model, dropping_strategy="summary_dropping", store=store, **window)
+        history: list[dict[str, Any]] | None = None if store else []
+        response = await agent.send_message("Question?", history, chat_id="1")
+        for number in range(1, 30):
+            history = None if store else json.loads(json.dumps(response.history))
+            response = await agent.send_message(f"Question {number}? " + "Well? " * 8, history, chat_id="1")
+        sent[kept] = [[message.text for message in request.messages] for request in model.requests]
+        assert [one["content"] for one in response.history if one["role"] == "summary"] == [f"Summary {len(asked)}."]
+        assert [one["role"] for one in response.history_without_function_calls] == ["user", "assistant"] * 30
+    assert sent["history"] == sent["store"]
+    assert summaries["history"] == summaries["store"]
+    assert 2 < len(summaries["store"]) < 20
+
+
+def test_a_summary_stands_behind_what_it_stands_for() -> None:
+    written = [*HAND_WRITTEN, {"role": "summary", "content": "Sunny."}, {"role": "user", "content": "And Rome?"}]
+    read = read_history(written, "openai")
+    assert read.summary == ContextNote(by="summary", summary="Sunny.", first=1, last=4)
+    assert shown(read.messages, read.summary, 4)[3:] == written[3:]
+    later = read_history([*written, {"role": "summary", "content": "Rome, too."}], "openai")
+    assert later.summary == ContextNote(by="summary", summary="Rome, too.", first=1, last=5)
+
+
+async def test_a_summary_is_sent_in_place_of_what_was_taken_away() -> None:
+    model = OfflineProvider(["Yes."])
+    agent = AsyncOpenAISimpleAgent(provider=model)
+    history = [{"role": "summary", "content": "Tea."}, {"role": "assistant", "content": "Tea it is."}]
+    response = await agent.send_message("Sure?", history)
+    said = [message.text for message in model.requests[0].messages]
+    assert said == [summary_message("Tea.").text, "Tea it is.", "Sure?"]
+    assert read_history(response.history, "openai").messages[0] == summary_message("Tea.")

@@ -151,6 +151,11 @@ async def test_what_is_no_image_is_said() -> None:
     model = OfflineProvider(["never"])
     agent = AsyncOpenAIMultimodalAgent(provider=model)
     for given, sentence in (
+        (
+            ["ftp://example.org/a.png"],
+            r"'ftp://example.org/a.png' is no address; it must begin with http:, https: or data:$",
+        ),
+        (["file:///a.png"], r"must begin with http:, https: or data:. A file is given with attachment\('/a.png'\)"),
         ("dot.png", r"images takes a list of images, not str; put a single one in brackets: images=\[...\]"),
         (["missing.png"], "the file 'missing.png', cannot be read: no such file or directory"),
         ([b"GIF87"], "an image is no PNG, JPEG, WebP or GIF image"),

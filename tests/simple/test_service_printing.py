@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 
@@ -101,6 +102,25 @@ async def test_how_it_ended_is_printed(capsys: SEEN) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert lines[-2].startswith("[Cheap] -- the budget of 0.00 USD for this chat is used up")
     assert lines[-1].startswith("[Cheap] ## ended: budget (the budget of 0.00 USD for this chat is used up")
+
+
+@pytest.mark.parametrize(
+    ("whose", "begins"),
+    [
+        ({}, "[Shop] "),
+        ({"user_id": "ann"}, "[Shop ann] "),
+        ({"chat_id": "42"}, "[Shop /42] "),
+        ({"user_id": "ann", "chat_id": "4\u202e2"}, "[Shop ann/4\\u202e2] "),
+    ],
+)
+async def test_lines_name_the_user_and_the_chat_that_were_given(
+    whose: dict[str, Any], begins: str, capsys: SEEN
+) -> None:
+    await AsyncOpenAISimpleAgent("Shop", provider="offline").send_message("Hi", debug_print=True, **whose)
+    await AsyncOpenAISimpleAgent("Shop", provider="offline", **whose).send_message("Hi", debug_print=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 10
+    assert [line for line in lines if not line.startswith(begins)] == []
 
 
 async def test_what_is_no_text_is_named(capsys: SEEN) -> None:

@@ -46,6 +46,7 @@ _TAKEN: Final = {
     "assistant": _PLAIN | _OF_ANSWERS,
     "tool": _PLAIN | {"tool_call_id", "name"},
 }
+ROLES: Final = tuple(_TAKEN)
 _OF_TEXT: Final[dict[str, type[Message]]] = {
     "user": UserMessage,
     "system": SystemMessage,
@@ -79,9 +80,9 @@ def read_messages(given: str | Sequence[Any], provider: str) -> tuple[Message, .
         what = "there are none" if isinstance(items, Sequence) else f"not {type(items).__name__}"
         msg = f"messages must be a list such as [{{'role': 'user', 'content': 'Hello'}}]; {what}"
         raise ConfigurationError(msg)
-    read = _with_results_together([_read(item, number, provider) for number, item in enumerate(items)])
+    read = [_read(item, number, provider) for number, item in enumerate(items)]
     _check_results(read)
-    return read
+    return _with_results_together(read)
 
 
 def _with_results_together(messages: Iterable[Message]) -> tuple[Message, ...]:
@@ -97,23 +98,32 @@ def _with_results_together(messages: Iterable[Message]) -> tuple[Message, ...]:
 
 def _check_results(messages: Sequence[Message]) -> None:
     """Refuse calls without results, and results without calls: providers do, and a call is carried out once."""
-    wanted: set[str] = set()
-    for message in messages:
-        given = {result.call_id for result in message.tool_results}
-        if given - wanted:
-            name = excerpt(repr(min(given - wanted)), 60)
-            msg = f"there is a result of the call {name}, and no such call in the message before it"
-            raise ConfigurationError(msg)
-        if wanted - given:
-            name = excerpt(repr(min(wanted - given)), 60)
-            msg = (
-                f"the call {name} has no result: after a message with tool_calls, each of them needs a message "
-                "{'role': 'tool', 'tool_call_id': ..., 'content': ...}"
-            )
-            raise ConfigurationError(msg)
-        wanted = {call.id for call in message.tool_calls}
-    if wanted:
-        _check_results([*messages, UserMessage(text="-")])  # what follows would not be their results either
+    calls: set[str] = set()  # of the last message that is no result
+    waiting: dict[str, int] = {}  # those without a result, and the number of that message
+    for number, message in enumerate(messages):
+        if results := {result.call_id for result in message.tool_results}:
+            if strange := results - calls:
+                name = excerpt(repr(min(strange)), 60)
+                msg = (
+                    f"messages[{number}] has a result of the call {name}, and no such call is in the message before it"
+                )
+                raise ConfigurationError(msg)
+            waiting = {name: at for name, at in waiting.items() if name not in results}
+        else:
+            _check_none_waits(waiting)
+            calls = {call.id for call in message.tool_calls}
+            waiting = dict.fromkeys(calls, number)
+    _check_none_waits(waiting)
+
+
+def _check_none_waits(waiting: Mapping[str, int]) -> None:
+    if waiting:
+        name = min(waiting)
+        msg = (
+            f"messages[{waiting[name]}] has the call {excerpt(repr(name), 60)}, which has no result: after a message "
+            "with tool_calls, each of them needs a message {'role': 'tool', 'tool_call_id': ..., 'content': ...}"
+        )
+        raise ConfigurationError(msg)
 
 
 def _as_mapping(item: Any) -> Any:
@@ -136,18 +146,19 @@ def _read(item: Any, number: int, provider: str) -> Message:
         raise ConfigurationError(msg)
     item = _as_mapping(item)
     if not isinstance(item, Mapping):
-        msg = f"{where} is a {type(item).__name__}; a message is a dict such as {{'role': 'user', 'content': 'Hello'}}"
+        kind = type(item).__name__
+        msg = f"{where} is of type {kind}; a message is a dict such as {{'role': 'user', 'content': 'Hello'}}"
         raise ConfigurationError(msg)
     role = item.get("role")
     taken = _TAKEN.get(role) if isinstance(role, str) else None
     if taken is None:
-        msg = f"{where} has the role {excerpt(repr(role), 60)}; the roles are {', '.join(_TAKEN)}"
+        msg = f"{where} has the role {excerpt(repr(role), 60)}; the roles are {', '.join(ROLES)}"
         raise ConfigurationError(msg)
     said = {key: value for key, value in item.items() if value is not None and key not in _REPEATED}
     if unknown := [key for key in said if key not in taken]:
         msg = (
-            f"{where} has a field {excerpt(repr(unknown[0]), 60)}, which is not sent; a message of role {role!r} has "
-            f"{', '.join(sorted(taken))}"
+            f"{where} has a field {excerpt(repr(unknown[0]), 60)}, which is not sent; leave it out: a message of role "
+            f"{role!r} has {', '.join(sorted(taken))}"
         )
         raise ConfigurationError(msg)
     try:

@@ -5,13 +5,14 @@ Each is a shell over `Agent`: its parameters are an agent's options, and what ca
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, cast
 
 from plait.agent import Agent
-from plait.attachments import attachment, checked_image
+from plait.attachments import attachment, checked_image, image_source
 from plait.entries import MessageEntry
-from plait.errors import ConfigurationError
+from plait.errors import ConfigurationError, excerpt
 from plait.ids import new_id
+from plait.limits import budgets_of
 from plait.messages import ImagePart
 from plait.options import messages_of
 from plait.portal import PORTAL
@@ -22,7 +23,7 @@ from plait.simple.response import MessageResponse, response_of
 from plait.simple.words import in_the_words_of_services, provider_of, window_of
 from plait.store.base import check_name
 from plait.store.memory import MemoryStore
-from plait.streams import TextPieces, result_of
+from plait.streams import TextPieces
 from plait.threads import Thread
 
 if TYPE_CHECKING:
@@ -30,10 +31,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from plait.counting import Counter
+    from plait.explaining import Explanation
     from plait.guardrails.guarding import Guardrails
     from plait.guardrails.judge import InjectionJudge
     from plait.hooks import Hook
-    from plait.limits import Budget
+    from plait.limits import BudgetLike
     from plait.loop import Run
     from plait.mcp.client.several import MCPServerForm
     from plait.messages import ContentPart
@@ -112,7 +114,7 @@ class AsyncOpenAISimpleAgent:
     """
 
     __slots__ = (
-        "_accounts",
+        "_budgeted",
         "_limits",
         "_stop",
         "_stored",
@@ -124,6 +126,7 @@ class AsyncOpenAISimpleAgent:
     )
 
     _asks_several: ClassVar[bool] = False
+    _streams: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -155,7 +158,7 @@ class AsyncOpenAISimpleAgent:
         execute_function_concurrently: bool = True,
         mcp_servers: Sequence[MCPServerForm] | Mapping[str, MCPServerForm] | None = None,
         hooks: Mapping[str, Hook | Sequence[Hook]] | None = None,
-        budget_control: Mapping[str, Any] | Budget | Sequence[Budget] | None = None,
+        budget_control: BudgetLike | None = None,
         current_cost_per_million_tokens: PriceLike | Mapping[str, PriceLike] | None = None,
         retry_strategy: RetryPolicy | Mapping[str, Any] | int | None = None,
         guardrails: Guardrails | None = None,
@@ -164,15 +167,21 @@ class AsyncOpenAISimpleAgent:
         chat_id: str | None = None,
         store: str | Store | None = None,
     ) -> None:
-        if not isinstance(agent_name, str) or not isinstance(execute_function_concurrently, bool):
-            msg = "agent_name takes a text, and execute_function_concurrently takes True or False"
+        texts = {"agent_name": agent_name, "agent_description": agent_description, "system_prompt": system_prompt}
+        for name, given in texts.items():
+            if not isinstance(given, str):
+                msg = f"{name} takes a text, not {type(given).__name__}"
+                raise ConfigurationError(msg)
+        if not isinstance(execute_function_concurrently, bool):
+            shown = excerpt(repr(execute_function_concurrently), 60)
+            msg = f"execute_function_concurrently takes True or False, not {shown}"
             raise ConfigurationError(msg)
         self.agent_name = agent_name
         self.agent_description = agent_description
         self.user_id = None if user_id is None else check_name(user_id, "user id")
         self.chat_id = None if chat_id is None else check_name(chat_id, "chat id")
         self._stored = store is not None
-        self._accounts = store is not None and budget_control is not None
+        self._budgeted = budget_control is not None
         if models is None and self._asks_several:
             models = ()
         with in_the_words_of_services():
@@ -224,6 +233,8 @@ class AsyncOpenAISimpleAgent:
         user_id: str | None = None,
         chat_id: str | None = None,
         debug_print: bool = False,  # noqa: FBT001, FBT002  # the documented signature
+        *,
+        budget_control: BudgetLike | None = None,
     ) -> MessageResponse:
         """Answer a message.
 
@@ -234,19 +245,20 @@ class AsyncOpenAISimpleAgent:
             user_id: for whom; functions, hooks and budgets are told.
             chat_id: in which chat; likewise.
             debug_print: print what happens, in readable lines.
+            budget_control: for this message, in place of the agent's own: what its user has left, say.
 
         Returns:
             The response, for every way a run ends that is no failure.
 
         Raises:
-            ConfigurationError: the message or the history cannot be read.
+            ConfigurationError: the message or the history cannot be read, or the budget cannot be.
             ModelError: the model could not be asked, or its answer was no good.
         """
         ids = self._ids(user_id, chat_id)
-        made = await self._run(message, history, ids, debug_print=debug_print, observed=False)
+        made = await self._run(message, history, ids, self._options(user_id, chat_id, debug_print, budget_control))
         async for _ in made.events():  # never left early, so there is nothing to close
             pass
-        return response_of(result_of(made), *ids)
+        return response_of(made, *ids)
 
     def send_message_sync(
         self,
@@ -255,9 +267,40 @@ class AsyncOpenAISimpleAgent:
         user_id: str | None = None,
         chat_id: str | None = None,
         debug_print: bool = False,  # noqa: FBT001, FBT002  # as `send_message`
+        *,
+        budget_control: BudgetLike | None = None,
     ) -> MessageResponse:
         """See `send_message`; for sync callers, who may stand anywhere, also under a running event loop."""
-        return PORTAL.call(lambda: self.send_message(message, history, user_id, chat_id, debug_print))
+        given = message, history, user_id, chat_id, debug_print
+        return PORTAL.call(lambda: self.send_message(*given, budget_control=budget_control))
+
+    async def explain(
+        self,
+        message: Prompt,
+        history: Sequence[Any] | None = None,
+        user_id: str | None = None,
+        chat_id: str | None = None,
+    ) -> Explanation:
+        """Show the request that `send_message` would send, and send nothing; printed, it is a table of its parts.
+
+        See `Agent.explain` for who is not asked, and what is not in it. A chat in the store is read and not changed.
+
+        Args:
+            message: as for `send_message`.
+            history: likewise.
+            user_id: likewise.
+            chat_id: likewise.
+
+        Raises:
+            ConfigurationError: the message or the history cannot be read, or the provider cannot express the request.
+            LimitExceeded: what must be sent is more than ``max_context_length``.
+        """
+        user, chat = self._ids(user_id, chat_id)
+        options = self._options(user_id, chat_id)
+        where = chat if self._is_stored(history) else self._thread(history, user, chat)
+        return await self.agent.outfit.explained(
+            messages_of(message), where, options, user_id=user, observed=self._streams
+        )
 
     async def close(self) -> None:
         """End the connections to MCP servers; there is nothing else to close."""
@@ -269,32 +312,57 @@ class AsyncOpenAISimpleAgent:
     async def __aexit__(self, *_exception: object) -> None:
         await self.close()
 
-    async def _run(
-        self, content: Prompt, history: Sequence[Any] | None, ids: tuple[str, str], *, debug_print: bool, observed: bool
-    ) -> Run[str]:
-        """Make the run that answers a message."""
-        prompt = messages_of(content)
+    def _options(
+        self,
+        user_id: str | None,
+        chat_id: str | None,
+        debug_print: bool = False,  # noqa: FBT001, FBT002  # as `send_message`
+        budget_control: BudgetLike | None = None,
+    ) -> RunOptions:
+        """Give what a message's run is given beside the message."""
         options: RunOptions = {"limits": self._limits}
         if self._stop is not None:
             options["stop"] = self._stop
         if debug_print:
-            options["hooks"] = DebugPrinter(self.agent_name).hooks
-        user_id, chat_id = ids
-        stored = history is None and self._stored
-        thread = chat_id if stored else await self._thread(history, user_id, chat_id)
-        return await self.agent.outfit.made(prompt, thread, options, user_id=user_id, observed=observed)
+            whose = user_id or self.user_id, chat_id or self.chat_id
+            options["hooks"] = DebugPrinter(self.agent_name, *whose).hooks
+        if budget_control is not None:
+            with in_the_words_of_services():
+                options["budget"] = budgets_of(budget_control)
+        return options
 
-    async def _thread(self, history: Sequence[Any] | None, user_id: str, chat_id: str) -> Thread:
+    async def _run(
+        self, content: Prompt, history: Sequence[Any] | None, ids: tuple[str, str], options: RunOptions
+    ) -> Run[str]:
+        """Make the run that answers a message."""
+        prompt = messages_of(content)
+        user_id, chat_id = ids
+        thread: Thread | str = chat_id
+        if not self._is_stored(history):
+            named = None
+            if self._stored and (
+                self._budgeted or "budget" in options
+            ):  # what a chat spends is kept with the stored one
+                named = (await self.agent.outfit.opened(chat_id, user_id)).thread_id
+            thread = self._thread(history, user_id, chat_id, named)
+        return await self.agent.outfit.made(prompt, thread, options, user_id=user_id, observed=self._streams)
+
+    def _is_stored(self, history: Sequence[Any] | None) -> bool:
+        """Whether a message goes on with what the store holds of its chat."""
+        return history is None and self._stored
+
+    def _thread(
+        self, history: Sequence[Any] | None, user_id: str, chat_id: str, thread_id: str | None = None
+    ) -> Thread:
         """Give a thread for one message, which holds the history that it came with."""
         said = read_history(history, self.agent.provider.name)
-        if self._accounts:  # what a chat spends is kept with the stored one
-            thread_id = (await self.agent.outfit.opened(chat_id, user_id)).thread_id
-        else:
-            thread_id = f"{user_id!r} {chat_id!r}"  # users do not share a chat that is called the same
-        thread = Thread.for_one_run(thread_id, user_id, chat_id)
+        # Users do not share a chat that is called the same.
+        thread = Thread.for_one_run(thread_id or f"{user_id!r} {chat_id!r}", user_id, chat_id)
         thread.observed = False
-        for message in said:
+        for message in said.messages:
             thread.add("", MessageEntry(message))
+        if said.summary is not None:
+            thread.add("", said.summary)
         return thread
 
     def _ids(self, user_id: str | None, chat_id: str | None) -> tuple[str, str]:
@@ -319,6 +387,8 @@ class AsyncOpenAIStreamingAgent(AsyncOpenAISimpleAgent):
 
     __slots__ = ()
 
+    _streams = True
+
     def send_message(  # type: ignore[override]  # what it gives can be awaited, too
         self,
         message: Prompt,
@@ -326,6 +396,8 @@ class AsyncOpenAIStreamingAgent(AsyncOpenAISimpleAgent):
         user_id: str | None = None,
         chat_id: str | None = None,
         debug_print: bool = False,  # noqa: FBT001, FBT002  # the documented signature
+        *,
+        budget_control: BudgetLike | None = None,
     ) -> MessageStream:
         """Answer a message; see `AsyncOpenAISimpleAgent.send_message`.
 
@@ -335,11 +407,8 @@ class AsyncOpenAIStreamingAgent(AsyncOpenAISimpleAgent):
         """
         ids = self._ids(user_id, chat_id)
         messages_of(message)  # what is wrong with it is raised here
-        return MessageStream(
-            lambda: self._run(message, history, ids, debug_print=debug_print, observed=True),
-            f"message to {self.agent_name}",
-            ids,
-        )
+        options = self._options(user_id, chat_id, debug_print, budget_control)
+        return MessageStream(lambda: self._run(message, history, ids, options), f"message to {self.agent_name}", ids)
 
 
 class MessageStream(TextPieces[MessageResponse]):
@@ -352,7 +421,7 @@ class MessageStream(TextPieces[MessageResponse]):
         super().__init__(make, name)
 
     def _whole_of(self, _pieces: Sequence[str]) -> MessageResponse:
-        return response_of(result_of(self._run), *self._ids)
+        return response_of(cast("Run[Any]", self._run), *self._ids)  # there is one when it has ended
 
 
 class AsyncOpenAIMultimodalAgent(AsyncOpenAISimpleAgent):
@@ -368,6 +437,7 @@ class AsyncOpenAIMultimodalAgent(AsyncOpenAISimpleAgent):
         chat_id: str | None = None,
         debug_print: bool = False,  # noqa: FBT001, FBT002  # the documented signature
         *,
+        budget_control: BudgetLike | None = None,
         images: Sequence[str | Path | bytes | ImagePart] = (),
     ) -> MessageResponse:
         """Answer a message with images.
@@ -378,12 +448,14 @@ class AsyncOpenAIMultimodalAgent(AsyncOpenAISimpleAgent):
             user_id: likewise.
             chat_id: likewise.
             debug_print: likewise.
+            budget_control: likewise.
             images: files, web addresses, ``data:`` addresses, bytes, or image parts.
 
         Raises:
             ConfigurationError: an image cannot be read, or the provider takes none.
         """
-        return await super().send_message(_with_images(message, images), history, user_id, chat_id, debug_print)
+        given = _with_images(message, images), history, user_id, chat_id, debug_print
+        return await super().send_message(*given, budget_control=budget_control)
 
     def send_message_sync(
         self,
@@ -393,10 +465,24 @@ class AsyncOpenAIMultimodalAgent(AsyncOpenAISimpleAgent):
         chat_id: str | None = None,
         debug_print: bool = False,  # noqa: FBT001, FBT002  # as `send_message`
         *,
+        budget_control: BudgetLike | None = None,
         images: Sequence[str | Path | bytes | ImagePart] = (),
     ) -> MessageResponse:
         """See `send_message`; for sync callers."""
-        return super().send_message_sync(_with_images(message, images), history, user_id, chat_id, debug_print)
+        given = message, history, user_id, chat_id, debug_print
+        return PORTAL.call(lambda: self.send_message(*given, budget_control=budget_control, images=images))
+
+    async def explain(
+        self,
+        message: Prompt,
+        history: Sequence[Any] | None = None,
+        user_id: str | None = None,
+        chat_id: str | None = None,
+        *,
+        images: Sequence[str | Path | bytes | ImagePart] = (),
+    ) -> Explanation:
+        """See `AsyncOpenAISimpleAgent.explain`; takes images as `send_message` does."""
+        return await super().explain(_with_images(message, images), history, user_id, chat_id)
 
 
 class AsyncOpenAIMultiModelAgent(AsyncOpenAISimpleAgent):
@@ -435,6 +521,8 @@ def _image(given: str | Path | bytes | ImagePart) -> ContentPart:
         return given
     if isinstance(given, bytes):
         return checked_image(given, "an image")
-    if isinstance(given, str) and given.partition(":")[0].lower() in {"http", "https", "data"}:
-        return ImagePart(url=given)
+    if isinstance(given, str) and ("://" in given or given[:5].lower() == "data:"):
+        addressed = ImagePart(url=given)
+        image_source(addressed)  # says what is wrong with the address
+        return addressed
     return attachment(given)

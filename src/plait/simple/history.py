@@ -9,8 +9,9 @@
     ]
 
 Functions of one ``turn`` were called together. ``said`` holds the whole message, as `Message.to_json` gives it, where
-the other fields do not show all of it: an image, or what a provider wants to have back unchanged. What is written here
-and read again says the same to a model, byte for byte.
+the other fields do not show all of it: an image, or what a provider wants to have back unchanged. An entry
+``{"role": "summary", "content": "..."}`` stands for all before it where a model cannot be sent all of that. What is
+written here and read again says the same to a model, byte for byte.
 """  # noqa: E501  # an entry is read best on one line
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from plait.clients.completions import shows_all
-from plait.clients.conversation import read_messages
+from plait.clients.conversation import ROLES, read_messages
+from plait.context.summaries import summary_message
+from plait.entries import ContextNote
 from plait.errors import ConfigurationError, excerpt
+from plait.expenses import SUMMARY
 from plait.messages import (
     AssistantMessage,
     Message,
@@ -44,16 +48,26 @@ HistoryEntry = dict[str, Any]
 
 _PLAIN: Final = frozenset({UserMessage, SystemMessage, AssistantMessage, Message})
 _PLACE: Final = re.compile(r"\bmessages\[(\d+)\]")
+_ROLES: Final = (*ROLES, "function", SUMMARY)
 _NOT_KEPT: Final = "(The result of this call was not kept.)"
 _OF_FUNCTIONS: Final = frozenset({"role", "content", "args", "arguments", "result", "parts", "is_error", "id", "turn"})
+_OF_SUMMARIES: Final = frozenset({"role", "content"})
 
 
-def shown(messages: Iterable[Message]) -> list[HistoryEntry]:
-    """Give a history of messages that are valid to send."""
+def shown(messages: Iterable[Message], summary: ContextNote | None = None, summarised: int = 0) -> list[HistoryEntry]:
+    """Give a history of messages that are valid to send.
+
+    Args:
+        messages: what was said.
+        summary: what stands for the first of them.
+        summarised: for how many; 0 leaves it out.
+    """
     made: list[HistoryEntry] = []
     turn = 0
     called: dict[str, HistoryEntry] = {}
-    for message in messages:
+    for number, message in enumerate(messages):
+        if summary is not None and number == summarised > 0:
+            made.append({"role": SUMMARY, "content": summary.summary})
         if message.role == "tool":
             for result in message.tool_results:
                 if (entry := called.get(result.call_id)) is not None:
@@ -111,8 +125,20 @@ def _result(result: ToolResult) -> HistoryEntry:
     return entry | {"is_error": True} if result.is_error else entry
 
 
-def read_history(history: Sequence[Any] | None, provider: str) -> tuple[Message, ...]:
-    """Read a history; what was given is left as it is.
+class Conversation(NamedTuple):
+    """What a history holds.
+
+    Attributes:
+        messages: what was said.
+        summary: what stands for the first of them, as the log of a thread that begins with these messages has it.
+    """
+
+    messages: tuple[Message, ...] = ()
+    summary: ContextNote | None = None
+
+
+def read_history(history: Sequence[Any] | None, provider: str) -> Conversation:
+    """Read a history; what was given is left as it is. Of several summaries the last one counts.
 
     Args:
         history: entries as `shown` gives them, messages as OpenAI's chat API has them, `Message`s, or a mixture.
@@ -122,13 +148,46 @@ def read_history(history: Sequence[Any] | None, provider: str) -> tuple[Message,
         ConfigurationError: an entry cannot be read; the sentence says which and why.
     """
     if history is None:
-        return ()
+        return Conversation()
     if isinstance(history, str | Mapping) or not isinstance(history, Sequence):
         msg = f"history is a list of messages, oldest first, such as response.history; not {type(history).__name__}"
         raise ConfigurationError(msg)
-    if not history:
+    messages: tuple[Message, ...] = ()
+    summary: ContextNote | None = None
+    begin = 0
+    for number, item in enumerate(history):
+        if isinstance(item, Mapping) and item.get("role") == SUMMARY:
+            text = _summary(item, f"history[{number}]")
+            messages += _read(history, begin, number, provider)
+            begin = number + 1
+            if messages:
+                summary = ContextNote(by=SUMMARY, summary=text, first=1, last=len(messages))
+            else:
+                messages = (summary_message(text),)  # somebody took away what it stands for
+    return Conversation(messages + _read(history, begin, len(history), provider), summary)
+
+
+def _summary(item: Mapping[str, Any], where: str) -> str:
+    _check_fields(item, where, "summary", _OF_SUMMARIES)
+    text = item.get("content")
+    if not isinstance(text, str) or not text.strip():
+        msg = f"{where}['content'] is the text of the summary, not {excerpt(repr(text), 60)}"
+        raise ConfigurationError(msg)
+    return text
+
+
+def _check_fields(item: Mapping[str, Any], where: str, what: str, known: frozenset[str]) -> None:
+    if unknown := [name for name in item if name not in known]:
+        msg = f"{where} has a field {excerpt(repr(unknown[0]), 60)}, which is not sent; leave it out: "
+        msg += f"a {what} has {', '.join(sorted(known))}"
+        raise ConfigurationError(msg)
+
+
+def _read(history: Sequence[Any], begin: int, end: int, provider: str) -> tuple[Message, ...]:
+    """Read a part of a history that has no summary in it."""
+    if begin == end:
         return ()
-    numbers, items = zip(*_messages(history), strict=True)
+    numbers, items = zip(*_messages(history, begin, end), strict=True)
     try:
         return read_messages(items, provider)
     except ConfigurationError as error:
@@ -136,9 +195,10 @@ def read_history(history: Sequence[Any] | None, provider: str) -> tuple[Message,
         raise ConfigurationError(said) from error
 
 
-def _messages(history: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-    """Give the messages of a history, each with the number of its entry: ours are read, all others left for others."""
+def _messages(history: Sequence[Any], begin: int, end: int) -> Iterator[tuple[int, Any]]:
+    """Give the messages of a part, each with the number of its entry: ours are read, all others left for others."""
     answer: AssistantMessage | None = None  # one that waits for the functions that it called
+    since = begin  # its entry, or that of the first of the functions
     turn: object = None
     functions: list[tuple[ToolCall, ToolResult]] = []
 
@@ -147,19 +207,25 @@ def _messages(history: Sequence[Any]) -> Iterator[tuple[int, Any]]:
             said = answer or AssistantMessage()
             known = {call.id for call in said.tool_calls}
             new = [call for call, _ in functions if call.id not in known]
-            yield number, said.model_copy(update={"parts": (*said.parts, *new)}) if new else said
-            yield number, ToolMessage(parts=[result for _, result in functions])
+            yield since, said.model_copy(update={"parts": (*said.parts, *new)}) if new else said
+            yield since, ToolMessage(parts=[result for _, result in functions])
 
-    for number, item in enumerate(history):
+    for number in range(begin, end):
+        item = history[number]
         where = f"history[{number}]"
         if not isinstance(item, Mapping) or not ("said" in item or "turn" in item or item.get("role") == "function"):
             yield from together()
             answer, functions = None, []
+            if isinstance(item, Mapping) and item.get("role") not in _ROLES:
+                msg = f"{where} has the role {excerpt(repr(item.get('role')), 60)}; the roles are {', '.join(_ROLES)}"
+                raise ConfigurationError(msg)
             yield number, item
         elif item.get("role") == "function":
             if (answer is not None or functions) and item.get("turn", turn) != turn:
                 yield from together()
                 answer, functions = None, []
+            if answer is None and not functions:
+                since = number
             turn = item.get("turn", turn)
             functions.append(_function(item, where, number))
         else:
@@ -167,7 +233,7 @@ def _messages(history: Sequence[Any]) -> Iterator[tuple[int, Any]]:
             answer, functions = None, []
             message = _whole(item, where)
             if isinstance(message, AssistantMessage) and ("turn" in item or message.tool_calls):
-                answer, turn = message, item.get("turn")
+                answer, since, turn = message, number, item.get("turn")
             else:
                 yield number, message
     yield from together()
@@ -191,9 +257,7 @@ def _whole(item: Mapping[str, Any], where: str) -> Message:
 
 
 def _function(item: Mapping[str, Any], where: str, number: int) -> tuple[ToolCall, ToolResult]:
-    if unknown := [name for name in item if name not in _OF_FUNCTIONS]:
-        msg = f"{where} has a field {excerpt(repr(unknown[0]), 60)}; a function has {', '.join(sorted(_OF_FUNCTIONS))}"
-        raise ConfigurationError(msg)
+    _check_fields(item, where, "function", _OF_FUNCTIONS)
     name, args = item.get("content"), item.get("args", {})
     if not isinstance(name, str) or not name:
         msg = f"{where}['content'] is the name of the function, a text, not {excerpt(repr(name), 60)}"

@@ -35,11 +35,20 @@ class DebugPrinter:
 
     Args:
         agent_name: stands before each line.
+        user_id: stands behind it, where it was given.
+        chat_id: likewise, after a slash.
         out: prints a line.
     """
 
-    def __init__(self, agent_name: str, out: Callable[[str], object] = print) -> None:
-        self._name = excerpt(agent_name, 40)
+    def __init__(
+        self,
+        agent_name: str,
+        user_id: str | None = None,
+        chat_id: str | None = None,
+        out: Callable[[str], object] = print,
+    ) -> None:
+        whose = excerpt(user_id or "", 40) + ("" if chat_id is None else f"/{excerpt(chat_id, 40)}")
+        self._name = excerpt(agent_name, 40) + (whose and f" {whose}")
         self._out = out
 
     @property

@@ -11,9 +11,10 @@ from plait.clients.completions import TokenUsage
 from plait.log import without_tools
 from plait.plain import to_json
 from plait.simple.history import HistoryEntry, shown
+from plait.streams import result_of
 
 if TYPE_CHECKING:
-    from plait.run import RunResult
+    from plait.loop import Run
 
 ServiceStopReason = Literal[
     "response",
@@ -35,8 +36,9 @@ class MessageResponse(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         output: the answer's text; what there was of it, where ``stop_reason`` is another than ``"response"``.
         stop_reason: why it ended.
-        history: the conversation, this message and its answer included: give it with the next message.
-        history_without_function_calls: the same, as people would read it.
+        history: the conversation, this message and its answer included: give it with the next message. A summary of
+            earlier messages stands in it as an entry of its own, behind those.
+        history_without_function_calls: the same, as people would read it: without functions and summary.
         usage: the tokens of all requests, in OpenAI's words; None when the provider did not report any.
         agent_name: who answered.
         user_id: for whom.
@@ -45,6 +47,8 @@ class MessageResponse(msgspec.Struct, frozen=True, kw_only=True):
         cost: US dollars, or None when that is not known.
         error: what went wrong, where it ended early without failing: which budget, which check.
         truncated: whether the answer reached its limit of tokens.
+        provider: who gave the last answer; None where there was none.
+        model: which model gave it, as the provider names it.
     """
 
     output: str
@@ -59,6 +63,8 @@ class MessageResponse(msgspec.Struct, frozen=True, kw_only=True):
     cost: float | None = None
     error: str | None = None
     truncated: bool = False
+    provider: str | None = None
+    model: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Give this as plain JSON data."""
@@ -70,12 +76,13 @@ class MessageResponse(msgspec.Struct, frozen=True, kw_only=True):
         return to_json(self.to_dict()).decode()
 
 
-def response_of(result: RunResult[Any], user_id: str, chat_id: str) -> MessageResponse:
-    """Give the response that a run's result is."""
+def response_of(run: Run[Any], user_id: str, chat_id: str) -> MessageResponse:
+    """Give the response that a run came to, which was carried out to its end."""
+    result, tail = result_of(run), run.thread.tail
     return MessageResponse(
         output=result.output,
         stop_reason=_CALLED.get(result.stop_reason, result.stop_reason),  # type: ignore[arg-type]  # the table says it
-        history=shown(result.history),
+        history=shown(result.history, tail.summary, tail.summarised(result.history)),
         history_without_function_calls=shown(without_tools(result.history)),
         usage=token_usage(result.usage),
         agent_name=result.agent_name,
@@ -85,4 +92,6 @@ def response_of(result: RunResult[Any], user_id: str, chat_id: str) -> MessageRe
         cost=result.cost,
         error=result.error,
         truncated=result.truncated,
+        provider=result.provider,
+        model=result.model,
     )

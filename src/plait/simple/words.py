@@ -42,7 +42,6 @@ _FIELD: Final = re.compile(rf"(?<!')\b({'|'.join(_SAID)})\b")
 _ELSEWHERE: Final = {
     "StopPoll(every=...)": "check_for_stop_signal_time",
     "StopPoll": "manual_stop_signal_function",
-    "Agent(role=...)": "system_prompt",
     "tools takes": "tool_registry takes",
     "tools=[": "tool_registry=[",
     "budget takes": "budget_control takes",

@@ -147,7 +147,7 @@ def check_name(value: object, what: str = "thread name") -> str:
         ConfigurationError: it is none.
     """
     if not isinstance(value, str):
-        wrong = f"is no text but a {type(value).__name__}"
+        wrong = f"is no text, but of type {type(value).__name__}"
     elif not value:
         wrong = "is empty"
     elif len(value) > NAME_LENGTH:
