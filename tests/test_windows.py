@@ -407,7 +407,7 @@ async def test_a_summary_has_the_reserved_part_of_a_budget(caplog: pytest.LogCap
         reasons = [(await agent.run(question(number), thread="books")).stop_reason for number in range(turns)]
         assert reasons[-1] == "budget"
     assert (len(poor.summaries), len(rich.summaries)) == (0, 1)
-    assert caplog.messages == ["earlier messages could not be summarised and are left out: LimitExceeded"]
+    assert caplog.messages == ["earlier messages could not be summarised and are left out: NoRoom"]
 
 
 @pytest.mark.parametrize("how", ["stop", "cancel"])
