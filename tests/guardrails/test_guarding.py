@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from plait.errors import ConfigurationError
+from plait.errors import ConfigurationError, LimitExceeded, PlaitError
 from plait.guardrails.checks import InputCheck, OutputCheck, ToolCallCheck, ToolResultCheck
 from plait.guardrails.guarding import Guardrails
 from plait.guardrails.provenance import UNTRUSTED_NOTE, mark, unmarked
 from plait.hooks import Veto
+from plait.limits import NoRoom
 from plait.messages import (
     AssistantMessage,
     FilePart,
@@ -225,6 +226,27 @@ async def test_a_check_that_fails_refuses(place: str, check: Callable[..., objec
     async with asyncio.timeout(5):
         made = await ask_all(guarding(place, check, time_limit=0.01))
     said = f"the check {check.__name__!r} failed, and what it could not check is refused: {why}"
+    assert made == {**UNCHANGED, place: refused(place, said)}
+
+
+@pytest.mark.parametrize("error", [ConfigurationError("nobody knows its price"), LimitExceeded("it is too long")])
+async def test_a_check_that_meets_a_limit_or_a_wrong_setting_says_which(error: PlaitError) -> None:
+    async def limited(_event: object) -> None:
+        raise error
+
+    said = f"the check 'limited' failed, and what it could not check is refused: {error}"
+    assert await ask_all(guarding("input", limited)) == {**UNCHANGED, "input": refused("input", said)}
+    assert await ask_all(guarding("input", limited, on_failure="open")) == UNCHANGED
+
+
+@pytest.mark.parametrize("place", PLACES)
+async def test_a_check_without_room_in_a_budget_refuses_in_any_case(place: str) -> None:
+    async def broke(_event: object) -> None:
+        msg = "the budget is used up"
+        raise NoRoom(msg)
+
+    said = "the check 'broke' failed, and what it could not check is refused: the budget is used up"
+    made = await ask_all(guarding(place, broke, on_failure="open"))
     assert made == {**UNCHANGED, place: refused(place, said)}
 
 
