@@ -156,7 +156,7 @@ class Agent(Generic[Deps, Output]):
         self.outfit: Outfit[Output] = Outfit(
             name=name or self.definition.name or "Assistant",
             provider=get_provider(provider, model=model, api_key=api_key, base_url=base_url),
-            system=checks.system(SystemMessage(text=prompt) if prompt else None),
+            system=checks.instructions(SystemMessage(text=prompt) if prompt else None),
             toolbox=Toolbox.of(find_tools(list_of_tools(tools), READY_MADE)),
             strategy=strategy_of(memory_strategy, memory_params),
             output=None if output is None or output is str else output_schema(output),

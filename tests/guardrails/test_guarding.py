@@ -87,7 +87,7 @@ async def test_without_checks_nothing_is_asked_and_nothing_changes() -> None:
     made = await ask_all(guardrails)
     assert made == UNCHANGED
     assert made["output"] is ANSWER
-    assert guardrails.system(None) is None
+    assert guardrails.instructions(None) is None
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -356,8 +356,8 @@ async def test_results_are_marked_behind_the_checks_and_the_model_is_told() -> N
     assert made == mark(ToolResult(call_id="a", name="f", text="clean"), "tool:f")
     assert unmarked(made).text == "clean"
     assert guardrails.checks_results
-    assert guardrails.system(None) == SystemMessage(text=UNTRUSTED_NOTE)
-    told = guardrails.system(SystemMessage(text="Be kind."))
+    assert guardrails.instructions(None) == SystemMessage(text=UNTRUSTED_NOTE)
+    told = guardrails.instructions(SystemMessage(text="Be kind."))
     assert told is not None
     assert told.text == f"Be kind.\n\n{UNTRUSTED_NOTE}"
 

@@ -249,7 +249,7 @@ class Guardrails:
             return ToolResult(call_id=result.call_id, name=result.name, text=said, is_error=True)
         return mark(checked.result, source_of(call.name, tool)) if self.mark_untrusted else checked.result
 
-    def system(self, system: SystemMessage | None) -> SystemMessage | None:
+    def instructions(self, system: SystemMessage | None) -> SystemMessage | None:
         """Give the system text with what the model must know of marks, where texts are marked."""
         if not self.mark_untrusted:
             return system
