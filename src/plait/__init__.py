@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from plait.clients.sync import ToolClient as ToolClient
     from plait.clients.tools import AsyncToolClient as AsyncToolClient
     from plait.context.window import ContextWindow as ContextWindow
-    from plait.context.window import LastN as LastN
     from plait.context.window import MemoryStrategy as MemoryStrategy
     from plait.context.window import get_memory_strategy as get_memory_strategy
     from plait.definition import AgentDefinition as AgentDefinition
@@ -233,7 +232,6 @@ _HOME = {
     "plait.clients.tools": ("AsyncToolClient",),
     "plait.context.window": (
         "ContextWindow",
-        "LastN",
         "MemoryStrategy",
         "get_memory_strategy",
     ),

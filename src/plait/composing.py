@@ -15,10 +15,11 @@ from plait.assignment import Assignment
 from plait.context.trimmed import Trimmed
 from plait.context.trimming import Trimmer
 from plait.context.window import ContextWindow
-from plait.counting import SIMPLE, message_tokens, output_tokens, tools_tokens
+from plait.counting import SIMPLE, message_tokens
 from plait.events import StopReason
 from plait.expenses import Expenses
 from plait.hooks import BeforeRequest, ContextOverflow, MessagesDropped, PrefixChanged, Veto
+from plait.inquiry import fixed_tokens
 from plait.limits import Exceeded
 from plait.messages import Message
 from plait.prefixes import first_change
@@ -29,11 +30,7 @@ from plait.summarising import as_sent, end_of, summarise
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from plait.counting import Counter
     from plait.inquiry import Inquiry
-    from plait.messages import SystemMessage
-    from plait.schema import OutputSchema
-    from plait.tools import Toolbox
 
 logger = logging.getLogger("plait.run")
 
@@ -162,7 +159,9 @@ class Composer(msgspec.Struct, eq=False, gc=False):
             thread.trimmer = Trimmer(window, given.counter, summary=summary)
         if window.counts or window.summary_bound:
             counter = given.counter or SIMPLE
-            thread.trimmer.fixed_tokens = fixed_tokens(given.system, given.toolbox, given.output, counter)
+            of_system = message_tokens(given.system, counter) if given.system is not None else 0
+            beside = fixed_tokens(given.toolbox.definitions, given.output, given.settings, counter)
+            thread.trimmer.fixed_tokens = of_system + beside
         return thread.trimmer
 
     def _factor(self) -> float:
@@ -220,12 +219,3 @@ class Composer(msgspec.Struct, eq=False, gc=False):
 def _behind_answer(messages: Sequence[Message]) -> int:
     """Give the index behind the last answer: what stands there was in no request yet."""
     return next((at for at in range(len(messages), 0, -1) if messages[at - 1].role == "assistant"), 0)
-
-
-def fixed_tokens(
-    system: SystemMessage | None, toolbox: Toolbox, output: OutputSchema[Any] | None, counter: Counter
-) -> int:
-    """Count what is sent beside the thread: the system prompt, the definitions of tools, the form of the answer."""
-    of_system = message_tokens(system, counter) if system is not None else 0
-    of_output = output_tokens(output, counter) if output is not None else 0
-    return of_system + tools_tokens(toolbox.definitions, counter) + of_output

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Final, Generic
 import msgspec
 from typing_extensions import TypeVar
 
-from plait.composing import fixed_tokens
 from plait.context.window import ContextWindow, MemoryStrategy, check_room
-from plait.counting import Correction, Counter, counter_of
+from plait.counting import Correction, Counter, counter_of, message_tokens
 from plait.guardrails.guarding import Guardrails
 from plait.hooks import Hooks
 from plait.ids import new_id
+from plait.inquiry import fixed_tokens
 from plait.limits import Budget, budgets_of
 from plait.loop import Run
 from plait.messages import SystemMessage
@@ -96,7 +96,9 @@ class Outfit(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
         if isinstance(window, ContextWindow) and (window.counts or window.summary_bound):
             self.counter = self.counter or counter_of(window.counting, self.provider.model)
             self.correction = self.correction or Correction()
-            check_room(window, self.counter, fixed_tokens(self.system, toolbox, self.output, self.counter))
+            of_system = message_tokens(self.system, self.counter) if self.system is not None else 0
+            beside = fixed_tokens(toolbox.definitions, self.output, self.settings, self.counter)
+            check_room(window, self.counter, of_system + beside)
         self.toolbox = toolbox
 
     async def opened(self, thread: str, user_id: str) -> Thread:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plait.context.window import ContextWindow, LastN, check_room, get_memory_strategy, strategy_of
+from plait.context.window import ContextWindow, check_room, get_memory_strategy, last_n, strategy_of
 from plait.counting import SIMPLE
 from plait.errors import ConfigurationError
 from plait.messages import AssistantMessage, Message, SystemMessage, ToolCall, ToolMessage, ToolResult, UserMessage
@@ -56,7 +56,7 @@ def is_valid(messages: Sequence[Message]) -> bool:
 def test_last_n_of_any_history(system: int, steps: list[int | None], n: int) -> None:
     messages = valid_history(system, steps)
     before = list(messages)
-    chosen = list(LastN(n=n).choose(messages))
+    chosen = list(last_n(n=n).choose(messages))
     assert messages == before
     assert is_valid(chosen)
     assert [message for message in messages if message in chosen] == chosen, "in order, and nothing is made up"
@@ -80,43 +80,43 @@ def test_last_n_of_any_history(system: int, steps: list[int | None], n: int) -> 
 
 def test_a_short_history_is_sent_as_it_is() -> None:
     messages = valid_history(2, [None, 1, 0])
-    assert LastN(n=4).choose(messages) == messages
-    assert LastN().choose([]) == []
+    assert last_n(n=4).choose(messages) == messages
+    assert last_n().choose([]) == []
 
 
 def test_system_text_is_extra() -> None:
     messages = valid_history(3, [None, 0, None, 0])
-    assert LastN(n=2).choose(messages) == [SYSTEM, SYSTEM, SYSTEM, *messages[-2:]]
+    assert last_n(n=2).choose(messages) == [SYSTEM, SYSTEM, SYSTEM, *messages[-2:]]
     only = [SYSTEM] * 5
-    assert LastN(n=1).choose(only) == only
+    assert last_n(n=1).choose(only) == only
 
 
 def test_results_that_lost_their_call_go_with_it() -> None:
     user, call, results, answer, again = valid_history(0, [None, 1, 0, None])
-    assert LastN(n=3).choose([user, call, results, answer, again]) == [answer, again]
-    assert LastN(n=4).choose([user, call, results, answer, again]) == [call, results, answer, again]
+    assert last_n(n=3).choose([user, call, results, answer, again]) == [answer, again]
+    assert last_n(n=4).choose([user, call, results, answer, again]) == [call, results, answer, again]
 
 
 def test_the_newest_user_message_stays() -> None:
     user, first, results, second, more = valid_history(1, [None, 2, 1])[1:]
-    assert LastN(n=2).choose([SYSTEM, user, first, results, second, more]) == [SYSTEM, user, second, more]
+    assert last_n(n=2).choose([SYSTEM, user, first, results, second, more]) == [SYSTEM, user, second, more]
 
 
 def test_the_last_call_and_its_results_stay() -> None:
     """Without them the model would only call again."""
     user, call, results = valid_history(0, [None, 1])
-    assert LastN(n=1).choose([user, call, results]) == [user, call, results]
-    assert LastN(n=1).choose([UserMessage(text="old"), user, call, results]) == [user, call, results]
+    assert last_n(n=1).choose([user, call, results]) == [user, call, results]
+    assert last_n(n=1).choose([UserMessage(text="old"), user, call, results]) == [user, call, results]
 
 
 # --- by name ---
 
 
 def test_strategies_by_name() -> None:
-    assert get_memory_strategy("last_n", n=3) == LastN(n=3)
-    assert get_memory_strategy("last_n") == LastN(n=20)
-    assert strategy_of("last_n", {"n": 3}) == LastN(n=3)
-    assert strategy_of("last_n", None) == LastN()
+    assert get_memory_strategy("last_n", n=3) == last_n(n=3)
+    assert get_memory_strategy("last_n") == last_n(n=20)
+    assert strategy_of("last_n", {"n": 3}) == last_n(n=3)
+    assert strategy_of("last_n", None) == last_n()
     assert get_memory_strategy("last_n", n=3) == ContextWindow(last=3, dropped_note=None)
     assert get_memory_strategy("first_last") == ContextWindow(first=2, last=10, dropped_note=None)
     assert get_memory_strategy("token_window") == ContextWindow(max_tokens=100_000)
@@ -125,7 +125,7 @@ def test_strategies_by_name() -> None:
     )
     summary = get_memory_strategy("summary_dropping", summary_tokens=500)
     assert summary == ContextWindow(max_tokens=100_000, dropping="summary", summary_tokens=500)
-    own = LastN(n=2)
+    own = last_n(n=2)
     assert strategy_of(own, None) is strategy_of(own, {}) is own
 
 
@@ -169,8 +169,8 @@ def test_a_strategy_of_ones_own() -> None:
 @pytest.mark.parametrize(
     ("make", "args", "params", "sentence"),
     [
-        (LastN, [], {"n": 0}, "memory strategy 'last_n' takes n as a whole number of at least 1, not 0"),
-        (LastN, [], {"n": True}, "memory strategy 'last_n' takes n as a whole number of at least 1, not True"),
+        (last_n, [], {"n": 0}, "memory strategy 'last_n' takes n as a whole number of at least 1, not 0"),
+        (last_n, [], {"n": True}, "memory strategy 'last_n' takes n as a whole number of at least 1, not True"),
         (
             get_memory_strategy,
             ["last_n"],
@@ -212,7 +212,7 @@ def test_a_strategy_of_ones_own() -> None:
         ),
         (
             strategy_of,
-            [LastN(), {"n": 3}],
+            [last_n(), {"n": 3}],
             {},
             "memory_params belong to a memory_strategy given by name; give these to the object itself",
         ),

@@ -120,9 +120,6 @@ def last_n(n: int = 20) -> ContextWindow:
     return ContextWindow(last=n, dropped_note=None)
 
 
-LastN: Final = last_n
-
-
 def first_last(first: int = 2, last: int = 10) -> ContextWindow:
     """Send the first messages and the last ones, all system text and the newest user message.
 

@@ -59,6 +59,7 @@ class DebugPrinter:
             "on_after_request": self._answered,
             "on_function_call_start": self._calls,
             "on_function_call_end": self._called,
+            "on_function_call_error": self._failed,
             "on_context_overflow": self._overflows,
             "on_message_dropped": self._drops,
             "on_budget_exceeded": self._exceeds,
@@ -90,11 +91,17 @@ class DebugPrinter:
         )
 
     def _calls(self, event: FunctionCallStart) -> None:
-        self._line("=>", f"calls {event.call.name}({excerpt(event.call.arguments, _SHOWN)})")
+        self._line("=>", f"calls {_name(event.call.name)}({excerpt(event.call.arguments, _SHOWN)})")
+
+    def _failed(self, event: FunctionCallEnd) -> None:
+        if event.refused:  # the others are told as calls that ended
+            self._line("!!", f"{_name(event.call.name)} was not called: {excerpt(event.result.text, _SHOWN)}")
 
     def _called(self, event: FunctionCallEnd) -> None:
         sign = "!!" if event.result.is_error else "<="
-        self._line(sign, f"{event.call.name} gave, after {event.seconds:.3f} s: {excerpt(event.result.text, _SHOWN)}")
+        self._line(
+            sign, f"{_name(event.call.name)} gave, after {event.seconds:.3f} s: {excerpt(event.result.text, _SHOWN)}"
+        )
 
     def _overflows(self, event: ContextOverflow) -> None:
         self._line("--", f"the context is full: {event.tokens:,} of {event.limit:,} tokens are sent")
@@ -115,8 +122,12 @@ class DebugPrinter:
 def _lines(message: Message) -> list[str]:
     """Say what a message says, a line for each text, call and result."""
     lines = [f"{message.role}: {excerpt(message.text, _SHOWN)}"] if message.text else []
-    lines += [f"{message.role}: wants {call.name}({excerpt(call.arguments, _SHOWN)})" for call in message.tool_calls]
-    lines += [f"{message.role}: {result.name} gave {excerpt(result.text, _SHOWN)}" for result in message.tool_results]
+    lines += [
+        f"{message.role}: wants {_name(call.name)}({excerpt(call.arguments, _SHOWN)})" for call in message.tool_calls
+    ]
+    lines += [
+        f"{message.role}: {_name(result.name)} gave {excerpt(result.text, _SHOWN)}" for result in message.tool_results
+    ]
     others = [part.type for part in message.parts if part.type not in _SAID]
     return lines + ([f"{message.role}: {', '.join(others)}"] if others else [])
 
@@ -126,6 +137,11 @@ _SAID: Final[frozenset[Any]] = frozenset({"text", "tool_call", "tool_result", "r
 
 def _count(messages: Sequence[Message]) -> str:
     return "1 message" if len(messages) == 1 else f"{len(messages)} messages"
+
+
+def _name(name: str) -> str:
+    """Give the name of a function as the model wrote it, so that it cannot drive a terminal."""
+    return excerpt(name, 64)
 
 
 def _tokens(usage: Usage | None) -> str:
