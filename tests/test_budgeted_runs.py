@@ -838,7 +838,7 @@ async def test_a_run_may_be_given_budgets_in_place_of_the_agents() -> None:
     assert [(await spent(store, month, user_id=who)).tokens > 0 for who in ("default", "ann")] == [True, False]
     for wrong, said in ((None, "takes a Budget, or several in a list, not None"), (5, "budget takes a Budget, or")):
         with pytest.raises(ConfigurationError, match=said):
-            agent.run("hi", budget=wrong)  # type: ignore[arg-type, unused-awaitable]  # that is what is tested
+            await agent.run("hi", budget=wrong)  # type: ignore[arg-type]  # that is what is tested
 
 
 # --- what cannot be ---------------------------------------------------------------------------------------------------

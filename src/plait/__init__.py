@@ -185,11 +185,11 @@ if TYPE_CHECKING:
     from plait.run import RunResult as RunResult
     from plait.run import StopPoll as StopPoll
     from plait.run import StopSignal as StopSignal
-    from plait.simple.agents import AsyncOpenAIMultimodalAgent as AsyncOpenAIMultimodalAgent
-    from plait.simple.agents import AsyncOpenAIMultiModelAgent as AsyncOpenAIMultiModelAgent
     from plait.simple.agents import AsyncOpenAISimpleAgent as AsyncOpenAISimpleAgent
-    from plait.simple.agents import AsyncOpenAIStreamingAgent as AsyncOpenAIStreamingAgent
-    from plait.simple.agents import MessageStream as MessageStream
+    from plait.simple.kinds import AsyncOpenAIMultimodalAgent as AsyncOpenAIMultimodalAgent
+    from plait.simple.kinds import AsyncOpenAIMultiModelAgent as AsyncOpenAIMultiModelAgent
+    from plait.simple.kinds import AsyncOpenAIStreamingAgent as AsyncOpenAIStreamingAgent
+    from plait.simple.kinds import MessageStream as MessageStream
     from plait.simple.response import MessageResponse as MessageResponse
     from plait.store.base import Store as Store
     from plait.store.catalog import open_store as open_store
@@ -432,10 +432,10 @@ _HOME = {
         "StopPoll",
         "StopSignal",
     ),
-    "plait.simple.agents": (
+    "plait.simple.agents": ("AsyncOpenAISimpleAgent",),
+    "plait.simple.kinds": (
         "AsyncOpenAIMultiModelAgent",
         "AsyncOpenAIMultimodalAgent",
-        "AsyncOpenAISimpleAgent",
         "AsyncOpenAIStreamingAgent",
         "MessageStream",
     ),

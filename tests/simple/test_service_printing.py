@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from plait import AsyncOpenAISimpleAgent, OfflineProvider, Secret, ToolCall
 from plait.testing import FaultServer, tool_calls
+from test_readme import run_block
 
+KINDS = ("python", "text")
 SEEN = pytest.CaptureFixture[str]
 
 
@@ -102,6 +105,13 @@ async def test_how_it_ended_is_printed(capsys: SEEN) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert lines[-2].startswith("[Cheap] -- the budget of 0.00 USD for this chat is used up")
     assert lines[-1].startswith("[Cheap] ## ended: budget (the budget of 0.00 USD for this chat is used up")
+
+
+async def test_the_page_shows_what_is_printed() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "service.md").read_text("utf-8")
+    example, shown = (re.findall(rf"^```{kind}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[0] for kind in KINDS)
+    printed = await run_block(example.replace('chat_id="trip")', 'chat_id="trip", debug_print=True)', 1))
+    assert re.sub(r"\d\.\d{3} s", "0.000 s", printed) == shown
 
 
 @pytest.mark.parametrize(
