@@ -101,12 +101,14 @@ class Inquiry(msgspec.Struct, eq=False, gc=False):
         )
 
     def received(self) -> int:
-        """Estimate the tokens of what was received, half received calls included."""
+        """Estimate the tokens of what was received, half received calls included; no answer has more than it may."""
+        most = self.request.settings.max_tokens
         try:
             messages = [answer.message for answer in self.come.answers()]
         except ConfigurationError:
             return 0
-        return sum(message_tokens(message, SIMPLE) for message in messages if message.parts)
+        counted = [message_tokens(message, SIMPLE) for message in messages if message.parts]
+        return sum(counted if most is None else [min(tokens, most) for tokens in counted])
 
 
 def input_tokens(request: Request, counter: Counter = SIMPLE) -> int:

@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from plait import Agent, StopSignal, tool
+from plait.counting import SIMPLE, message_tokens
 from plait.events import FinishDelta, Fold, TextDelta, ToolCallDelta, Usage, UsageDelta
 from plait.inquiry import input_tokens
 from plait.limits import Budget, Exceeded
-from plait.messages import UserMessage
+from plait.messages import AssistantMessage, UserMessage
 from plait.prices import Price, Prices
 from plait.providers.base import Request, Settings
 from plait.purse import Purse
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 PRICE: Final = Price("0.25", "1.5")
 INPUT, OUTPUT = 250, 1_500  # nano-dollars for a token
 LONGEST_CALL: Final = 0.05  # seconds
+TEXT: Final = "so many"
+COUNTED: Final = message_tokens(AssistantMessage(text=TEXT), SIMPLE)  # where a run is stopped after it
 PATIENT: Final = 10  # refusals after which a process gives up
 LONGEST_LIFE: Final = 0.6  # seconds from the fork within which a process may be killed
 
@@ -62,10 +65,11 @@ class Meter:
     async def stream(self, request: Request) -> AsyncGenerator[list[Delta], None]:
         most = request.settings.max_tokens
         assert most is not None
-        output = self.chance.choice([most, self.chance.randint(0, most)])
+        least = min(COUNTED, most)  # a provider does not tell fewer tokens than it sends
+        output = self.chance.choice([most, self.chance.randint(least, most)])
         tell(self.told, "used", self.input_tokens, output)
         await asyncio.sleep(self.chance.uniform(0, LONGEST_CALL))
-        yield [TextDelta("so many"), UsageDelta(Usage(input_tokens=self.input_tokens, output_tokens=output))]
+        yield [TextDelta(TEXT), UsageDelta(Usage(input_tokens=self.input_tokens, output_tokens=output))]
         yield [FinishDelta("stop")]
 
 
