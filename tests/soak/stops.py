@@ -249,7 +249,7 @@ class Case:
             if [(body.message.text, body.cut) for body in cut] != [(self.partial, "user_stop")]:
                 return f"{self.partial!r} was read, and these were kept: {cut}"
             usage = cut[0].usage
-            told = self.place == "last piece"  # the provider may have told all of it before the stop
+            told = self.place in {"last piece", "any step"}  # the provider may have told all of it before the stop
             if usage is None or not (usage.estimated or told) or not usage.input_tokens or not usage.output_tokens:
                 return f"what was cut took {usage}"
             if self.result.usage is None or self.result.usage.output_tokens < usage.output_tokens:
