@@ -5,9 +5,8 @@ Knows the thread, and what chooses from it; knows nothing of how the answer come
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -15,7 +14,7 @@ from plait.assignment import Assignment
 from plait.context.trimmed import Trimmed
 from plait.context.trimming import Trimmer
 from plait.context.window import ContextWindow
-from plait.counting import SIMPLE, message_tokens
+from plait.counting import SIMPLE
 from plait.events import StopReason
 from plait.expenses import Expenses
 from plait.hooks import BeforeRequest, ContextOverflow, MessagesDropped, PrefixChanged, Veto
@@ -31,11 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from plait.inquiry import Inquiry
-
-logger = logging.getLogger("plait.run")
-
-_SUMMARY_INPUT: Final = 16_000
-"""Tokens of what is summarised at once, where the window says nothing."""
 
 
 class Ending(msgspec.Struct, frozen=True, gc=False):
@@ -158,10 +152,10 @@ class Composer(msgspec.Struct, eq=False, gc=False):
             summary = None if note is None else (end_of(note, thread.tail), as_sent(given, note.summary))
             thread.trimmer = Trimmer(window, given.counter, summary=summary)
         if window.counts or window.summary_bound:
-            counter = given.counter or SIMPLE
-            of_system = message_tokens(given.system, counter) if given.system is not None else 0
-            beside = fixed_tokens(given.toolbox.definitions, given.output, given.settings, counter)
-            thread.trimmer.fixed_tokens = of_system + beside
+            counter, definitions = given.counter or SIMPLE, given.toolbox.definitions
+            thread.trimmer.fixed_tokens = fixed_tokens(
+                definitions, given.output, given.settings, counter, system=given.system
+            )
         return thread.trimmer
 
     def _factor(self) -> float:

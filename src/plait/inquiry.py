@@ -67,10 +67,8 @@ class Inquiry(msgspec.Struct, eq=False, gc=False):
         if losses is None or not losses.lost:
             return []
         sent = Usage(input_tokens=input_tokens(self.request))
-        told = [(one, one.usage or sent) for one in losses.lost]
-        return [
-            (one.provider, one.model, used.model_copy(update={"cost": None, "estimated": True})) for one, used in told
-        ]
+        guess = {"cost": None, "estimated": True}
+        return [(one.provider, one.model, (one.usage or sent).model_copy(update=guess)) for one in losses.lost]
 
     def partial(self) -> Message | None:
         """Give the answer as far as it came, without calls, which may be half received; None if there is none."""
@@ -118,13 +116,21 @@ def input_tokens(request: Request, counter: Counter = SIMPLE) -> int:
 
 
 def fixed_tokens(
-    tools: Sequence[ToolDefinition], output: OutputSchema[Any] | None, settings: Settings, counter: Counter = SIMPLE
+    tools: Sequence[ToolDefinition],
+    output: OutputSchema[Any] | None,
+    settings: Settings,
+    counter: Counter = SIMPLE,
+    *,
+    system: Message | None = None,
 ) -> int:
     """Count what is sent beside the messages: definitions of tools, the form of the answer, and fields of one's own.
+
+    With an agent's system prompt, if it is given: it is sent with each request, and is none of the thread's messages.
 
     Fields of the request that plait does not know (``extra``) may be read by the model, such as the provider's own
     tools, so they are counted as JSON.
     """
     of_output = output_tokens(output, counter) if output is not None else 0
     of_extra = counter.count(to_json(settings.extra).decode()) if settings.extra else 0
-    return tools_tokens(tools, counter) + of_output + of_extra
+    of_system = message_tokens(system, counter) if system is not None else 0
+    return tools_tokens(tools, counter) + of_output + of_extra + of_system

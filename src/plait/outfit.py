@@ -15,7 +15,7 @@ import msgspec
 from typing_extensions import TypeVar
 
 from plait.context.window import ContextWindow, MemoryStrategy, check_room
-from plait.counting import Correction, Counter, counter_of, message_tokens
+from plait.counting import Correction, Counter, counter_of
 from plait.guardrails.guarding import Guardrails
 from plait.hooks import Hooks
 from plait.ids import new_id
@@ -96,9 +96,9 @@ class Outfit(msgspec.Struct, Generic[Output], kw_only=True, eq=False):
         if isinstance(window, ContextWindow) and (window.counts or window.summary_bound):
             self.counter = self.counter or counter_of(window.counting, self.provider.model)
             self.correction = self.correction or Correction()
-            of_system = message_tokens(self.system, self.counter) if self.system is not None else 0
-            beside = fixed_tokens(toolbox.definitions, self.output, self.settings, self.counter)
-            check_room(window, self.counter, of_system + beside)
+            definitions, counter = toolbox.definitions, self.counter
+            always = fixed_tokens(definitions, self.output, self.settings, counter, system=self.system)
+            check_room(window, counter, always)
         self.toolbox = toolbox
 
     async def opened(self, thread: str, user_id: str) -> Thread:
