@@ -335,9 +335,8 @@ class AsyncOpenAISimpleAgent:
         thread: Thread | str = chat_id
         if not self._is_stored(history):
             named = None
-            if self._stored and (
-                self._budgeted or "budget" in options
-            ):  # what a chat spends is kept with the stored one
+            if self._stored and (self._budgeted or "budget" in options):
+                # What a chat spends is kept with the stored one.
                 named = (await self.agent.outfit.opened(chat_id, user_id)).thread_id
             thread = self._thread(history, user_id, chat_id, named)
         return await self.agent.outfit.made(prompt, thread, options, user_id=user_id, observed=self._streams)
